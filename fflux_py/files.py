@@ -1,0 +1,57 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from fflux_py.errors import FileFormatError, InputError
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Write ``content`` to ``path`` through a temporary file in the same folder, fsync and rename.
+
+    A reader sees the old file or the new one, never a part.  On any failure (a full disk, a missing folder) the
+    temporary file is removed and :class:`~fflux_py.errors.InputError` names the path and the system's reason.
+    """
+    target = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, target)
+        except BaseException:  # also Ctrl-C must not leave the temporary file behind
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(
+            str(target), "a place to write", error.strerror or str(error), "free space or choose another path"
+        ) from error
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of ``path``; a missing, unreadable or binary file is an error with one line."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            str(path), "a text file in UTF-8", f"byte {error.start} that is not", "check that it is the right file"
+        ) from error
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,303 @@
+r"""Atomic local frames: which atoms span an atom's axes, its features, and their derivatives.
+
+An atom A's frame is spanned by two other atoms: the x axis points to X, and Y lies in the xy half plane with positive
+y.  :math:`e_1 = a/|a|`, :math:`e_2 \propto b - (e_1 \cdot b) e_1`, :math:`e_3 = e_1 \times e_2` with
+:math:`a = R_X - R_A` and :math:`b = R_Y - R_A`.  (Mills and Popelier, Comput. Theor. Chem. 975, 42 (2011); the CIP-like
+choice of X and Y and the order of features are ICHOR's.)
+
+Two sets of features describe the same information:
+
+``spherical``
+    |a|, |b|, the angle chi between them, then for every other atom, ascending, R, theta, phi of its position in the
+    frame (bohr, radian).  What FEREBUS, ICHOR and DL_FFLUX use.
+``unit-vector``
+    1/|a|, 1/|b|, cos chi, then 1/R and the unit vector (3 numbers) of every other atom in the frame.  No wrap, no pole.
+
+All functions are plain NumPy over any number of geometries; the fast, compiled counterpart is in ``_force_kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from fflux_py.errors import GeometryError, InputError
+from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray, IntArray
+
+FeatureKind = Literal["spherical", "unit-vector"]
+FEATURE_KINDS: Final[tuple[str, ...]] = get_args(FeatureKind)
+
+# Mass of the most abundant isotope in dalton (AME2020, rounded), the level-0 priority of the CIP-like rule.
+_ISOTOPE_MASS: Final = {
+    "H": 1.007825, "B": 11.009305, "C": 12.0, "N": 14.003074, "O": 15.994915, "F": 18.998403, "Si": 27.976927,
+    "P": 30.973762, "S": 31.972071, "Cl": 34.968853, "Br": 78.918338, "I": 126.904473,
+}  # fmt: skip
+_LINEAR_SINE: Final = 1e-4
+_POLE: Final = 1e-12
+
+
+@dataclass(frozen=True)
+class LocalFrame:
+    """Indices (from 0) of the atom, of its x-axis atom and of its xy-plane atom."""
+
+    atom: int
+    x_axis: int
+    xy_plane: int
+
+    def others(self, n_atoms: int) -> tuple[int, ...]:
+        """All atoms outside the frame, ascending: the order of their features."""
+        return tuple(i for i in range(n_atoms) if i not in (self.atom, self.x_axis, self.xy_plane))
+
+
+def n_features(n_atoms: int, kind: FeatureKind) -> int:
+    """Number of features of one atom: 3N-6 (spherical) or 3 + 4 (N-3) (unit-vector)."""
+    check_kind(kind)
+    return 3 + (3 if kind == "spherical" else 4) * (n_atoms - 3)
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a feature set that does not exist."""
+    if kind not in FEATURE_KINDS:
+        raise InputError("features", f"one of {', '.join(FEATURE_KINDS)}", repr(kind))
+
+
+def phi_features(n_atoms: int, kind: FeatureKind) -> IntArray:
+    """Indices of the features that are azimuths with the period 2 pi."""
+    if kind == "spherical":
+        return np.arange(5, n_features(n_atoms, kind), 3)
+    return np.zeros(0, dtype=np.int64)
+
+
+def cip_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
+    """The frames of all atoms by the Cahn-Ingold-Prelog-like rule of ICHOR, on the molecule's geometry.
+
+    X is chosen first, then Y, among the neighbours of the atom (or the neighbours' neighbours if no neighbour is left)
+    by the sum of isotopic masses of a sphere of bonded atoms that grows until the maximum is unique.
+
+    Raises
+    ------
+    GeometryError
+        Fewer than three atoms, an atom from which no two others can be reached, or three atoms of a frame on a line.
+    """
+    if molecule.n_atoms < 3:
+        raise GeometryError(
+            f"molecule {molecule.name!r}", "at least 3 atoms (a frame has three)", str(molecule.n_atoms)
+        )
+    for symbol in molecule.symbols:
+        if symbol not in _ISOTOPE_MASS:
+            raise InputError(f"element {symbol}", f"one of {', '.join(_ISOTOPE_MASS)}", symbol)
+    masses = [_ISOTOPE_MASS[s] for s in molecule.symbols]
+    frames = []
+    for atom in range(molecule.n_atoms):
+        chosen = [atom]
+        for _ in range(2):
+            chosen.append(_highest_priority(atom, chosen, molecule.neighbours, masses, molecule.name))
+        frames.append(LocalFrame(chosen[0], chosen[1], chosen[2]))
+    check_frames(molecule.positions, frames)
+    return tuple(frames)
+
+
+def _highest_priority(
+    atom: int, taken: list[int], neighbours: Sequence[Sequence[int]], masses: list[float], name: str
+) -> int:
+    candidates = [i for i in neighbours[atom] if i not in taken]
+    if not candidates:
+        candidates = [j for i in neighbours[atom] for j in neighbours[i] if j not in taken]
+    if not candidates:
+        raise GeometryError(
+            f"molecule {name!r}, atom {atom + 1}",
+            "a bonded molecule, in which two further atoms can be reached",
+            "none left",
+            "check the bonds of the start geometry",
+        )
+    spheres = [[i] for i in candidates]
+    priority = [masses[i] for i in candidates]
+    while priority.count(max(priority)) > 1:
+        spheres = [s + [j for i in s for j in neighbours[i] if j not in set(s)] for s in spheres]
+        grown = [sum(masses[i] for i in s) for s in spheres]
+        if grown == priority:
+            break
+        priority = grown
+    return candidates[priority.index(max(priority))]
+
+
+def check_frames(positions: FloatArray, frames: Sequence[LocalFrame]) -> None:
+    """Refuse frames whose three atoms stand on a line in any geometry (bohr, shape ``(..., n_atoms, 3)``)."""
+    for frame in frames:
+        a = positions[..., frame.x_axis, :] - positions[..., frame.atom, :]
+        b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
+        area = np.linalg.norm(np.cross(a, b), axis=-1)
+        product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+        if not np.all(area > _LINEAR_SINE * product):  # False for NaN and for coinciding atoms as well
+            worst = np.argmin(np.where(area > _LINEAR_SINE * product, np.inf, 0.0))
+            sine = np.ravel(area)[worst] / (np.ravel(product)[worst] or np.inf)
+            raise GeometryError(
+                f"local frame of atom {frame.atom + 1} (x axis to {frame.x_axis + 1}, plane of {frame.xy_plane + 1})",
+                f"three atoms with a sine of their angle above {_LINEAR_SINE:g}",
+                f"{sine:.2g}",
+                "a linear frame has no axes; choose another geometry or other frame atoms",
+            )
+
+
+def local_axes(positions: FloatArray, frame: LocalFrame) -> FloatArray:
+    """The frame's axes as rows, shape ``(..., 3, 3)``, of positions in bohr, shape ``(..., n_atoms, 3)``."""
+    a = positions[..., frame.x_axis, :] - positions[..., frame.atom, :]
+    b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
+    e1 = a / np.linalg.norm(a, axis=-1, keepdims=True)
+    y = b - (e1 * b).sum(-1, keepdims=True) * e1
+    e2 = y / np.linalg.norm(y, axis=-1, keepdims=True)
+    return np.stack([e1, e2, np.cross(e1, e2)], axis=-2)
+
+
+def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
+    """Features of one atom.
+
+    Parameters
+    ----------
+    positions
+        Positions in bohr, shape ``(..., n_atoms, 3)``.
+    frame, kind
+        The atom's frame, and the set of features.
+
+    Returns
+    -------
+    FloatArray
+        Shape ``(..., n_features)``; bohr and radian (spherical) or 1/bohr and pure numbers (unit-vector).
+
+    Raises
+    ------
+    GeometryError
+        The three atoms of the frame stand on a line.
+    """
+    check_kind(kind)
+    positions = np.asarray(positions, dtype=np.float64)
+    check_frames(positions, [frame])
+    axes = local_axes(positions, frame)
+    origin = positions[..., frame.atom, :]
+    a = np.linalg.norm(positions[..., frame.x_axis, :] - origin, axis=-1)
+    b = positions[..., frame.xy_plane, :] - origin
+    along, across = (axes[..., 0, :] * b).sum(-1), (axes[..., 1, :] * b).sum(-1)
+    r_b = np.hypot(along, across)
+    others = list(frame.others(positions.shape[-2]))
+    local = np.einsum("...ij,...nj->...ni", axes, positions[..., others, :] - origin[..., None, :])
+    radius = np.linalg.norm(local, axis=-1)
+    if kind == "unit-vector":
+        first = np.stack([1.0 / a, 1.0 / r_b, along / r_b], axis=-1)
+        rest = np.concatenate([1.0 / radius[..., None], local / radius[..., None]], axis=-1)
+    else:
+        first = np.stack([a, r_b, np.arctan2(across, along)], axis=-1)
+        theta = np.arctan2(np.hypot(local[..., 0], local[..., 1]), local[..., 2])
+        rest = np.stack([radius, theta, np.arctan2(local[..., 1], local[..., 0])], axis=-1)
+    return np.concatenate([first, rest.reshape((*rest.shape[:-2], -1))], axis=-1)
+
+
+def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
+    """Derivatives of the features of one atom by all positions.
+
+    Free of avoidable singularities: chi by its sine and cosine, phi as (x dy - y dx)/(x^2 + y^2); at a pole (an atom on
+    the z axis), where theta has a kink and phi no value, their derivatives by x and y are set to zero.
+
+    Parameters
+    ----------
+    positions
+        Positions in bohr, shape ``(..., n_atoms, 3)``.
+
+    Returns
+    -------
+    FloatArray
+        Shape ``(..., n_features, n_atoms, 3)``.
+    """
+    check_kind(kind)
+    positions = np.asarray(positions, dtype=np.float64)
+    check_frames(positions, [frame])
+    n_atoms = positions.shape[-2]
+    axes = local_axes(positions, frame)
+    e1, e2 = axes[..., 0, :], axes[..., 1, :]
+    origin = positions[..., frame.atom, :]
+    a = positions[..., frame.x_axis, :] - origin
+    b = positions[..., frame.xy_plane, :] - origin
+    by_a, by_b = _axes_derivatives(a, b, axes)
+    r_a, along, across = np.linalg.norm(a, axis=-1), (e1 * b).sum(-1), (e2 * b).sum(-1)
+    r_b = np.hypot(along, across)
+    # along = e1.b and across = e2.b; e2.de2 = 0 and b = along e1 + across e2 leave these short forms.
+    along_a = np.einsum("...i,...ij->...j", b, by_a[..., 0, :, :])
+    across_a = np.einsum("...i,...ij->...j", b, by_a[..., 1, :, :])
+    unit_b = b / r_b[..., None]
+    jacobian = np.zeros((*positions.shape[:-2], n_features(n_atoms, kind), n_atoms, 3))
+    scale_a, scale_b = (np.ones_like(r_a), np.ones_like(r_b)) if kind == "spherical" else (-(r_a**-2), -(r_b**-2))
+    _add(jacobian, 0, frame.x_axis, frame.atom, scale_a[..., None] * e1)
+    _add(jacobian, 1, frame.xy_plane, frame.atom, scale_b[..., None] * unit_b)
+    if kind == "spherical":  # chi = atan2(across, along)
+        chi_a = (along[..., None] * across_a - across[..., None] * along_a) / r_b[..., None] ** 2
+        chi_b = (along[..., None] * e2 - across[..., None] * e1) / r_b[..., None] ** 2
+    else:  # cos chi = along / r_b
+        chi_a = along_a / r_b[..., None]
+        chi_b = (e1 - (along / r_b)[..., None] * unit_b) / r_b[..., None]
+    _add(jacobian, 2, frame.x_axis, frame.atom, chi_a)
+    _add(jacobian, 2, frame.xy_plane, frame.atom, chi_b)
+    for k, other in enumerate(frame.others(n_atoms)):
+        d = positions[..., other, :] - origin
+        local = np.einsum("...ij,...j->...i", axes, d)
+        outer = _local_coordinate_features(local, kind)
+        first = 3 + k * outer.shape[-2]
+        parts = (
+            (frame.x_axis, np.einsum("...i,...kij->...kj", d, by_a)),
+            (frame.xy_plane, np.einsum("...i,...kij->...kj", d, by_b)),
+            (other, axes),
+        )
+        for atom, by_local in parts:
+            rows = np.einsum("...fk,...kj->...fj", outer, by_local)
+            for f in range(outer.shape[-2]):
+                _add(jacobian, first + f, atom, frame.atom, rows[..., f, :])
+    return jacobian
+
+
+def _add(jacobian: FloatArray, feature: int, atom: int, origin: int, vector: FloatArray) -> None:
+    """Add the derivative by ``R_atom - R_origin``."""
+    jacobian[..., feature, atom, :] += vector
+    jacobian[..., feature, origin, :] -= vector
+
+
+def _axes_derivatives(a: FloatArray, b: FloatArray, axes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Derivatives of the three axes by a and by b, each of shape ``(..., axis, component, component of a or b)``."""
+    e1, e2 = axes[..., 0, :], axes[..., 1, :]
+    identity = np.eye(3)
+    across1 = identity - e1[..., :, None] * e1[..., None, :]
+    across2 = identity - e2[..., :, None] * e2[..., None, :]
+    along = (e1 * b).sum(-1)[..., None, None]
+    width = (e2 * b).sum(-1)[..., None, None]
+    e1_a = across1 / np.linalg.norm(a, axis=-1)[..., None, None]
+    y_a = -(e1[..., :, None] * np.einsum("...i,...ij->...j", b, e1_a)[..., None, :] + along * e1_a)
+    e2_a = across2 @ y_a / width
+    e2_b = across2 @ across1 / width
+    e3_a = np.cross(e1_a, e2[..., :, None], axis=-2) + np.cross(e1[..., :, None], e2_a, axis=-2)
+    e3_b = np.cross(e1[..., :, None], e2_b, axis=-2)
+    return np.stack([e1_a, e2_a, e3_a], axis=-3), np.stack([np.zeros_like(e2_b), e2_b, e3_b], axis=-3)
+
+
+def _local_coordinate_features(local: FloatArray, kind: FeatureKind) -> FloatArray:
+    """Derivatives of an atom's (R, theta, phi) or (1/R, u) by its local coordinates, shape ``(..., 3 or 4, 3)``."""
+    radius = np.linalg.norm(local, axis=-1)[..., None]
+    unit = local / radius
+    if kind == "unit-vector":
+        by_unit = (np.eye(3) - unit[..., :, None] * unit[..., None, :]) / radius[..., None]
+        return np.concatenate([(-unit / radius**2)[..., None, :], by_unit], axis=-2)
+    x, y, z = local[..., 0], local[..., 1], local[..., 2]
+    rho2 = x * x + y * y
+    on_pole = rho2 < _POLE * radius[..., 0] ** 2
+    inverse = np.where(on_pole, 0.0, 1.0 / np.where(on_pole, 1.0, rho2))
+    rho = np.sqrt(rho2)
+    r2 = radius[..., 0] ** 2
+    theta = np.stack([z * x * rho * inverse / r2, z * y * rho * inverse / r2, -rho / r2], axis=-1)
+    phi = np.stack([-y * inverse, x * inverse, np.zeros_like(x)], axis=-1)
+    return np.stack([unit, theta, phi], axis=-2)
+
+
+def describe(frames: Sequence[LocalFrame], symbols: Sequence[str]) -> str:
+    """The frames in words (atoms counted from 1), for reports."""
+    name = [f"{s}{i + 1}" for i, s in enumerate(symbols)]
+    return ", ".join(f"{name[f.atom]}: x to {name[f.x_axis]}, plane of {name[f.xy_plane]}" for f in frames)

@@ -1,0 +1,176 @@
+"""Model files: one ``.npz`` without pickle, a JSON header with units, a checksum over everything.
+
+Schema 1.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
+their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
+``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution (:class:`fflux_py.joint_fit.JointFit`) under
+``joint/`` instead of points and weights, which follow from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fflux_py.atomic_model import AtomicModel
+from fflux_py.covariance import Covariance
+from fflux_py.errors import FFLUXError, FileFormatError
+from fflux_py.files import write_atomically
+from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.joint_fit import JointFit
+from fflux_py.local_frame import LocalFrame, features, phi_features
+from fflux_py.molecule import Molecule
+
+SCHEMA: Final = 1
+_UNITS: Final = {
+    "positions": "bohr", "points": "spherical: bohr, radian; unit-vector: 1/bohr, 1", "energies": "hartree",
+    "w_y": "hartree", "w_1": "1", "mean": "hartree", "variance": "hartree^2", "isolated_energies": "hartree",
+    "theta": "inverse square of the feature's unit",
+}  # fmt: skip
+_ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
+_JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
+# In a joint fit these follow from the solution.
+_DERIVED: Final = ("/points", "/w_y", "/w_1")
+
+
+def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
+    """Write a force field, whole or not at all."""
+    first = forcefield.atoms[0]
+    header: dict[str, Any] = {
+        "format": "fflux_py force field",
+        "schema": SCHEMA,
+        "units": _UNITS,
+        "name": forcefield.molecule.name,
+        "symbols": list(forcefield.molecule.symbols),
+        "charge": forcefield.molecule.charge,
+        "features": first.feature_kind,
+        "covariance": {"shape": first.covariance.shape, "azimuth": first.covariance.azimuth},
+        "isolated_energies": dict(forcefield.isolated_energies),
+        "metadata": dict(forcefield.metadata),
+        "atoms": [
+            {
+                "frame": [m.frame.atom, m.frame.x_axis, m.frame.xy_plane],
+                "mean_name": m.mean_name,
+                "mean": m.mean,
+                "variance": m.variance,
+                "noise": m.noise,
+                "jitter": m.jitter,
+            }
+            for m in forcefield.atoms
+        ],
+    }
+    arrays = {"positions": np.asarray(forcefield.molecule.positions)}
+    for k, model in enumerate(forcefield.atoms):
+        parts = (model.points, model.energies, model.w_y, model.w_1, model.covariance.theta)
+        arrays.update({f"{k:03d}/{name}": np.asarray(part) for name, part in zip(_ARRAYS, parts, strict=True)})
+    if forcefield.joint is not None:
+        header["joint"] = {"noises": list(forcefield.joint.noises)}
+        for name in _JOINT_ARRAYS:
+            arrays[f"joint/{name}"] = np.asarray(getattr(forcefield.joint, name))
+        for name in [k for k in arrays if k.endswith(_DERIVED)]:
+            del arrays[name]
+    arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
+    write_atomically(path, stream.getvalue())
+
+
+def load(path: str | os.PathLike[str]) -> ForceField:
+    """Read a force field.
+
+    Raises
+    ------
+    FileFormatError
+        Not such a file, truncated, altered (checksum), or of a newer schema.
+    """
+    arrays = _read_arrays(path)
+    where = str(path)
+    stored = str(arrays.pop("sha256")) if "sha256" in arrays else ""
+    if "header" not in arrays or not stored:
+        raise FileFormatError(where, "a model written by 'fflux train'", "an .npz file without header and checksum")
+    if stored != _checksum(arrays):
+        raise FileFormatError(where, f"the checksum {stored[:12]}...", "another", "the file was altered; train again")
+    header = json.loads(arrays["header"].tobytes().decode())
+    if header.get("schema") != SCHEMA:
+        raise FileFormatError(
+            where, f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
+        )
+    try:
+        return _from_parts(header, arrays)
+    except KeyError as error:
+        raise FileFormatError(where, f"the entry {error}", "none", "train again") from error
+    except FFLUXError as error:
+        raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, error.remedy) from error
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """The checksum stored in a model file: the parent mark of a trajectory."""
+    return str(_read_arrays(path)["sha256"])
+
+
+def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(Path(path), allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileFormatError(str(path), "a model (.npz)", "a single array", "check that it is the right file")
+            return {name: archive[name] for name in archive.files}
+    except OSError as error:
+        raise FileFormatError(str(path), "a readable model file", error.strerror or str(error)) from error
+    except (ValueError, zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+        reason = "a truncated or altered file, or another kind of file"
+        raise FileFormatError(str(path), "a model (.npz)", reason, "train or copy it again") from error
+
+
+def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
+    molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
+    azimuths = phi_features(molecule.n_atoms, header["features"])
+    joint = _joint_fit(header, arrays) if "joint" in header else None
+    atoms = []
+    for k, entry in enumerate(header["atoms"]):
+        part = {name: arrays[f"{k:03d}/{name}"] for name in _ARRAYS if f"{k:03d}/{name}" in arrays}
+        covariance = Covariance(part["theta"], azimuths, header["covariance"]["shape"], header["covariance"]["azimuth"])
+        if joint is not None:
+            unset = np.zeros(len(joint.positions))
+            x = features(joint.positions, LocalFrame(*entry["frame"]), header["features"])
+            part.update({"points": x, "w_y": unset, "w_1": unset})
+        atoms.append(
+            AtomicModel(
+                frame=LocalFrame(*entry["frame"]),
+                feature_kind=header["features"],
+                covariance=covariance,
+                points=part["points"],
+                energies=part["energies"],
+                w_y=part["w_y"],
+                w_1=part["w_1"],
+                mean_name=entry["mean_name"],
+                mean=entry["mean"],
+                variance=entry["variance"],
+                noise=entry["noise"],
+                jitter=entry["jitter"],
+            )
+        )
+    isolated, metadata = header["isolated_energies"], header["metadata"]
+    if joint is not None:
+        energies = [isolated.get(symbol) for symbol in molecule.symbols]
+        atoms = list(joint_atoms(joint, atoms, header["atoms"][0]["mean_name"], energies))
+    return ForceField(molecule, tuple(atoms), isolated, metadata, joint)
+
+
+def _joint_fit(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> JointFit:
+    parts = {name: arrays[f"joint/{name}"] for name in _JOINT_ARRAYS}
+    return JointFit(**parts, noises=tuple(header["joint"]["noises"]))
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()

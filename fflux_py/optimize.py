@@ -1,0 +1,288 @@
+"""Minimisation of the energy of a molecule.
+
+The optimiser sees a :class:`~fflux_py.potential.PotentialEnergy` and nothing of what is behind it.  Two methods:
+
+``internal``
+    Quasi-Newton steps in translation-rotation-internal coordinates by geomeTRIC (Wang and Song, J. Chem. Phys. 144,
+    214108 (2016)), an optional package, which this module alone imports.
+``bfgs``
+    Quasi-Newton steps in Cartesian coordinates by ASE, which is always there.
+
+On GFN2-xTB and to 1e-4 hartree/bohr, ``internal`` needs 24-28 evaluations for malondialdehyde and 57-76 for alanine
+dipeptide, ``bfgs`` 82-94 and 134-200; so ``auto`` takes ``internal`` where geomeTRIC is installed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Final
+
+import numpy as np
+
+from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
+from fflux_py.molecule import Molecule, read_only
+from fflux_py.potential import FloatArray, PotentialEnergy
+from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
+
+Progress = Callable[[int, int], None]
+
+METHODS: Final = ("auto", "internal", "bfgs")
+
+# geomeTRIC's own criteria are switched off by zeros; ours decides.  The energy's is kept far below any chemistry, as
+# geomeTRIC also uses it to tell noise from a rejected step.
+_GEOMETRIC_CRITERIA: Final = {
+    "convergence_energy": 1e-10,
+    "convergence_grms": 0.0,
+    "convergence_gmax": 0.0,
+    "convergence_drms": 0.0,
+    "convergence_dmax": 0.0,
+    "tmin": 1e-4,
+}
+
+
+@dataclass(frozen=True)
+class OptimizationResult:
+    """A minimum, or how far the search for it came.
+
+    Parameters
+    ----------
+    molecule
+        The molecule at the final geometry: the last one if converged, else that of lowest energy.
+    energy
+        Its energy in hartree.
+    largest_force
+        The largest norm of the force on an atom there, hartree/bohr.
+    converged
+        Whether that is below the threshold.
+    method
+        ``"internal"`` or ``"bfgs"``.
+    n_steps, n_evaluations
+        Steps taken and energies computed.
+    positions, energies, largest_forces
+        All evaluated geometries in their order: bohr, ``(k, n_atoms, 3)``; hartree, ``(k,)``; hartree/bohr, ``(k,)``.
+    """
+
+    molecule: Molecule
+    energy: float
+    largest_force: float
+    converged: bool
+    method: str
+    n_steps: int
+    n_evaluations: int
+    positions: FloatArray
+    energies: FloatArray
+    largest_forces: FloatArray
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "energies", "largest_forces"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+
+def optimize(
+    potential: PotentialEnergy,
+    start: Molecule,
+    fmax: float = 1e-4,
+    max_steps: int = 500,
+    method: str = "auto",
+    progress: Progress | None = None,
+) -> OptimizationResult:
+    """Search the minimum next to ``start``.
+
+    Parameters
+    ----------
+    potential
+        The energy function; if it has a method ``check_molecule``, that is asked about ``start`` first.
+    start
+        Start geometry, at least two atoms.
+    fmax
+        Converged when the norm of the force on every atom is below this (hartree/bohr; 1e-4 is 0.005 eV/angstrom).
+        Ten times this stops the softest torsions half way.
+    max_steps
+        Largest number of steps.
+    method
+        ``"internal"``, ``"bfgs"``, or ``"auto"``: the first if geomeTRIC is installed, else the second.
+    progress
+        Called with (steps done, largest number of steps) after every step.
+
+    Returns
+    -------
+    OptimizationResult
+        With ``converged`` false if ``max_steps`` did not suffice.
+
+    Raises
+    ------
+    ConvergenceError
+        The energy or a force is not a finite number.
+    MissingDependencyError
+        ``method="internal"`` without geomeTRIC.
+    """
+    if not np.isfinite(fmax) or fmax <= 0.0:
+        raise InputError("fmax", "a positive force", f"{fmax:g}")
+    if isinstance(max_steps, bool) or max_steps != int(max_steps) or max_steps < 0:
+        raise InputError("max_steps", "a whole number of at least 0", repr(max_steps))
+    if method not in METHODS:
+        raise InputError("method", f"one of {', '.join(METHODS)}", repr(method))
+    if start.n_atoms < 2:
+        raise InputError("start geometry", "at least two atoms", str(start.n_atoms))
+    check = getattr(potential, "check_molecule", None)
+    if check is not None:
+        check(start)
+    if method == "auto":
+        method = "internal" if find_spec("geometric") is not None else "bfgs"
+    record = _Record(potential, start)
+    record(start.positions)
+    steps = _internal_steps(record) if method == "internal" else _cartesian_steps(record)
+    n_steps = 0
+    while n_steps < max_steps and record.largest_forces[-1] >= fmax:
+        next(steps)
+        n_steps += 1
+        if progress is not None:
+            progress(n_steps, max_steps)
+    return record.result(fmax, method, n_steps)
+
+
+class _Record:
+    """Calls the energy function and keeps what it gave."""
+
+    def __init__(self, potential: PotentialEnergy, start: Molecule) -> None:
+        self._potential = potential
+        self.start = start
+        self.positions: list[FloatArray] = []
+        self.energies: list[float] = []
+        self.forces: list[FloatArray] = []
+        self.largest_forces: list[float] = []
+
+    def __call__(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy and forces; the last geometry, also after a change of unit there and back, is not computed twice."""
+        positions = np.array(positions, dtype=np.float64).reshape(-1, 3)
+        if self.positions and np.abs(positions - self.positions[-1]).max() < 1e-12:
+            return self.energies[-1], self.forces[-1]
+        energy, forces = self._potential.energy_and_forces(positions)
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise ConvergenceError(
+                f"optimisation of {self.start.name!r}, evaluation {len(self.energies) + 1}",
+                "a finite energy and forces",
+                "NaN or infinity",
+                "start from another geometry",
+            )
+        self.positions.append(positions)
+        self.energies.append(float(energy))
+        self.forces.append(np.asarray(forces))
+        self.largest_forces.append(float(np.linalg.norm(forces, axis=1).max()))
+        return self.energies[-1], self.forces[-1]
+
+    def result(self, fmax: float, method: str, n_steps: int) -> OptimizationResult:
+        """The last geometry if it is converged, else the lowest."""
+        converged = self.largest_forces[-1] < fmax
+        best = len(self.energies) - 1 if converged else int(np.argmin(self.energies))
+        return OptimizationResult(
+            molecule=self.start.with_positions(self.positions[best]),
+            energy=self.energies[best],
+            largest_force=self.largest_forces[best],
+            converged=converged,
+            method=method,
+            n_steps=n_steps,
+            n_evaluations=len(self.energies),
+            positions=np.array(self.positions),
+            energies=np.array(self.energies),
+            largest_forces=np.array(self.largest_forces),
+        )
+
+
+class _Bridge:
+    """What ASE's optimiser asks of a calculator: eV and angstrom on its side, hartree and bohr on ours."""
+
+    def __init__(self, record: _Record) -> None:
+        self._record = record
+
+    def get_potential_energy(self, atoms: Any = None, force_consistent: bool = False) -> float:
+        """Energy in eV."""
+        return self._record(atoms.positions / ANGSTROM)[0] * EV
+
+    def get_forces(self, atoms: Any = None) -> FloatArray:
+        """Forces in eV/angstrom."""
+        return np.asarray(self._record(atoms.positions / ANGSTROM)[1] * EV_ANGSTROM)
+
+
+def _cartesian_steps(record: _Record) -> Iterator[None]:
+    """ASE's BFGS, one step for each item."""
+    from ase import Atoms
+    from ase.optimize import BFGS
+
+    atoms: Any = Atoms(record.start.symbols, positions=record.start.positions * ANGSTROM)
+    atoms.calc = _Bridge(record)
+    search: Any = BFGS(atoms, logfile=None)
+    while True:
+        search.step()
+        record(atoms.positions / ANGSTROM)
+        yield
+
+
+class _Engine:
+    """What geomeTRIC's optimiser asks of its engine; writes no files."""
+
+    def __init__(self, record: _Record) -> None:
+        self._record = record
+
+    def calc(self, coords: FloatArray, dirname: object, read_data: bool = False) -> dict[str, object]:
+        """Energy (hartree) and gradient (hartree/bohr, flat) at flat coordinates in bohr."""
+        energy, forces = self._record(coords.reshape(-1, 3))
+        return {"energy": energy, "gradient": -forces.ravel()}
+
+    def clearCalcs(self) -> None:
+        """Nothing is stored here."""
+
+    def load_guess_files(self, dirname: object) -> None:
+        """There are none."""
+
+    def save_guess_files(self, dirname: object) -> None:
+        """There are none."""
+
+
+def _internal_steps(record: _Record) -> Iterator[None]:
+    """The optimiser of geomeTRIC, one step for each item."""
+    try:
+        from geometric.internal import DelocalizedInternalCoordinates
+        from geometric.molecule import Molecule as Topology
+        from geometric.optimize import OPT_STATE, Optimizer
+        from geometric.params import OptParams
+    except ImportError as error:
+        raise MissingDependencyError(
+            "method 'internal'", "the package geometric", "it is not installed", "pip install 'fflux_py[optimize]'"
+        ) from error
+    start = record.start
+    topology = Topology()
+    topology.elem = list(start.symbols)
+    topology.xyzs = [start.positions * ANGSTROM]
+    with _silent():
+        topology.build_topology()
+        coordinates = DelocalizedInternalCoordinates(topology, build=True, connect=False, addcart=False)
+        parameters = OptParams(maxiter=10**9, **_GEOMETRIC_CRITERIA)
+        search = Optimizer(
+            start.positions.ravel().copy(), topology, coordinates, _Engine(record), None, parameters, print_info=False
+        )
+        search.calcEnergyForce()
+        search.prepareFirstStep()
+    while True:
+        with _silent():
+            search.step()
+            # a step that only rebuilt the coordinates moved nothing
+            if search.state == OPT_STATE.NEEDS_EVALUATION:
+                search.calcEnergyForce()
+                search.evaluateStep()
+        yield
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep geomeTRIC from logging every step."""
+    logger = logging.getLogger("geometric.nifty")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

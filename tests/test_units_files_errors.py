@@ -1,0 +1,104 @@
+"""Units against independent figures, one-line errors, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import ase.units
+import pytest
+
+from fflux_py import errors, units
+from fflux_py.files import read_text, sha256, write_atomically
+
+pytestmark = pytest.mark.core
+
+
+def test_units_agree_with_an_independent_table() -> None:
+    # ASE's default table is CODATA 2014, which agrees with CODATA 2018 to about 1e-8
+    table = {
+        "ANGSTROM": ase.units.Bohr,
+        "EV": ase.units.Hartree,
+        "KCAL_MOL": ase.units.Hartree / (ase.units.kcal / ase.units.mol),
+        "KJ_MOL": ase.units.Hartree / (ase.units.kJ / ase.units.mol),
+        "DALTON": ase.units._me / ase.units._amu,
+        "FEMTOSECOND": 1e15 * ase.units._hbar / (ase.units.Hartree * ase.units._e),
+        "BOLTZMANN": ase.units.kB / ase.units.Hartree,
+        "WAVENUMBER": ase.units.Hartree / ase.units.invcm,
+        "EV_ANGSTROM": ase.units.Hartree / ase.units.Bohr,
+    }
+    for name, value in table.items():
+        assert getattr(units, name) == pytest.approx(value, rel=1e-6), name
+    assert units.KCAL_MOL_ANGSTROM == pytest.approx(627.5094740631 / 0.529177210903, rel=1e-12)
+
+
+def test_errors_are_one_line_with_place_expectation_finding_and_remedy() -> None:
+    error = errors.FileFormatError("a.xyz:3", "a number", "'x\ny'", "correct it")
+    assert str(error) == "a.xyz:3: expected a number, found 'x y'; correct it"
+    assert str(errors.InputError("t", "more", "less")) == "t: expected more, found less"
+    assert errors.SimulationStopped("a", "b", "c").exit_code == 4
+    assert errors.ConvergenceError("a", "b", "c").exit_code == 3
+    assert errors.InputError("a", "b", "c").exit_code == 2
+
+
+def test_a_file_is_written_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, "first\n")
+    write_atomically(path, b"second\n")
+    assert read_text(path) == "second\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, existing: bool
+) -> None:
+    path = tmp_path / "model.npz"
+    if existing:
+        path.write_text("the old one")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(errors.InputError, match=r"model\.npz.*No space left on device") as caught:
+        write_atomically(path, "x" * 100_000)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == (["model.npz"] if existing else [])
+    if existing:
+        assert path.read_text() == "the old one"
+
+
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", "text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_folder_and_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(errors.InputError, match="No such file or directory"):
+        write_atomically(tmp_path / "no" / "a.txt", "text")
+    with pytest.raises(errors.InputError, match="directory"):
+        write_atomically(tmp_path, "text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"PK\x03\x04\xff\xfe")
+    for name, text in (("missing", "No such file"), (".", "directory"), ("binary", "UTF-8")):
+        with pytest.raises(errors.FileFormatError, match=text) as caught:
+            read_text(tmp_path / name)
+        assert caught.value.where == str(tmp_path / name)
+
+
+def test_sha256_of_the_empty_text() -> None:
+    assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
