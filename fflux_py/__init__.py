@@ -1,5 +1,81 @@
-"""fflux_py: physics-informed force fields from topological atoms, from an XYZ file to a trusted NVT run."""
+"""fflux_py: physics-informed force fields from topological atoms, from an XYZ file to a trusted NVT run.
+
+The names below are loaded when they are first used, so that ``import fflux_py`` stays light and needs none of the
+optional packages.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from fflux_py.ase_calculator import FFLUXCalculator
+    from fflux_py.dataset import Dataset, GeometrySet
+    from fflux_py.dynamics import MDConfig, Trajectory, run_nvt
+    from fflux_py.extended_xyz import read_molecule, write_molecule
+    from fflux_py.forcefield import ForceField
+    from fflux_py.iqa.campaign import label
+    from fflux_py.iqa.electronic_structure import LevelOfTheory
+    from fflux_py.model_file import load, save
+    from fflux_py.molecule import Molecule
+    from fflux_py.optimization import optimize
+    from fflux_py.sampling.plan import SamplingConfig
+    from fflux_py.sampling.sample import sample
+    from fflux_py.training.train import TrainingConfig, train
+
 __version__ = "0.1.0"
+
+_EXPORTS: Final = {
+    "Dataset": "dataset",
+    "FFLUXCalculator": "ase_calculator",
+    "ForceField": "forcefield",
+    "GeometrySet": "dataset",
+    "LevelOfTheory": "iqa.electronic_structure",
+    "MDConfig": "dynamics",
+    "Molecule": "molecule",
+    "SamplingConfig": "sampling.plan",
+    "TrainingConfig": "training",
+    "Trajectory": "dynamics",
+    "label": "iqa.campaign",
+    "load": "model_file",
+    "optimize": "optimization",
+    "read_molecule": "extended_xyz",
+    "run_nvt": "dynamics",
+    "sample": "sampling.sample",
+    "save": "model_file",
+    "train": "training",
+    "write_molecule": "extended_xyz",
+}
+
+__all__ = [
+    "Dataset",
+    "FFLUXCalculator",
+    "ForceField",
+    "GeometrySet",
+    "LevelOfTheory",
+    "MDConfig",
+    "Molecule",
+    "SamplingConfig",
+    "TrainingConfig",
+    "Trajectory",
+    "label",
+    "load",
+    "optimize",
+    "read_molecule",
+    "run_nvt",
+    "sample",
+    "save",
+    "train",
+    "write_molecule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

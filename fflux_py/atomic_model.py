@@ -3,6 +3,7 @@ r"""The Gaussian process of one atom's energy over the features of its local fra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -146,19 +147,16 @@ class AtomicModel:
         """Predictive standard deviation of the energy in hartree, shape ``(m,)`` (noise not included)."""
         x = features(positions, self.frame, self.feature_kind)
         k = self.covariance.matrix(x, self.points)
-        factor = self.factor()
-        explained = (k * cho_solve(factor, k.T).T).sum(-1)
+        explained = (k * cho_solve(self.factor, k.T).T).sum(-1)
         return np.asarray(np.sqrt(self.variance * np.maximum(1.0 - explained, 0.0)))
 
+    @cached_property
     def factor(self) -> tuple[FloatArray, bool]:
-        """Cholesky factor of K + nu I (kept by whoever needs it again)."""
-        cached = self.__dict__.get("_factor")
-        if cached is None:
-            matrix = self.covariance.matrix(self.points, self.points)
-            matrix[np.diag_indices_from(matrix)] += self.noise
-            cached = cho_factor(matrix, lower=True)
-            self.__dict__["_factor"] = cached
-        return cached
+        """Cholesky factor of K + nu I, lower."""
+        matrix = self.covariance.matrix(self.points, self.points)
+        matrix[np.diag_indices_from(matrix)] += self.noise
+        factor, lower = cho_factor(matrix, lower=True)
+        return np.asarray(factor), bool(lower)
 
 
 def fit_weights(

@@ -227,6 +227,7 @@ def joint_atoms(
         )
         w_y, u_y = joint.atom_basis(a, coefficients, jacobian)
         w_1, u_1 = joint.atom_basis(a, joint.coefficients[:, 1 + a], jacobian)
-        basis = {"points": x, "w_y": w_y, "w_1": w_1, "u_y": u_y, "u_1": u_1}
-        shifted.append(replace(model, **basis, mean_name=name, mean=float(means[a]), centre=float(means[a])))
+        mean = float(means[a])
+        basis = replace(model, points=x, w_y=w_y, w_1=w_1, u_y=u_y, u_1=u_1, mean_name=name, mean=mean, centre=mean)
+        shifted.append(basis)
     return tuple(shifted)

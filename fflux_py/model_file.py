@@ -2,8 +2,8 @@
 
 Schema 1.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
-``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution (:class:`fflux_py.joint_fit.JointFit`) under
-``joint/`` instead of points and weights, which follow from it.
+``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
+(:class:`fflux_py.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import io
 import json
 import os
 import zipfile
+import zlib
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,18 +113,28 @@ def load(path: str | os.PathLike[str]) -> ForceField:
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """The checksum stored in a model file: the parent mark of a trajectory."""
-    return str(_read_arrays(path)["sha256"])
+    arrays = _read_arrays(path)
+    if "sha256" not in arrays:
+        raise FileFormatError(str(path), "a model written by 'fflux train'", "an .npz file without checksum")
+    return str(arrays["sha256"])
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(Path(path), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise FileFormatError(str(path), "a model (.npz)", "a single array", "check that it is the right file")
-            return {name: archive[name] for name in archive.files}
+        data = Path(path).read_bytes()
     except OSError as error:
         raise FileFormatError(str(path), "a readable model file", error.strerror or str(error)) from error
-    except (ValueError, zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+    try:
+        archive = np.load(io.BytesIO(data), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise FileFormatError(str(path), "a model (.npz)", "a single array", "check that it is the right file")
+        if any(
+            entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in archive.zip.infolist()
+        ):
+            raise ValueError("a compression that NumPy does not write")
+        return {name: archive[name] for name in archive.files}
+    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: altered bits that mean encryption or a later version of the archive format
         reason = "a truncated or altered file, or another kind of file"
         raise FileFormatError(str(path), "a model (.npz)", reason, "train or copy it again") from error
 

@@ -72,7 +72,7 @@ def prior_mean(
     check_name(name)
     energies = energies[np.isfinite(energies)]
     if not len(energies):
-        energies = np.zeros(1)
+        raise InputError(f"prior mean {name}", "at least one atomic energy", "none", "label with a partition")
     low, high, mean = float(energies.min()), float(energies.max()), float(energies.mean())
     simple = {
         "MF1": 0.0,
