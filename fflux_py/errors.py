@@ -32,6 +32,10 @@ class FFLUXError(Exception):
         text = f"{where}: expected {expected}, found {found}"
         super().__init__(" ".join((f"{text}; {remedy}" if remedy else text).split()))
 
+    def __reduce__(self) -> tuple[type[FFLUXError], tuple[str, str, str, str]]:
+        # An exception is rebuilt from ``args``, its text; a worker process has to hand over the parts.
+        return type(self), (self.where, self.expected, self.found, self.remedy)
+
 
 class InputError(FFLUXError):
     """A wrong argument of a function or a command."""

@@ -1,0 +1,1 @@
+"""Labels from quantum chemistry: total energies, forces, and IQA atomic energies."""

@@ -1,0 +1,124 @@
+"""The label of one geometry: total energy, forces and atomic energies, with where they come from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+import numpy as np
+
+from fflux_py.iqa.atomic_energies import atomic_energies
+from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, program_versions, threads_in_use
+from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, check_partition
+from fflux_py.molecule import Molecule, read_only
+from fflux_py.potential import FloatArray
+
+SCHEMA: Final = "fflux-label-1"
+
+
+@dataclass(frozen=True)
+class Label:
+    """Energies and forces of one geometry.
+
+    Parameters
+    ----------
+    energy
+        SCF energy in hartree.
+    forces
+        Forces in hartree/bohr, shape ``(n_atoms, 3)``.
+    atomic_energies
+        IQA energies in hartree, ``(n_atoms,)``, summing to ``energy``; NaN without a partition.
+    atomic_errors
+        Size of the integration residuals given to each atom, hartree, ``(n_atoms,)``; NaN without a partition.
+    charges
+        Atomic charges in elementary charges, ``(n_atoms,)``; NaN without a partition.
+    components
+        Parts of the atomic energies by name, hartree, each ``(n_atoms,)``.
+    residuals
+        Analytic minus integrated value of each component, hartree.
+    wall_times
+        Seconds spent in ``scf``, ``forces`` and ``partition``.
+    threads
+        Threads of PySCF.
+    versions
+        Versions of the programs.
+    """
+
+    energy: float
+    forces: FloatArray
+    atomic_energies: FloatArray
+    atomic_errors: FloatArray
+    charges: FloatArray
+    components: Mapping[str, FloatArray] = field(default_factory=dict)
+    residuals: Mapping[str, float] = field(default_factory=dict)
+    wall_times: Mapping[str, float] = field(default_factory=dict)
+    threads: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+        object.__setattr__(self, "components", {k: read_only(v) for k, v in self.components.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and texts that JSON keeps exactly (NaN as ``null``); units as in the class."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Label:
+        """Inverse of :meth:`as_dict`; a missing or unknown field is a ``KeyError`` or ``TypeError``."""
+        values = dict(values)
+        for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
+            values[name] = np.array(values[name], dtype=np.float64)
+        values["components"] = {k: np.array(v, dtype=np.float64) for k, v in values["components"].items()}
+        return cls(**values)
+
+
+def label_geometry(molecule: Molecule, level: LevelOfTheory, partition: str = "hirshfeld") -> Label:
+    """Compute the label of one geometry.
+
+    Parameters
+    ----------
+    molecule
+        Elements, positions and charge; closed shell.
+    level
+        Level of theory.
+    partition
+        Name of a partition of space, or ``none`` for energy and forces alone.
+
+    Raises
+    ------
+    ConvergenceError
+        The SCF does not converge.
+    InputError
+        An unknown method, basis or partition, or an odd number of electrons.
+    """
+    check_partition(partition)
+    started = time.perf_counter()
+    state = GroundState(molecule, level)
+    after_scf = time.perf_counter()
+    forces = state.forces()
+    after_forces = time.perf_counter()
+    unknown = np.full(molecule.n_atoms, np.nan)
+    common: dict[str, Any] = {"energy": state.energy, "forces": forces}
+    times = {"scf": after_scf - started, "forces": after_forces - after_scf}
+    if partition == NO_PARTITION:
+        common.update(atomic_energies=unknown, atomic_errors=unknown, charges=unknown)
+    else:
+        atoms = atomic_energies(state, PARTITIONS[partition])
+        times["partition"] = time.perf_counter() - after_forces
+        common.update(atomic_energies=atoms.energies, atomic_errors=atoms.errors, charges=atoms.charges)
+        common.update(components=atoms.components, residuals=atoms.residuals)
+    times = {name: round(seconds, 3) for name, seconds in times.items()}
+    return Label(**common, wall_times=times, threads=threads_in_use(), versions=program_versions())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return json.loads(json.dumps(value.tolist()).replace("NaN", "null"))
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
