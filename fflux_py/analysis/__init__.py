@@ -1,0 +1,20 @@
+"""Numbers, pictures and reports from predictions and trajectories.
+
+Nothing is imported here: the numerical modules need numpy only, the pictures need matplotlib, and neither should cost
+anything until it is asked for.
+
+``errors``, ``criteria``
+    Error tables of predictions against reference labels; figures held against thresholds.
+``statistics``
+    Means of correlated series with honest standard errors, autocorrelation times, drifts.
+``geometry``
+    Bonds, angles, torsions and RMSD over trajectories.
+``validate``
+    A force field against the held-out part of a data set.
+``runs``
+    The folder of a molecular dynamics run, read back and judged.
+``plots``, ``trajectory_plots``, ``drawing``
+    Pictures of predictions, of trajectories and structures; their common style and the way to SVG and PNG.
+``report``, ``sections``, ``run_report``
+    One self-contained HTML file; what it says about data, validation, optimisation and runs; the report of a run.
+"""
