@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
+from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray, PotentialEnergy
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -116,18 +116,11 @@ def optimize(
     Raises
     ------
     ConvergenceError
-        The energy or a force is not a finite number.
+        The energy or a force is not a finite number, or the search reached a geometry without an energy.
     MissingDependencyError
         ``method="internal"`` without geomeTRIC.
     """
-    if not np.isfinite(fmax) or fmax <= 0.0:
-        raise InputError("fmax", "a positive force", f"{fmax:g}")
-    if isinstance(max_steps, bool) or max_steps != int(max_steps) or max_steps < 0:
-        raise InputError("max_steps", "a whole number of at least 0", repr(max_steps))
-    if method not in METHODS:
-        raise InputError("method", f"one of {', '.join(METHODS)}", repr(method))
-    if start.n_atoms < 2:
-        raise InputError("start geometry", "at least two atoms", str(start.n_atoms))
+    _check_settings(start, fmax, max_steps, method)
     check = getattr(potential, "check_molecule", None)
     if check is not None:
         check(start)
@@ -143,6 +136,17 @@ def optimize(
         if progress is not None:
             progress(n_steps, max_steps)
     return record.result(fmax, method, n_steps)
+
+
+def _check_settings(start: Molecule, fmax: float, max_steps: int, method: str) -> None:
+    if not np.isfinite(fmax) or fmax <= 0.0:
+        raise InputError("fmax", "a positive force", f"{fmax:g}")
+    if isinstance(max_steps, bool) or max_steps != int(max_steps) or max_steps < 0:
+        raise InputError("max_steps", "a whole number of at least 0", repr(max_steps))
+    if method not in METHODS:
+        raise InputError("method", f"one of {', '.join(METHODS)}", repr(method))
+    if start.n_atoms < 2:
+        raise InputError("start geometry", "at least two atoms", str(start.n_atoms))
 
 
 class _Record:
@@ -161,14 +165,16 @@ class _Record:
         positions = np.array(positions, dtype=np.float64).reshape(-1, 3)
         if self.positions and np.abs(positions - self.positions[-1]).max() < 1e-12:
             return self.energies[-1], self.forces[-1]
-        energy, forces = self._potential.energy_and_forces(positions)
+        where = f"optimisation of {self.start.name!r}, evaluation {len(self.energies) + 1}"
+        remedy = "the search left what the energy function knows: start elsewhere or train on more geometries"
+        try:
+            energy, forces = self._potential.energy_and_forces(positions)
+        except GeometryError as error:
+            if not self.energies:  # the start itself
+                raise
+            raise ConvergenceError(where, f"{error.where}: {error.expected}", error.found, remedy) from error
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise ConvergenceError(
-                f"optimisation of {self.start.name!r}, evaluation {len(self.energies) + 1}",
-                "a finite energy and forces",
-                "NaN or infinity",
-                "start from another geometry",
-            )
+            raise ConvergenceError(where, "a finite energy and forces", "NaN or infinity", remedy)
         self.positions.append(positions)
         self.energies.append(float(energy))
         self.forces.append(np.asarray(forces))

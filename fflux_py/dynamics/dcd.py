@@ -1,0 +1,141 @@
+"""Trajectory files in the DCD format of CHARMM: little endian, angstrom, float32, no unit cell.
+
+Every frame is one write, followed by the new frame count in the header, so that a run that is killed leaves a file that
+every reader takes.  A file cannot grow into an old one: it must not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from fflux_py.errors import FileFormatError, InputError
+from fflux_py.potential import FloatArray
+from fflux_py.units import ANGSTROM, FEMTOSECOND
+
+# CHARMM's unit of time, sqrt(dalton angstrom^2 mol / kcal), in femtosecond (AKMA).
+_AKMA: Final = 48.88821290839616
+_CONTROL: Final = "<i4s9if10ii"
+_TITLE_LENGTH: Final = 80
+
+
+def header(n_atoms: int, interval: int, timestep: float, title: str, n_frames: int = 0) -> bytes:
+    """Header of a DCD file.
+
+    Parameters
+    ----------
+    interval
+        Steps between frames.
+    timestep
+        Atomic units of time.
+    """
+    steps = max(n_frames - 1, 0) * interval
+    # icntrl: number of frames, first step, interval, steps, ..., fixed atoms; time step; cell flag, ...; version 24
+    control = struct.pack(
+        _CONTROL, 84, b"CORD", n_frames, 0, interval, steps, 0, 0, 0, 0, 0,
+        timestep * FEMTOSECOND / _AKMA, *[0] * 9, 24, 84,
+    )  # fmt: skip
+    text = title.encode("ascii", "replace")[:_TITLE_LENGTH].ljust(_TITLE_LENGTH)
+    return (
+        control
+        + struct.pack("<ii", 4 + _TITLE_LENGTH, 1)
+        + text
+        + struct.pack("<i", 4 + _TITLE_LENGTH)
+        + struct.pack("<iii", 4, n_atoms, 4)
+    )
+
+
+def frame(positions: FloatArray) -> bytes:
+    """One frame: three Fortran records with x, y and z of positions in bohr, shape ``(n_atoms, 3)``."""
+    table = np.ascontiguousarray((positions * ANGSTROM).T, dtype="<f4")
+    mark = struct.pack("<i", table.shape[1] * 4)
+    return b"".join(mark + axis.tobytes() + mark for axis in table)
+
+
+class DCDWriter:
+    """A trajectory that grows frame by frame.
+
+    Parameters
+    ----------
+    path
+        A file that does not exist yet.
+    n_atoms, interval, timestep, title
+        As in :func:`header`.
+    """
+
+    def __init__(self, path: Path, n_atoms: int, interval: int, timestep: float, title: str) -> None:
+        self.path = path
+        self.n_frames = 0
+        self._interval = interval
+        try:
+            self._stream = open(path, "xb", buffering=0)
+        except OSError as error:
+            raise InputError(str(path), "a new file", error.strerror or str(error), "choose another folder") from error
+        self._put(header(n_atoms, interval, timestep, title))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, positions: FloatArray) -> None:
+        """Append positions in bohr, shape ``(n_atoms, 3)``."""
+        self._put(frame(positions))
+        self.n_frames += 1
+        self._put(struct.pack("<i", self.n_frames), 8)
+        self._put(struct.pack("<i", (self.n_frames - 1) * self._interval), 20)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def _put(self, data: bytes, offset: int | None = None) -> None:
+        try:
+            descriptor = self._stream.fileno()
+            done = os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
+        except OSError as error:
+            raise InputError(
+                str(self.path), "room for the trajectory", error.strerror or str(error), "free space and run again"
+            ) from error
+        if done != len(data):
+            raise InputError(str(self.path), f"room for {len(data)} bytes", f"{done} written", "free space")
+
+
+@dataclass(frozen=True)
+class DCDFile:
+    """Content of a DCD file: positions in bohr, shape ``(m, n_atoms, 3)``, steps between frames, time step in a.u."""
+
+    positions: FloatArray
+    interval: int
+    timestep: float
+
+
+def read_dcd(path: str | os.PathLike[str]) -> DCDFile:
+    """Read a DCD file that this module wrote; a frame that was cut off at the end is left out."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise FileFormatError(str(path), "a DCD file", error.strerror or str(error), "check the path") from error
+    size = len(header(0, 0, 0.0, ""))
+    if len(data) < size or data[:8] != struct.pack("<i", 84) + b"CORD" or data[92:100] != struct.pack("<ii", 84, 1):
+        raise FileFormatError(str(path), "a DCD file of fflux_py", "another kind of file", "check the path")
+    interval = struct.unpack_from("<i", data, 16)[0]
+    timestep = struct.unpack_from("<f", data, 44)[0] * _AKMA / FEMTOSECOND
+    n_atoms = struct.unpack_from("<i", data, size - 8)[0]
+    record = 4 * n_atoms + 8
+    n_frames = (len(data) - size) // (3 * record)
+    body = np.frombuffer(data, dtype="<i4", count=n_frames * 3 * record // 4, offset=size)
+    table = body.reshape(n_frames, 3, n_atoms + 2)
+    if n_frames and not (table[:, :, [0, -1]] == 4 * n_atoms).all():
+        raise FileFormatError(str(path), f"records of {4 * n_atoms} bytes", "others", "the file is damaged")
+    values = table[:, :, 1:-1].copy().view("<f4").astype(np.float64)
+    return DCDFile(np.ascontiguousarray(values.transpose(0, 2, 1)) / ANGSTROM, interval, timestep)

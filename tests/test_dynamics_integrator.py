@@ -1,0 +1,227 @@
+"""The integrator: order, reversibility, conservation laws, and what it does without the compiler."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _compiled_potentials import ammonia_morse, ammonia_springs, hydrogen_chloride, morse
+from numba import njit
+
+from fflux_py.dynamics import CompiledPotential, MDConfig, mechanics, run_nvt
+from fflux_py.dynamics import _integrator as compiled
+from fflux_py.dynamics import run as run_module
+from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
+
+
+def spread_of_conserved(potential: CompiledPotential, timestep: float, thermostat: str) -> float:
+    config = MDConfig(
+        steps=round(200.0 / timestep),
+        temperature=300.0,
+        timestep=timestep,
+        thermostat=thermostat,
+        report_every=1,
+        seed=4,
+    )
+    return float(run_nvt(potential, potential.molecule, config).conserved.std())
+
+
+@pytest.mark.parametrize("thermostat", ["none", "nose-hoover"])
+@pytest.mark.parametrize("potential", [ammonia_springs(), ammonia_morse()], ids=["springs", "morse"])
+def test_conserved_quantity_fluctuates_as_the_square_of_the_time_step(
+    potential: CompiledPotential, thermostat: str
+) -> None:
+    spreads = [spread_of_conserved(potential, timestep, thermostat) for timestep in (0.5, 0.25, 0.125)]
+    assert spreads[0] * KCAL_MOL < 0.1
+    assert spreads[0] / spreads[1] == pytest.approx(4.0, rel=0.1)
+    assert spreads[1] / spreads[2] == pytest.approx(4.0, rel=0.1)
+
+
+def test_conserved_quantity_of_the_chain_does_not_drift() -> None:
+    potential = ammonia_morse()
+    run = run_nvt(potential, potential.molecule, MDConfig(steps=100_000, temperature=300.0, timestep=0.5, seed=1))
+    drift = np.polyfit(run.times_fs / 1000.0, run.conserved * KCAL_MOL, 1)[0]
+    # the energy exchanged with the thermostat is far larger than what is lost
+    assert (run.potential + run.kinetic).std() * KCAL_MOL > 0.5
+    assert np.abs(run.conserved - run.conserved[0]).max() * KCAL_MOL < 0.5
+    assert abs(drift) < 5e-3  # kcal/mol per ps: half of what counts as stable
+
+
+def advance(
+    potential: CompiledPotential, state: compiled.State, system: compiled.System, energy: float, n: int
+) -> compiled.Outcome:
+    arguments = (potential.arrays, state, system, energy, 0.5 / FEMTOSECOND)
+    call = compiled.compiled_call(compiled.advance, potential.kernel, *arguments, n)
+    return compiled.Outcome(*call(potential.kernel, *arguments, n))
+
+
+def start_of(potential: CompiledPotential, config: MDConfig) -> tuple[compiled.State, compiled.System, float]:
+    system = run_module._system(potential.molecule, config)
+    state, energy = run_module._initial_state(potential, potential.molecule, system, config, 0)
+    return state, system, energy
+
+
+@pytest.mark.core
+def test_time_reversal() -> None:
+    potential = ammonia_morse()
+    state, system, energy = start_of(potential, MDConfig(steps=1, temperature=300.0, thermostat="none"))
+    start = state.positions.copy()
+    there = advance(potential, state, system, energy, 1000)
+    assert np.abs(state.positions - start).max() * ANGSTROM > 0.01
+    state.velocities[:] *= -1.0
+    advance(potential, state, system, there.potential, 1000)
+    assert np.abs(state.positions - start).max() * ANGSTROM < 1e-9
+
+
+@pytest.mark.core
+def test_two_blocks_are_one() -> None:
+    potential = ammonia_morse()
+    config = MDConfig(steps=1, temperature=300.0)
+    once, system, energy = start_of(potential, config)
+    twice, _, _ = start_of(potential, config)
+    advance(potential, once, system, energy, 40)
+    middle = advance(potential, twice, system, energy, 15)
+    advance(potential, twice, system, middle.potential, 25)
+    for a, b in zip(once, twice, strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("thermostat", ["none", "nose-hoover"])
+def test_momentum_and_angular_momentum_stay_zero(thermostat: str) -> None:
+    potential = ammonia_morse()
+    state, system, energy = start_of(potential, MDConfig(steps=1, temperature=500.0, thermostat=thermostat))
+    scale = np.sqrt(system.masses.sum() * BOLTZMANN * 500.0)
+    for _ in range(20):
+        energy = advance(potential, state, system, energy, 1000).potential
+        momentum = mechanics.linear_momentum(state.velocities, system.masses)
+        rotation = mechanics.angular_momentum(state.positions, state.velocities, system.masses)
+        assert np.abs(rotation).max() < 1e-10
+        assert np.abs(momentum).max() < 1e-12 * scale
+
+
+@pytest.mark.core
+def test_suzuki_yoshida_weights_satisfy_their_order_conditions() -> None:
+    for order in (1, 3, 5, 7):
+        weights = compiled.suzuki_yoshida_weights(order)
+        assert len(weights) == order
+        assert weights.sum() == pytest.approx(1.0, abs=1e-14)
+        assert np.array_equal(weights, weights[::-1])
+        if order > 1:  # a symmetric product of second-order steps is of fourth order if this vanishes
+            assert (weights**3).sum() == pytest.approx(0.0, abs=1e-13)
+    assert (compiled.suzuki_yoshida_weights(7) ** 5).sum() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize(("order", "rate"), [(1, 2.0), (3, 4.0), (5, 4.0), (7, 6.0)])
+def test_thermostat_converges_with_the_order_of_its_split(order: int, rate: float, length: int) -> None:
+    """The chain alone, at fixed positions: the error against a fine integration falls as the split's order says."""
+    potential = ammonia_morse()
+    config = MDConfig(steps=1, temperature=300.0, suzuki_yoshida_order=order, chain_length=length, relaxation_time=5.0)
+
+    def after(n: int, config: MDConfig) -> float:
+        state, system, _ = start_of(potential, config)
+        state.velocities[:] *= 1.7
+        kinetic = compiled.kinetic_energy(state.velocities, system.masses)
+        for _ in range(n):
+            kinetic = compiled.propagate_chain(kinetic, state, system, 4.0 / FEMTOSECOND / n)
+        assert kinetic == pytest.approx(compiled.kinetic_energy(state.velocities, system.masses), rel=1e-12)
+        return float(kinetic)
+
+    exact = after(512, dataclasses.replace(config, suzuki_yoshida_order=7))
+    coarse, fine = (abs(after(n, config) - exact) for n in ((2, 4) if order == 7 else (4, 8)))
+    assert np.log2(coarse / fine) == pytest.approx(rate, abs=0.5)
+
+
+@pytest.mark.core
+def test_thermostat_alone_conserves_its_energy() -> None:
+    state, system, _ = start_of(ammonia_morse(), MDConfig(steps=1, temperature=300.0, suzuki_yoshida_order=7))
+    state.velocities[:] *= 1.5
+    kinetic = compiled.kinetic_energy(state.velocities, system.masses)
+    before = kinetic + compiled.thermostat_energy(state, system)
+    for _ in range(100):
+        kinetic = compiled.propagate_chain(kinetic, state, system, 0.5 / FEMTOSECOND)
+    after = kinetic + compiled.thermostat_energy(state, system)
+    assert abs(kinetic - before) > 1e-4
+    assert after == pytest.approx(before, abs=1e-10)
+
+
+def test_diatomic_molecule_vibrates_at_its_frequency() -> None:
+    """Small oscillation of a Morse molecule: angular frequency a sqrt(2 D / mu)."""
+    potential = hydrogen_chloride()
+    depth, exponent = potential.arrays.depth[0], potential.arrays.exponent[0]
+    masses = potential.molecule.masses
+    omega = exponent * np.sqrt(2.0 * depth * masses.sum() / masses.prod())
+    config = MDConfig(
+        steps=8000, temperature=5.0, timestep=0.1, thermostat="none", report_every=1, exact_temperature=True
+    )
+    run = run_nvt(potential, potential.molecule, config)
+    stretch = np.linalg.norm(run.positions[:, 1] - run.positions[:, 0], axis=1) - potential.arrays.length[0]
+    crossings = np.flatnonzero((stretch[:-1] < 0) & (stretch[1:] >= 0))
+    fraction = stretch[crossings] / (stretch[crossings] - stretch[crossings + 1])
+    times = (crossings + fraction) * 0.1 / FEMTOSECOND
+    assert 2.0 * np.pi / np.diff(times).mean() == pytest.approx(omega, rel=2e-3)
+
+
+@njit
+def _refuses(positions, arrays):
+    if positions[0, 0] < 1e9:
+        raise ValueError("not this geometry")
+    return 0.0, np.zeros_like(positions)
+
+
+@pytest.mark.core
+def test_error_of_a_force_function_arrives() -> None:
+    potential = ammonia_morse()
+    state, system, energy = start_of(potential, MDConfig(steps=1))
+    with pytest.raises(ValueError, match="not this geometry"):
+        advance(dataclasses.replace(potential, kernel=_refuses), state, system, energy, 1)
+
+
+def test_loop_is_compiled_once_for_all_force_functions() -> None:
+    first, second = ammonia_morse(), ammonia_springs()
+    for potential in (first, second):
+        state, system, energy = start_of(potential, MDConfig(steps=1))
+        advance(potential, state, system, energy, 1)
+    if not hasattr(compiled.advance, "signatures"):
+        pytest.skip("the compiler is switched off")
+    before = len(compiled._in_memory(compiled.advance).signatures)
+
+    @njit
+    def another(positions, arrays):
+        return morse(positions, arrays)
+
+    state, system, energy = start_of(first, MDConfig(steps=1))
+    assert advance(dataclasses.replace(first, kernel=another), state, system, energy, 5).code == compiled.COMPLETED
+    assert len(compiled._in_memory(compiled.advance).signatures) == before
+    # the cache on disk must not name classes that another process may not be able to import
+    assert "_compiled_potentials" not in repr(compiled.advance.signatures)
+
+
+_INTERPRETED = """
+from _compiled_potentials import ammonia_morse
+from fflux_py.dynamics import MDConfig, run_nvt
+run = run_nvt(ammonia_morse(), ammonia_morse().molecule, MDConfig(steps=30, seed=11, report_every=30))
+print(repr([float(x) for x in (*run.positions[-1].ravel(), run.conserved[-1])]))
+"""
+
+
+def test_without_the_compiler_the_run_is_the_same() -> None:
+    source = Path(run_module.__file__).parents[2]
+    environment = {
+        **os.environ,
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONPATH": os.pathsep.join([str(source), str(Path(__file__).parent)]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERPRETED], capture_output=True, text=True, env=environment, check=True
+    )
+    interpreted = [float(x) for x in done.stdout.strip()[1:-1].split(",")]
+    potential = ammonia_morse()
+    run = run_nvt(potential, potential.molecule, MDConfig(steps=30, seed=11, report_every=30))
+    assert np.abs(run.positions[-1] - potential.molecule.positions).max() > 1e-2
+    assert np.allclose(interpreted, [*run.positions[-1].ravel(), run.conserved[-1]], rtol=0.0, atol=1e-11)

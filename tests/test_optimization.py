@@ -1,0 +1,220 @@
+"""The optimiser finds known minima with both methods, and says so when it does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _compiled_potentials import ammonia, carbon_dioxide, hydrogen_chloride
+from _synthetic import MethanolPotential, fitted, methanol
+
+from fflux_py.dynamics import CompiledPotential
+from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError, ModelMismatchError
+from fflux_py.molecule import Molecule
+from fflux_py.optimization import OptimizationResult, optimize
+from fflux_py.potential import FloatArray
+
+
+class LennardJones:
+    """Lennard-Jones particles with well depth 1e-3 hartree and length sigma 6 bohr."""
+
+    depth, sigma = 1e-3, 6.0
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        d = positions[:, None] - positions[None]
+        r2 = (d**2).sum(-1)
+        np.fill_diagonal(r2, np.inf)
+        s6 = (self.sigma**2 / r2) ** 3
+        slope = 24.0 * self.depth * (2.0 * s6**2 - s6) / r2
+        return float(2.0 * self.depth * (s6**2 - s6).sum()), (slope[..., None] * d).sum(1)
+
+
+class Kernel:
+    """A compiled test potential behind the protocol."""
+
+    def __init__(self, potential: CompiledPotential) -> None:
+        self._potential = potential
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        energy, forces = self._potential.kernel(np.array(positions), self._potential.arrays)
+        return float(energy), forces
+
+
+@pytest.fixture(params=["internal", "bfgs"])
+def method(request: pytest.FixtureRequest) -> str:
+    if request.param == "internal":
+        pytest.importorskip("geometric")
+    return str(request.param)
+
+
+def distances(molecule: Molecule) -> FloatArray:
+    d = np.linalg.norm(molecule.positions[:, None] - molecule.positions[None], axis=-1)
+    return np.sort(d[np.triu_indices(molecule.n_atoms, 1)])
+
+
+def rattled(molecule: Molecule, amount: float, seed: int = 1) -> Molecule:
+    rng = np.random.default_rng(seed)
+    return molecule.with_positions(molecule.positions + rng.normal(size=molecule.positions.shape) * amount)
+
+
+def check_consistent(result: OptimizationResult, potential: object) -> None:
+    energy, forces = potential.energy_and_forces(result.molecule.positions)
+    assert energy == pytest.approx(result.energy, abs=1e-14)
+    assert np.linalg.norm(forces, axis=1).max() == pytest.approx(result.largest_force, abs=1e-12)
+    assert result.n_evaluations == len(result.energies) == len(result.positions) == len(result.largest_forces)
+    assert result.n_evaluations >= result.n_steps
+
+
+def test_lennard_jones_tetrahedron(method: str) -> None:
+    """Six pairs at the pair minimum 2^(1/6) sigma: E = -6 epsilon."""
+    corners = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) * 2.6
+    start = rattled(Molecule(("Ar",) * 4, corners), 0.3)
+    result = optimize(LennardJones(), start, fmax=1e-8, method=method)
+    assert result.converged
+    assert result.method == method
+    assert result.energy == pytest.approx(-6e-3, abs=1e-11)
+    assert np.allclose(distances(result.molecule), 2.0 ** (1.0 / 6.0) * 6.0, atol=1e-4)
+    check_consistent(result, LennardJones())
+
+
+def test_methanol_from_distorted_starts(method: str) -> None:
+    """One minimum from everywhere; all forces vanish there and no direction leads down."""
+    potential = MethanolPotential()
+    results = [optimize(potential, rattled(methanol(), 0.15, s), 1e-6, method=method) for s in range(3)]
+    for result in results:
+        assert result.converged
+        check_consistent(result, potential)
+        assert np.abs(distances(result.molecule) - distances(results[0].molecule)).max() < 1e-3
+        assert result.energy == pytest.approx(results[0].energy, abs=1e-9)
+    step, minimum = 1e-3, results[0].molecule.positions
+    hessian = np.empty((18, 18))
+    for k in range(18):
+        shift = np.zeros(18)
+        shift[k] = step
+        ahead, behind = (potential.energy_and_forces(minimum + s * shift.reshape(6, 3))[1] for s in (1, -1))
+        hessian[k] = -(ahead - behind).ravel() / (2.0 * step)
+    eigenvalues = np.linalg.eigvalsh(0.5 * (hessian + hessian.T))
+    assert np.abs(eigenvalues[:6]).max() < 1e-5
+    assert eigenvalues[6] > 1e-4
+
+
+def test_methods_agree() -> None:
+    pytest.importorskip("geometric")
+    start = rattled(methanol(), 0.15, 7)
+    one, other = (optimize(MethanolPotential(), start, 1e-7, method=m) for m in ("internal", "bfgs"))
+    assert np.allclose(distances(one.molecule), distances(other.molecule), atol=1e-4)
+    assert one.n_evaluations < other.n_evaluations
+
+
+@pytest.mark.parametrize(
+    ("make", "displacement"),
+    [(hydrogen_chloride, [(0, 0, -0.3), (0, 0, 0)]), (carbon_dioxide, [(0.2, 0, 0.1), (0, 0.1, 0), (0, 0, 0.2)])],
+)
+def test_diatomic_and_linear_molecules(make: object, displacement: object, method: str) -> None:
+    potential = make()
+    start = potential.molecule.with_positions(potential.molecule.positions + np.array(displacement))
+    result = optimize(Kernel(potential), start, 1e-6, method=method)
+    assert result.converged
+    assert np.allclose(distances(result.molecule), distances(potential.molecule), atol=1e-3)
+
+
+def test_force_field_is_optimised_like_any_other_potential(method: str) -> None:
+    forcefield, exact = fitted(), optimize(MethanolPotential(), methanol(), 1e-6)
+    result = optimize(forcefield, rattled(methanol(), 0.05), method=method)
+    assert result.converged
+    assert result.largest_force < 1e-4
+    assert np.abs(distances(result.molecule) - distances(exact.molecule)).max() < 0.1
+    order = [1, 0, 2, 3, 4, 5]
+    swapped = Molecule(tuple(methanol().symbols[k] for k in order), methanol().positions[order])
+    with pytest.raises(ModelMismatchError, match="atom 1: expected C"):
+        optimize(forcefield, swapped, method=method)
+
+
+def test_too_few_steps_are_reported_and_the_best_geometry_is_kept(method: str) -> None:
+    seen: list[tuple[int, int]] = []
+    result = optimize(MethanolPotential(), rattled(methanol(), 0.2), 1e-6, 3, method, lambda *done: seen.append(done))
+    assert not result.converged
+    assert result.n_steps == 3
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert result.energy == result.energies.min() < result.energies[0]
+    assert result.largest_force > 1e-6
+    check_consistent(result, MethanolPotential())
+
+
+def test_start_at_the_minimum_is_one_evaluation(method: str) -> None:
+    there = optimize(MethanolPotential(), methanol(), 1e-6).molecule
+    result = optimize(MethanolPotential(), there, 1e-5, 0, method)
+    assert (result.converged, result.n_steps, result.n_evaluations) == (True, 0, 1)
+
+
+def test_nothing_is_printed_logged_or_left_behind(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(0):
+        optimize(MethanolPotential(), rattled(methanol(), 0.2), 1e-6, method=method)
+    assert not caplog.records
+    assert not any(capfd.readouterr())
+    assert not list(tmp_path.iterdir())
+
+
+def test_energy_that_is_not_a_number(method: str) -> None:
+    class Hole:
+        def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+            energy, forces = MethanolPotential().energy_and_forces(positions)
+            return (energy if np.allclose(positions, start.positions) else np.nan), forces
+
+    start = rattled(methanol(), 0.2)
+    with pytest.raises(ConvergenceError, match="evaluation 2: expected a finite energy") as error:
+        optimize(Hole(), start, method=method)
+    assert error.value.exit_code == 3
+
+
+def test_search_that_leaves_the_domain_of_the_potential() -> None:
+    class Edge:
+        def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+            if not np.array_equal(positions, start.positions):
+                raise GeometryError("local frame", "three atoms not on a line", "three on a line")
+            return MethanolPotential().energy_and_forces(positions)
+
+    start = rattled(methanol(), 0.2)
+    with pytest.raises(ConvergenceError, match="evaluation 2: expected local frame: three atoms not on a line"):
+        optimize(Edge(), start, method="bfgs")
+    other = rattled(methanol(), 0.1)
+    with pytest.raises(GeometryError):
+        optimize(Edge(), other, method="bfgs")
+
+
+def test_without_geometric(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "geometric"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "geometric", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fflux_py\[optimize\]'"):
+        optimize(MethanolPotential(), rattled(methanol(), 0.1), method="internal")
+    assert optimize(MethanolPotential(), rattled(methanol(), 0.1)).method == "bfgs"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fmax": 0.0}, "fmax: expected a positive force"),
+        ({"fmax": -1.0}, "fmax: expected a positive force"),
+        ({"fmax": float("nan")}, "fmax: expected a positive force"),
+        ({"max_steps": -1}, "max_steps: expected a whole number"),
+        ({"method": "newton"}, "method: expected one of auto, internal, bfgs"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        optimize(MethanolPotential(), methanol(), **settings)
+    assert str(error.value).startswith(message)
+    with pytest.raises(InputError, match="at least two atoms"):
+        optimize(LennardJones(), Molecule(("Ar",), np.zeros((1, 3))))
+
+
+def test_molecule_keeps_its_name_and_charge() -> None:
+    start = Molecule(ammonia().symbols, ammonia().positions, 1, "cation")
+    result = optimize(LennardJones(), start, max_steps=0)
+    assert (result.molecule.name, result.molecule.charge) == ("cation", 1)
