@@ -46,8 +46,8 @@ class AtomicModel:
     jitter
         The part of ``noise`` that was added only to make the factorisation succeed.
     u_y, u_1
-        Slopes of the derivative basis for the data and for a unit mean, shape ``(n_train, n_embedded)``; None in the plain
-        basis.
+        Slopes of the derivative basis for the data and for a unit mean, shape ``(n_train, n_embedded)``; None in the
+        plain basis.
     centre
         Value of the mean (hartree) at which the weights are w_y; the mean of ``energies`` if not given.
     """
@@ -139,7 +139,7 @@ class AtomicModel:
         return np.asarray(values)
 
     def _differences(self, x: FloatArray, slopes: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Scaled squared distances ``(m, n)``, embedded differences ``(m, n, d)``, and the slopes along them ``(m, n)``."""
+        """Scaled squared distances ``(m, n)``, differences ``(m, n, d)``, and the slopes along them ``(m, n)``."""
         difference = self.covariance.differences(x, self.points)
         return (difference**2).sum(-1), difference, np.einsum("mnd,nd->mn", difference, slopes)
 

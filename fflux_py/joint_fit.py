@@ -6,9 +6,9 @@ Each atom's energy is a Gaussian process over the embedded features z of its loc
 
 .. math:: E_A(z) = \mu_A + \sum_j w_{Aj} k(z, z_{Aj}) + \sum_j u_{Aj} \cdot \partial_{z'} k(z, z')|_{z_{Aj}},
 
-where :math:`w_{Aj}` collects the coefficients of geometry j's energies and :math:`u_{Aj} = -J_{Aj} v_j` maps those of its forces,
-which all atoms share.  The linear system is solved for the data and for a unit mean of every atom, so that the prior
-mean stays a choice after training.
+where :math:`w_{Aj}` collects the coefficients of geometry j's energies and :math:`u_{Aj} = -J_{Aj} v_j` maps those of
+its forces, which all atoms share.  The linear system is solved for the data and for a unit mean of every atom, so that
+the prior mean stays a choice after training.
 """
 
 from __future__ import annotations

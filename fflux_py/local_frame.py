@@ -67,6 +67,7 @@ def check_kind(kind: str) -> None:
 
 def phi_features(n_atoms: int, kind: FeatureKind) -> IntArray:
     """Indices of the features that are azimuths with the period 2 pi."""
+    check_kind(kind)
     if kind == "spherical":
         return np.arange(5, n_features(n_atoms, kind), 3)
     return np.zeros(0, dtype=np.int64)

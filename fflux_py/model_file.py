@@ -14,7 +14,6 @@ import json
 import os
 import zipfile
 import zlib
-import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,9 +127,8 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise FileFormatError(str(path), "a model (.npz)", "a single array", "check that it is the right file")
-        if any(
-            entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in archive.zip.infolist()
-        ):
+        entries = archive.zip.infolist() if archive.zip else []
+        if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
             raise ValueError("a compression that NumPy does not write")
         return {name: archive[name] for name in archive.files}
     except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

@@ -40,7 +40,9 @@ def test_the_data_are_reproduced_and_the_sum_rule_is_one(mean: str) -> None:
     for kind in ("spherical", "unit-vector"):
         model = _model(kind, mean=mean)
         positions = sample(N_TRAIN)
-        np.testing.assert_allclose(model.energy(positions), MethanolPotential().atomic_energies(positions)[:, 0], atol=1e-8)
+        np.testing.assert_allclose(
+            model.energy(positions), MethanolPotential().atomic_energies(positions)[:, 0], atol=1e-8
+        )
         np.testing.assert_allclose(model.coverage(positions), 1.0, atol=1e-9)
         assert model.deviation(positions).max() < 1e-5 * np.sqrt(model.variance)
         assert model.jitter == 0.0
@@ -70,9 +72,10 @@ def test_a_mean_chosen_afterwards_is_the_mean_trained_with(mean: str) -> None:
     np.testing.assert_allclose(model.energy(positions), trained, rtol=0, atol=1e-10)
 
 
-def test_sum_rule_of_a_shifted_mean() -> None:
+@pytest.mark.parametrize("basis", ["plain", "derivative"])
+def test_sum_rule_of_a_shifted_mean(basis: str) -> None:
     # E_mu = E_mean + (mu - mean)(1 - s)
-    model = _model()
+    model = _model() if basis == "plain" else _with_slopes(_model())
     positions = sample(10, 1000.0, seed=5)
     shifted = model.with_prior_mean("constant:-30.0")
     expected = model.energy(positions) + (-30.0 - model.mean) * (1.0 - model.coverage(positions))
@@ -160,7 +163,7 @@ def test_weights_solve_the_equations() -> None:
 def test_a_kernel_that_is_not_positive_ends_with_one_line() -> None:
     phi = np.linspace(-np.pi, np.pi, 60, endpoint=False)[:, None]
     kernel = Covariance(np.array([0.1]), np.array([0]), azimuth="rbf-cyclic")
-    with pytest.raises(ConvergenceError, match="kernel matrix: .*positive definite.*periodic kernel") as caught:
+    with pytest.raises(ConvergenceError, match=r"kernel matrix: .*positive definite.*periodic kernel") as caught:
         fit_weights(kernel, phi, np.cos(phi[:, 0]), 1e-10)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3

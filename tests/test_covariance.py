@@ -120,7 +120,9 @@ def test_jacobian_of_the_embedding(azimuth: Azimuth) -> None:
         shift = np.zeros((2, 3))
         shift[atom, component] = step
         z = [embedded(n * shift)[0] for n in (-2, -1, 1, 2)]
-        np.testing.assert_allclose(exact[:, atom, component], (z[0] - 8 * z[1] + 8 * z[2] - z[3]) / (12 * step), atol=1e-9)
+        np.testing.assert_allclose(
+            exact[:, atom, component], (z[0] - 8 * z[1] + 8 * z[2] - z[3]) / (12 * step), atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -136,8 +138,8 @@ def test_periodic_kernel_is_positive_semidefinite(shape: Shape) -> None:
 
 
 def test_rbf_cyclic_is_not_positive_semidefinite() -> None:
-    # On an equidistant circle the matrix is circulant; its eigenvalues are the Fourier coefficients of the kernel, whose
-    # kink at pi makes those of order m fall as cos(pi m)/m^2: alternating in sign.  Largest defect near theta = 0.1.
+    # On an equidistant circle the matrix is circulant; its eigenvalues are the Fourier coefficients of the kernel,
+    # whose kink at pi makes those of order m fall as cos(pi m)/m^2: alternating in sign.  Largest near theta = 0.1.
     phi = np.linspace(-np.pi, np.pi, 60, endpoint=False)[:, None]
     lowest = {}
     for theta in (0.1, 1.0):

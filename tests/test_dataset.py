@@ -14,7 +14,7 @@ import pytest
 from _synthetic import ISOLATED, MethanolPotential, label, methanol, sample
 
 from fflux_py.dataset import Dataset, GeometrySet
-from fflux_py.errors import FileFormatError, FFLUXError, InputError
+from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.molecule import Molecule
 
 pytestmark = pytest.mark.core
@@ -104,6 +104,8 @@ def test_the_file_is_in_ev_and_angstrom_and_ase_holds_every_value(dataset: Datas
 def test_select_and_split(dataset: Dataset) -> None:
     chosen = dataset.select([3, 0])
     assert chosen.geometries.source == ("b", "a")
+    assert chosen.geometries.split == ("test", "train")
+    np.testing.assert_array_equal(chosen.geometries.temperature, [500.0, 300.0])
     np.testing.assert_array_equal(chosen.energies, dataset.energies[[3, 0]])
     np.testing.assert_array_equal(chosen.forces, dataset.forces[[3, 0]])
     np.testing.assert_array_equal(chosen.positions, dataset.positions[[3, 0]])
@@ -136,7 +138,9 @@ def test_geometries_of_a_labelled_file_and_of_a_plain_trajectory(dataset: Datase
     geometries = GeometrySet.read(path)
     np.testing.assert_allclose(geometries.positions, dataset.positions, rtol=1e-14)
     assert geometries.split == dataset.geometries.split
-    frames = [ase.Atoms("OH", [[0, 0, 0], [0.96 + 0.01 * k, 0, 0]], info={"step": k, "energy": -5.0 - k}) for k in range(3)]
+    frames = [
+        ase.Atoms("OH", [[0, 0, 0], [0.96 + 0.01 * k, 0, 0]], info={"step": k, "energy": -5.0 - k}) for k in range(3)
+    ]
     ase.io.write(tmp_path / "run.xyz", frames, format="extxyz")
     plain = GeometrySet.read(tmp_path / "run.xyz")
     assert (len(plain), plain.source, plain.split) == (3, ("run",) * 3, ("train",) * 3)
@@ -162,17 +166,26 @@ _BAD = {
     "no energy": (_edit("REF_energy", "REF_enthalpy", 1), r"data\.extxyz:\d+.*REF_e"),
     "energy is text": (_edit("REF_energy=", "REF_energy=about", 1), r"data\.extxyz:2, key REF_energy: .*a real number"),
     "forces missing": (_edit("REF_forces:R:3", "other:R:3", 1), r"data\.extxyz:2, column REF_forces"),
-    "forces as columns": (_edit("REF_forces:R:3", "REF_forces:R:2:u:R:1", 1), r"data\.extxyz:2, column REF_forces: .*shape"),
+    "forces as columns": (
+        _edit("REF_forces:R:3", "REF_forces:R:2:u:R:1", 1),
+        r"data\.extxyz:2, column REF_forces: .*shape",
+    ),
     "atomic energies as text": (_edit("iqa_energies:R", "iqa_energies:S", 1), r"data\.extxyz:2, column iqa_energies"),
     "mixed methods": (_edit("analytic", "b3lyp", 1), r"data\.extxyz:10: .*method='b3lyp'.*do not mix data sets"),
-    "mixed isolated energies": (_edit("isolated_energy_H", "isolated_energy_N", 1), r"data\.extxyz:10: .*isolated_energy"),
+    "mixed isolated energies": (
+        _edit("isolated_energy_H", "isolated_energy_N", 1),
+        r"data\.extxyz:10: .*isolated_energy",
+    ),
     "other element": (_edit("\nO  ", "\nS  ", 1), r"data\.extxyz:10, atom 2: .*S as in the first frame"),
     "bad split": (_edit('split="train"', 'split="validate"', 1), r"data\.extxyz:2, key split: .*'validate'"),
     "both splits": (_edit('split="train"', 'split="test"', 1), r"data\.extxyz, trajectory 'a': .*one split"),
     "bad temperature": (_edit("temperature=300.0", 'temperature="warm"', 1), r"data\.extxyz:2, key temperature"),
     "bad reference": (_edit('reference="', 'reference="1.0 ', -1), r"data\.extxyz:2, key reference: .*18 numbers"),
     "bad charge": (_edit("total_charge=0", "total_charge=neutral"), r"data\.extxyz:2, key total_charge"),
-    "bad isolated energy": (_edit("isolated_energy_H=", "isolated_energy_H=x"), r"data\.extxyz:2, key isolated_energy_H"),
+    "bad isolated energy": (
+        _edit("isolated_energy_H=", "isolated_energy_H=x"),
+        r"data\.extxyz:2, key isolated_energy_H",
+    ),
 }
 
 
@@ -214,7 +227,7 @@ def test_geometries_with_another_number_of_atoms_or_in_bohr(dataset: Dataset, tm
 
 def test_a_trajectory_is_either_for_training_or_for_testing() -> None:
     positions = sample(2)
-    with pytest.raises(InputError, match="trajectory 'a': .*one split for all its frames"):
+    with pytest.raises(InputError, match=r"trajectory 'a': .*one split for all its frames"):
         GeometrySet(methanol(), positions, ("a", "a"), np.full(2, 300.0), ("train", "test"))
     assert len(GeometrySet(methanol(), positions, ("a", "b"), np.full(2, 300.0), ("train", "test"))) == 2
 

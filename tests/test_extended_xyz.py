@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -12,7 +13,7 @@ from _synthetic import methanol
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fflux_py.errors import FileFormatError, FFLUXError, InputError
+from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.extended_xyz import (
     Frame,
     format_frame,
@@ -44,6 +45,15 @@ def _frame(**changes: object) -> Frame:
     return Frame(**{**parts, **changes})  # type: ignore[arg-type]
 
 
+def _refusal(call: Callable[[], object]) -> str | None:
+    """The message with which a call is refused; anything but a proper refusal comes through."""
+    try:
+        call()
+    except FFLUXError as error:
+        return str(error)
+    return None
+
+
 @settings(deadline=None)
 @given(_reals)
 def test_fifteen_digits_are_a_grid_that_survives_reading_and_writing(value: float) -> None:
@@ -73,13 +83,8 @@ def test_comment_line_round_trip(info: dict[str, object]) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_comment_parser_reads_or_refuses_any_text(text: str) -> None:
-    try:
-        info = parse_info(text, "file:2")
-    except FileFormatError as error:
-        assert error.where == "file:2"
-        assert "\n" not in str(error)
-    else:
-        assert all(key for key in info)
+    message = _refusal(lambda: parse_info(text, "file:2"))
+    assert message is None or (message.startswith("file:2: ") and "\n" not in message)
 
 
 @settings(max_examples=50, deadline=None)
@@ -179,7 +184,10 @@ _BAD = {
     "no number in a column": ("\n".join([*_GOOD[:4], "H 0 -0.8 0.5 x"]), r"bad\.xyz:5, column q: .*real numbers.*'x'"),
     "not a number": ("\n".join([*_GOOD[:3], "H 0 nan -0.5 0.5", _GOOD[4]]), r"bad\.xyz:4: .*finite coordinates.*NaN"),
     "infinity": ("\n".join([*_GOOD[:4], "H 0 -0.8 -inf 0.5"]), r"bad\.xyz:5: .*finite coordinates"),
-    "atoms on one spot": ("\n".join([*_GOOD[:4], "H 0 0.8 -0.5 0.5"]), r"bad\.xyz:2, atoms 2 and 3: .*0\.0000 angstrom"),
+    "atoms on one spot": (
+        "\n".join([*_GOOD[:4], "H 0 0.8 -0.5 0.5"]),
+        r"bad\.xyz:2, atoms 2 and 3: .*0\.0000 angstrom",
+    ),
     "key twice": ("\n".join([_GOOD[0], _GOOD[1] + " a=2", *_GOOD[2:]]), r"bad\.xyz:2: .*the key a once"),
     "open quote": ("\n".join([_GOOD[0], _GOOD[1] + ' b="x', *_GOOD[2:]]), r"bad\.xyz:2: .*key=value"),
     "no pos": ("\n".join([_GOOD[0], "Properties=species:S:1:q:R:4", *_GOOD[2:]]), r"bad\.xyz:2: .*species:S:1:pos:R:3"),
@@ -219,10 +227,7 @@ def test_binary_missing_and_foreign_files(tmp_path: Path) -> None:
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("bytes") / "a.xyz"
     path.write_bytes(data)
-    try:
-        read_frames(path)
-    except FFLUXError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in (_refusal(lambda: read_frames(path)) or "")
 
 
 @pytest.mark.parametrize(

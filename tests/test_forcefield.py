@@ -147,8 +147,7 @@ def _relabel(dataset: Dataset, order: np.ndarray) -> Dataset:
 
 
 def test_exchange_of_two_atoms_with_equal_models() -> None:
-    # H3 and H4 get the same kernel, data and frame atoms; then exchanging them exchanges their energies and nothing more
-    forcefield = _forcefield("unit-vector", "squared-exponential", "periodic")
+    # H3 and H4 get the same kernel, data and frame atoms: then exchanging them exchanges their energies, nothing more
     frames = [LocalFrame(0, 1, 2), LocalFrame(1, 0, 5), *(LocalFrame(k, 0, 1) for k in (2, 3, 4)), LocalFrame(5, 1, 0)]
     swap = np.array([0, 1, 2, 4, 3, 5])
     both = sample(6, 1000.0)
@@ -182,7 +181,7 @@ def _refit(forcefield: ForceField, atom: int, theta: FloatArray) -> AtomicModel:
     return replace(model, covariance=covariance, w_y=w_y, w_1=w_1)
 
 
-def test_mirror_images_are_told_apart_by_features_but_not_by_their_norms() -> None:
+def test_mirror_images_are_told_apart() -> None:
     forcefield = _forcefield("unit-vector", "squared-exponential", "periodic")
     mirrored = _test_geometry() * np.array([1.0, 1.0, -1.0])
     assert abs(forcefield.energy_and_forces(mirrored)[0] - forcefield.energy_and_forces(_test_geometry())[0]) > 1e-7
@@ -265,7 +264,10 @@ def test_another_molecule_or_order_is_refused_naming_the_first_atom() -> None:
     forcefield.check_molecule(molecule)
     order = [0, 2, 1, 3, 4, 5]
     cases = [
-        (Molecule(tuple(molecule.symbols[i] for i in order), molecule.positions[order]), "atom 2: .*O as in the model.*H"),
+        (
+            Molecule(tuple(molecule.symbols[i] for i in order), molecule.positions[order]),
+            "atom 2: .*O as in the model.*H",
+        ),
         (Molecule(molecule.symbols[:5], molecule.positions[:5]), r"6 atoms \(CH4O\).*5 \(CH3O\)"),
         (Molecule(molecule.symbols, molecule.positions, charge=1), "charge 0, found 1"),
     ]
@@ -284,7 +286,11 @@ def test_geometries_without_an_energy_are_refused() -> None:
     not_finite[4, 1] = np.nan
     one_spot = _test_geometry().copy()
     one_spot[5] = one_spot[0]
-    for bad, message in ((linear, "frame of atom 1.*linear"), (not_finite, "NaN"), (one_spot, "atoms 1 and 6.*one spot")):
+    for bad, message in (
+        (linear, "frame of atom 1.*linear"),
+        (not_finite, "NaN"),
+        (one_spot, "atoms 1 and 6.*one spot"),
+    ):
         for function in (forcefield.energy_and_forces, forcefield.compute, forcefield.atomic_energies):
             with np.errstate(all="ignore"), pytest.raises(GeometryError, match=message):
                 function(bad)  # uncompiled, NumPy warns of the division by zero that is then refused

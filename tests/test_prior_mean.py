@@ -56,11 +56,21 @@ def test_all_means_of_equal_energies_are_that_energy() -> None:
 
 
 def test_unknown_names_and_missing_parts_are_refused_with_one_line() -> None:
-    for name in ("MF6", "mf2", "", "mean", "mean+x*range", "mean+-1*range", "constant:", "constant:abc", "constant:nan"):
+    for name in (
+        "MF6",
+        "mf2",
+        "",
+        "mean",
+        "mean+x*range",
+        "mean+-1*range",
+        "constant:",
+        "constant:abc",
+        "constant:nan",
+    ):
         with pytest.raises(InputError, match="MF1, MF2, MF3, MF4, MF5") as caught:
             check_name(name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="MF5.*isolated_energy"):
+    with pytest.raises(InputError, match=r"MF5.*isolated_energy"):
         prior_mean("MF5", ENERGIES)
-    with pytest.raises(InputError, match="gls.*w_y and w_1"):
+    with pytest.raises(InputError, match=r"gls.*w_y and w_1"):
         prior_mean("gls", ENERGIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
 import ase.units
@@ -102,3 +103,11 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 def test_sha256_of_the_empty_text() -> None:
     assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    """Worker processes hand their errors over as pickles; type, parts and text must arrive."""
+    error = errors.GeometryError("frame of atom 2", "a bent frame", "a linear one", "choose another")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is errors.GeometryError
+    assert (str(copy), copy.remedy, copy.exit_code) == (str(error), "choose another", 2)

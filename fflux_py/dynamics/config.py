@@ -50,7 +50,7 @@ class MDConfig:
 
     steps: int
     temperature: float = 300.0
-    timestep: float = 1.0
+    timestep: float = 0.5
     thermostat: str = "nose-hoover"
     relaxation_time: float = 20.0
     chain_length: int = 4

@@ -5,8 +5,8 @@ With the kernel k(s), :math:`s = |z - z'|^2`, :math:`\Delta = z - z'` and primes
 .. math:: cov(\nabla_z E, E') = 2 k' \Delta, \quad
           cov(\nabla_z E, \nabla_{z'} E') = -2 k' I - 4 k'' \Delta\Delta^T.
 
-The Jacobians of the embedded features carry these to forces.  The class length scales of the features are found by the likelihood of
-energies *and* forces on a subset: one factor for each class of features, shared by all atoms,
+The Jacobians of the embedded features carry these to forces.  The class length scales of the features are found by
+the likelihood of energies *and* forces on a subset: one factor for each class of features, shared by all atoms,
 :math:`\theta_h = c_{class(h)} / variance(h)`, and one prior variance.
 """
 

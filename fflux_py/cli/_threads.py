@@ -1,0 +1,26 @@
+"""The number of threads of a command, set in this one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def use_threads(threads: int) -> None:
+    """Let BLAS, OpenMP and numba use ``threads`` threads in this process and in the processes that it starts.
+
+    The libraries read the variables when they are loaded.  So a command calls this before it imports anything heavy;
+    what is loaded already (in an interpreter that ran other things before) is set through its own function where it
+    has one.
+    """
+    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
+    if "numba" in sys.modules:
+        import numba
+
+        largest = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        numba.set_num_threads(min(threads, largest))
+    else:
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)

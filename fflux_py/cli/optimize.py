@@ -1,0 +1,88 @@
+"""``fflux optimize``: the minimum of a force field."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._options import JsonOption, ThreadsOption
+from fflux_py.cli._paths import check_output, reading
+from fflux_py.cli._progress import progress
+from fflux_py.cli._threads import use_threads
+from fflux_py.errors import ConvergenceError, InputError
+
+if TYPE_CHECKING:
+    from fflux_py.molecule import Molecule
+    from fflux_py.optimization import OptimizationResult
+
+
+@command(interrupted="no geometry was written")
+def optimize(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
+    start: Annotated[Path, typer.Argument(metavar="START.xyz", help="Start geometry (angstrom).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Optimised geometry to write (extended XYZ).")],
+    fmax: Annotated[float, typer.Option(help="Converged when no atom feels a larger force (eV/angstrom).")] = 0.01,
+    max_steps: Annotated[int, typer.Option(min=1, help="Give up after so many steps, with exit code 3.")] = 500,
+    threads: ThreadsOption = 1,
+    json_output: JsonOption = False,
+) -> Outcome:
+    """Optimise a geometry with a force field: the minimum next to the start."""
+    if not (math.isfinite(fmax) and fmax > 0.0):
+        raise InputError("--fmax", "a positive force in eV/angstrom", f"{fmax:g}")
+    check_output(output, model)
+    use_threads(threads)
+    from fflux_py import model_file
+    from fflux_py.extended_xyz import read_molecule, write_molecule
+    from fflux_py.optimization import optimize as minimise
+    from fflux_py.units import EV, EV_ANGSTROM
+
+    with reading(model):
+        forcefield = model_file.load(model)
+    with reading(start):
+        geometry = read_molecule(start)
+        forcefield.check_molecule(geometry)
+    with progress(f"optimising {geometry.name} (steps)") as show:
+        result = minimise(forcefield, geometry, fmax / EV_ANGSTROM, max_steps, progress=show)
+    left = result.largest_force * EV_ANGSTROM
+    if not result.converged:
+        raise ConvergenceError(
+            str(start),
+            f"forces below {fmax:g} eV/angstrom within {max_steps} steps",
+            f"{left:.3g} eV/angstrom",
+            "raise --max-steps or start from another geometry; nothing was written",
+        )
+    marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
+    write_molecule(output, result.molecule, marks)
+    return _outcome(model, output, geometry, result)
+
+
+def _outcome(model: Path, output: Path, start: Molecule, result: OptimizationResult) -> Outcome:
+    from fflux_py.analysis.geometry import rmsd
+    from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM, KCAL_MOL
+
+    lowered = (result.energies[0] - result.energy) * KCAL_MOL
+    moved = float(rmsd(result.molecule.positions, start.positions)) * ANGSTROM
+    figures = {
+        "output": str(output),
+        "molecule": start.name,
+        "converged": result.converged,
+        "energy_ev": result.energy * EV,
+        "energy_hartree": result.energy,
+        "energy_lowered_kcal_mol": lowered,
+        "largest_force_ev_angstrom": result.largest_force * EV_ANGSTROM,
+        "rmsd_from_start_angstrom": moved,
+        "n_steps": result.n_steps,
+        "n_evaluations": result.n_evaluations,
+        "method": result.method,
+    }
+    text = [
+        f"{start.name}: converged in {result.n_steps} steps ({result.method}), largest force "
+        f"{result.largest_force * EV_ANGSTROM:.2g} eV/Å, energy {result.energy * EV:.4f} eV, {lowered:.3g} kcal/mol "
+        f"below the start, {moved:.3f} Å from it (RMSD).",
+        f"The minimum is in {output}. Next: fflux md {model} {output} --steps 100000 -o run",
+    ]
+    return Outcome(figures, text)

@@ -1,0 +1,131 @@
+"""``fflux train``: from a data set to a force field."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast
+
+import typer
+
+from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._options import JsonOption
+from fflux_py.cli._paths import check_output, reading
+from fflux_py.cli._progress import Callback, progress
+from fflux_py.cli._threads import use_threads
+
+if TYPE_CHECKING:
+    from fflux_py.dataset import Dataset
+    from fflux_py.forcefield import ForceField
+    from fflux_py.local_frame import FeatureKind
+
+N_TRAIN: Final = 400
+"""Training geometries that are taken if the user does not say how many."""
+
+
+@command(interrupted="no model was written")
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA.extxyz", help="Labelled geometries (of 'fflux label').")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model to write.")] = Path("model.npz"),
+    prior_mean: Annotated[
+        str,
+        typer.Option(
+            help="Where each atom's energy goes far from the data: MF1 to MF5, max, mean+K*range, gls, constant:V."
+        ),
+    ] = "MF2",
+    features: Annotated[str, typer.Option(help="'unit-vector' or 'spherical'.")] = "unit-vector",
+    n_train: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"Number of training geometries. Without it: {N_TRAIN}, or all if there are fewer."),
+    ] = None,
+    forces: Annotated[
+        bool, typer.Option("--forces/--no-forces", help="Learn energies and forces together, or atomic energies only.")
+    ] = True,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one atom each (only with --no-forces).")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the linear algebra. Without it: all cores.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> Outcome:
+    """Train a force field on the part of a data set that is marked for training."""
+    check_output(output, data)
+    cores = threads if threads is not None else len(os.sched_getaffinity(0))
+    use_threads(max(1, cores // workers))
+    from fflux_py import model_file
+    from fflux_py.dataset import Dataset
+
+    with reading(data):
+        dataset = Dataset.read(data)
+    with reading(data), progress(f"training {dataset.molecule.name}") as show:
+        model = fit(dataset, prior_mean, features, n_train, forces, seed, workers, max(1, cores // workers), show)
+    model_file.save(model, output)
+    return _outcome(output, data, dataset, model)
+
+
+def fit(
+    dataset: Dataset,
+    prior_mean: str = "MF2",
+    features: str = "unit-vector",
+    n_train: int | None = None,
+    forces: bool = True,
+    seed: int | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    show: Callback | None = None,
+) -> ForceField:
+    """Train on the first geometries marked for training, or on random ones of them."""
+    import numpy as np
+
+    from fflux_py import training
+
+    marked = dataset.geometries.split.count("train")
+    config = training.TrainingConfig(
+        n_train=n_train if n_train is not None else max(min(N_TRAIN, marked), 1),
+        forces=forces,
+        features=cast("FeatureKind", features),  # checked by the configuration
+        prior_mean=prior_mean,
+        workers=workers,
+        threads_per_worker=threads,
+    )
+    if seed is None:
+        return training.train(dataset, config, show)
+    shuffled = dataset.select(np.random.default_rng(seed).permutation(len(dataset)))
+    model = training.train(shuffled, config, show)
+    # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
+    marks = {"data_digest": dataset.digest(), "selection_seed": seed}
+    return replace(model, metadata={**model.metadata, **marks})
+
+
+def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> Outcome:
+    molecule, metadata, first = model.molecule, model.metadata, model.atoms[0]
+    held_out = dataset.geometries.split.count("test")
+    figures = {
+        "output": str(output),
+        "data": str(data),
+        "molecule": molecule.name,
+        "formula": molecule.formula,
+        "n_atoms": molecule.n_atoms,
+        "n_train": metadata["n_train"],
+        "n_train_available": len(dataset) - held_out,
+        "n_test_available": held_out,
+        "fit": metadata["fit"],
+        "features": first.feature_kind,
+        "prior_mean": first.mean_name,
+        "prior_means_hartree": [model.mean for model in model.atoms],
+        "largest_jitter": metadata["largest_jitter"],
+        "data_digest": metadata["data_digest"],
+    }
+    text = [
+        f"{molecule.name} ({molecule.formula}, {molecule.n_atoms} atoms): trained on {metadata['n_train']} geometries "
+        f"of {metadata.get('method')}/{metadata.get('basis')}, {metadata['fit']}; {first.feature_kind} features, "
+        f"prior mean {first.mean_name}.",
+        f"The model is in {output}. Next: fflux validate {output} {data}"
+        if held_out
+        else f"The model is in {output}. The data set holds no geometries marked 'test', so nothing can be validated.",
+    ]
+    return Outcome(figures, text)

@@ -1,0 +1,170 @@
+"""The layers hold, optional packages stay optional, and the packaging names what is there."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fflux_py import shipped_data
+from fflux_py.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "fflux_py"
+
+# Optional package -> the one place that imports it.
+HOMES = {
+    "geometric": "fflux_py.optimization",
+    "gpytorch": "fflux_py.training",
+    "matplotlib": "fflux_py.analysis",
+    "pyscf": "fflux_py.iqa",
+    "rdkit": "fflux_py.sampling.smiles",
+    "rich": "fflux_py.cli",
+    "tblite": "fflux_py.sampling.gfn2",
+    "torch": "fflux_py.training",
+    "typer": "fflux_py.cli",
+}
+# What must be usable with numpy, scipy, numba and ase alone.
+CORE_MODULES = (
+    "fflux_py",
+    "fflux_py.ase_calculator",
+    "fflux_py.dataset",
+    "fflux_py.dynamics",
+    "fflux_py.forcefield",
+    "fflux_py.model_file",
+    "fflux_py.optimization",
+    "fflux_py.shipped_data",
+)
+
+
+def _imported_modules(tree: ast.AST) -> set[str]:
+    """Names in import statements, and in calls of ``import_module`` with a literal."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__"):
+                names.add(str(node.args[0].value))
+    return names
+
+
+def test_import_linter_contracts_are_kept() -> None:
+    pytest.importorskip("importlinter")
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("package", sorted(HOMES))
+def test_optional_package_is_imported_in_one_place(package: str) -> None:
+    importers = set()
+    for path in PACKAGE.rglob("*.py"):
+        names = _imported_modules(ast.parse(path.read_text(encoding="utf-8")))
+        if any(name.split(".")[0] == package for name in names):
+            importers.add(".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"))
+    home = HOMES[package]
+    outside = {name for name in importers if name != home and not name.startswith(home + ".")}
+    assert not outside, f"{package} belongs to {home}"
+    assert importers, f"nothing imports {package}: is it still a dependency?"
+
+
+@pytest.mark.parametrize("module", CORE_MODULES)
+def test_core_imports_no_optional_package(module: str) -> None:
+    program = f"import json, sys, {module}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    loaded = set(json.loads(result.stdout))
+    assert "numpy" in loaded or module in ("fflux_py", "fflux_py.shipped_data")
+    assert not loaded & set(HOMES)
+
+
+def test_core_imports_with_optional_packages_missing() -> None:
+    """As on a machine where only numpy, scipy, numba and ase are installed."""
+    program = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {sorted(HOMES)}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import {", ".join(CORE_MODULES)}
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def _setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def test_every_package_is_in_the_distribution() -> None:
+    listed = set(_setup()["options"]["packages"].split())
+    found = {".".join(p.parent.relative_to(REPOSITORY).parts) for p in PACKAGE.rglob("__init__.py")}
+    assert listed == found | {"fflux_py.training_data"}
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs" / "api").glob("*.md"))
+    documented = set(re.findall(r"automodule:: (\S+)", pages))
+    modules = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts) for p in PACKAGE.rglob("*.py")}
+    public = {m for m in modules if "._" not in m and not m.startswith("fflux_py.cli")}  # "._" also marks __init__
+    assert public <= documented
+    assert documented <= {m.removesuffix(".__init__") for m in modules}
+
+
+def test_extra_all_is_every_stage() -> None:
+    extras = _setup()["options.extras_require"]
+    stages = set(extras) - {"all", "test", "docs", "dev"}
+    assert extras["all"].strip() == f"fflux_py[{','.join(s for s in extras if s in stages)}]"
+
+
+def test_readme_command_is_what_the_continuous_integration_runs(tmp_path: Path) -> None:
+    """.ci/run, in a copy with a stand-in for the interpreter, starts with the README's second command."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    command = readme.split("<!-- tests -->\n```bash\n")[1].split("\n```")[0]
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_bytes((REPOSITORY / ".ci" / "run").read_bytes())
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    fake = tmp_path / "bin" / "python3.11"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "called: $*"\nexit 7\n')
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", ".ci/run"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == f"== {command}\ncalled: -m venv .venv-test\n"
+    assert result.returncode == 7
+
+
+def test_shipped_data_are_found() -> None:
+    for molecule in shipped_data.molecules():
+        assert (shipped_data.path(molecule) / shipped_data.DATA).is_file()
+
+
+def test_unknown_shipped_molecule_names_the_known_ones() -> None:
+    with pytest.raises(InputError) as caught:
+        shipped_data.path("unobtainium")
+    for molecule in shipped_data.molecules():
+        assert molecule in str(caught.value)
