@@ -26,11 +26,19 @@ _UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[2]
 class Commands(TyperGroup):
     """The group of commands, with usage errors in one line."""
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run a command; end the process with its exit code."""
         words = list(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(words, *rest, standalone_mode=False, **extra)
+            code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except _UsageError as error:
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "fflux"

@@ -97,7 +97,7 @@ def fit(
     shuffled = dataset.select(np.random.default_rng(seed).permutation(len(dataset)))
     model = training.train(shuffled, config, show)
     # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
-    marks = {"data_digest": dataset.digest(), "selection_seed": seed}
+    marks: dict[str, str | int | float | bool] = {"data_digest": dataset.digest(), "selection_seed": seed}
     return replace(model, metadata={**model.metadata, **marks})
 
 
