@@ -11,11 +11,11 @@ import numpy as np
 
 from fflux_py import _force_kernels as kernels
 from fflux_py.atomic_model import AtomicModel
-from fflux_py.errors import GeometryError, InputError, ModelMismatchError
+from fflux_py.errors import GeometryError, InputError
 from fflux_py.extended_xyz import Value
 from fflux_py.joint_fit import JointFit
 from fflux_py.local_frame import check_frames, feature_jacobian, features
-from fflux_py.molecule import Molecule, check_positions
+from fflux_py.molecule import Molecule, check_positions, check_same_molecule
 from fflux_py.potential import FloatArray
 from fflux_py.prior_mean import prior_mean
 
@@ -73,20 +73,7 @@ class ForceField:
         ModelMismatchError
             Naming the first atom that differs.
         """
-        mine, other = self.molecule.symbols, molecule.symbols
-        where = f"molecule {molecule.name!r}"
-        if len(mine) != len(other):
-            raise ModelMismatchError(
-                where, f"{len(mine)} atoms ({self.molecule.formula})", f"{len(other)} ({molecule.formula})",
-                "this model is for another molecule",
-            )  # fmt: skip
-        for k, (a, b) in enumerate(zip(mine, other, strict=True)):
-            if a != b:
-                raise ModelMismatchError(
-                    f"{where}, atom {k + 1}", f"{a} as in the model", b, "put the atoms into the model's order"
-                )
-        if self.molecule.charge != molecule.charge:
-            raise ModelMismatchError(where, f"charge {self.molecule.charge}", str(molecule.charge))
+        check_same_molecule(self.molecule, molecule)
 
     def compute(self, positions: FloatArray, deriv: Literal[0, 1] = 1) -> tuple[FloatArray, FloatArray | None]:
         """Energies and, for ``deriv=1``, forces of any number of geometries.

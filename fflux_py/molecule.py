@@ -11,7 +11,7 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from fflux_py.errors import GeometryError, InputError
+from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, DALTON
 
@@ -188,6 +188,31 @@ def find_bonds(symbols: Sequence[str], positions: FloatArray) -> tuple[tuple[int
             j = int(np.argmax(np.where(bonded[i], distance[i], -1.0)))
             bonded[i, j] = bonded[j, i] = False
     return tuple((i, j) for i in range(n) for j in range(i + 1, n) if bonded[i, j])
+
+
+def check_same_molecule(model: Molecule, other: Molecule) -> None:
+    """Refuse a molecule with other elements, another order of atoms, or another charge than the model's.
+
+    Raises
+    ------
+    ModelMismatchError
+        Naming the first atom that differs.
+    """
+    where = f"molecule {other.name!r}"
+    if model.n_atoms != other.n_atoms:
+        raise ModelMismatchError(
+            where,
+            f"{model.n_atoms} atoms ({model.formula})",
+            f"{other.n_atoms} ({other.formula})",
+            "this model is for another molecule",
+        )
+    for k, (a, b) in enumerate(zip(model.symbols, other.symbols, strict=True)):
+        if a != b:
+            raise ModelMismatchError(
+                f"{where}, atom {k + 1}", f"{a} as in the model", b, "put the atoms into the model's order"
+            )
+    if model.charge != other.charge:
+        raise ModelMismatchError(where, f"charge {model.charge}", str(other.charge))
 
 
 def neighbour_lists(n_atoms: int, bonds: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fflux_py.dynamics import _integrator as compiled
-from fflux_py.errors import ModelMismatchError, SimulationStopped
+from fflux_py.errors import SimulationStopped
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.units import ANGSTROM
@@ -71,26 +71,6 @@ def bond_limits(reference: Molecule) -> tuple[IntArray, FloatArray]:
 def label(molecule: Molecule, *atoms: int) -> str:
     """Atoms as a reader counts them: ``C1-H4``."""
     return "-".join(f"{molecule.symbols[a]}{a + 1}" for a in atoms)
-
-
-def check_same_molecule(reference: Molecule, start: Molecule) -> None:
-    """Refuse a start geometry of another molecule, or in another order of atoms, than the model's."""
-    for k, (model, found) in enumerate(zip(reference.symbols, start.symbols, strict=False)):
-        if model != found:
-            raise ModelMismatchError(
-                f"start geometry, atom {k + 1}",
-                f"{model} as in the model of {reference.formula}",
-                found,
-                "give the atoms in the model's order",
-            )
-    if reference.n_atoms != start.n_atoms:
-        raise ModelMismatchError(
-            "start geometry",
-            f"{reference.n_atoms} atoms as in the model of {reference.formula}",
-            f"{start.n_atoms} ({start.formula})",
-        )
-    if reference.charge != start.charge:
-        raise ModelMismatchError("start geometry, charge", f"{reference.charge} as in the model", f"{start.charge}")
 
 
 def describe(

@@ -25,7 +25,7 @@ from fflux_py.dynamics.trajectory import FINAL_FILE, STOPPED_FILE, Trajectory
 from fflux_py.errors import GeometryError
 from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, check_same_molecule
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
 
@@ -112,7 +112,7 @@ def run_nvt(
         The start is another molecule or distorted beyond the limits; the folder holds another run.
     """
     potential = CompiledPotential.of(forcefield)
-    guards.check_same_molecule(potential.molecule, start)
+    check_same_molecule(potential.molecule, start)
     system = _system(potential.molecule, config)
     state, energy = _initial_state(potential, start, system, config, replica)
     output = None
