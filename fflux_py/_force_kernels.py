@@ -231,17 +231,17 @@ def _posterior(
     g[:] = 0.0
     energy = 0.0
     for i in range(n_points):
-        s = 0.0
+        # Loops that sum write nothing: a loop that does both is compiled twice, vectorised and not, and which of the
+        # two runs (and so the order of the sum) depends on where the arrays happen to lie in memory.
+        for h in range(n_embedded):
+            difference[h] = z[h] - points[i, h]
         if wraps:
             for h in range(n_embedded):
-                difference[h] = z[h] - points[i, h]
                 if periods[h] > 0.0:
                     difference[h] -= periods[h] * np.floor(difference[h] / periods[h] + 0.5)
-                s += difference[h] * difference[h]
-        else:
-            for h in range(n_embedded):
-                difference[h] = z[h] - points[i, h]
-                s += difference[h] * difference[h]
+        s = 0.0
+        for h in range(n_embedded):
+            s += difference[h] * difference[h]
         if shape == SQUARED_EXPONENTIAL:
             k = np.exp(-s)
             k1, k2 = -k, k

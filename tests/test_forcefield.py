@@ -206,6 +206,20 @@ def test_batches_of_any_shape() -> None:
     assert forcefield.coverage(positions.reshape(2, 2, 6, 3)).shape == (2, 2, 6)
 
 
+def test_same_geometry_gives_the_same_bits_wherever_it_lies_in_memory() -> None:
+    """Sums are taken in one order: bit for bit the same trajectory needs bit for bit the same forces."""
+    for basis in ("plain", "derivative"):
+        forcefield = _forcefield("unit-vector", "squared-exponential", "periodic", basis)
+        position = sample(1, 1000.0, seed=6)[0]
+        energy, forces = forcefield.energy_and_forces(position)
+        kept = []  # allocations of many sizes, so that the kernel's own arrays move about
+        for size in range(1, 300):
+            kept.append(np.zeros(size))
+            again, forces_again = forcefield.energy_and_forces(position)
+            assert again == energy
+            np.testing.assert_array_equal(forces_again, forces)
+
+
 def test_models_of_different_numbers_of_points_fit_into_one_array() -> None:
     forcefield = _forcefield("unit-vector", "matern52", "periodic")
     short = fit(label(sample(7, 1000.0)), "unit-vector", "matern52", noise=1e-8, inverse_width=0.05, frames=SEQUENCE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fflux_py.cli._demo_stages import FMAX_EV_ANGSTROM, Shipped
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fflux_py.analysis.validate import Validation
     from fflux_py.forcefield import ForceField
     from fflux_py.optimization import OptimizationResult
+
+_FRAMES: Final = 200
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def criteria(findings: Findings) -> list[Criterion]:
             )
             continue
         lines += analyse_run(run, findings.model.molecule).criteria()
-        lines.append(_above_minimum(run, minimum))
+        lines += [_above_minimum(run, minimum), _familiarity(run, findings)]
     return lines
 
 
@@ -83,6 +85,24 @@ def _above_minimum(run: Run, minimum: OptimizationResult) -> Criterion:
     harmonic = 0.5 * freedom * BOLTZMANN * run.config.temperature * KCAL_MOL
     note = f"A harmonic molecule has {harmonic:.1f} kcal/mol; below zero the run sits in a well that does not exist."
     return Criterion("Mean potential energy above the minimum", value, "kcal/mol", 0.0, ">", note, run.label)
+
+
+def _familiarity(run: Run, findings: Findings) -> Criterion:
+    """How sure the model is on the frames that a run visited, against held-out geometries of the same temperature."""
+    import numpy as np
+
+    from fflux_py.analysis.criteria import Criterion
+
+    validation, frames = findings.validation, run.trajectory.positions
+    geometries = validation.dataset.geometries
+    unbiased = np.array([source.startswith("nvt") for source in geometries.source])
+    alike = unbiased & (geometries.temperature == run.config.temperature)
+    known = float(validation.atomic_deviations[alike if alike.any() else slice(None)].mean())
+    chosen = np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).astype(int)
+    visited = float(findings.model.atomic_deviations(frames[chosen]).mean())
+    which = f"unbiased geometries at {run.config.temperature:g} K" if alike.any() else "geometries"
+    note = f"Mean over atoms and {len(chosen)} visited frames, over the same mean of the held-out {which}."
+    return Criterion("Predicted deviation, visited over held-out", visited / known, "", 1.5, "<", note, run.label)
 
 
 def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
@@ -111,12 +131,12 @@ def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
             sentences.append(f"Take {run.label} with care ({run.length_ps:g} ps); not as required: {what}.")
         else:
             sentences.append(
-                f"Trust the integration of {run.label} ({run.length_ps:g} ps): bonds kept, temperature and conserved "
-                "quantity as they must be. Its energies are as good as those of held-out geometries at its temperature."
+                f"Trust {run.label} ({run.length_ps:g} ps) as far as the energies above: bonds kept, temperature and "
+                "conserved quantity as they must be, no frame far from what the model knows."
             )
     sentences.append(
-        f"Not checked here: no frame that the runs visited was labelled again with {findings.method}. A run that keeps "
-        "its bonds is not thereby right."
+        f"Not checked here: no frame that the runs visited was labelled again with {findings.method}, which alone "
+        "would prove the energies there. A run that keeps its bonds is not thereby right."
     )
     return sentences
 
