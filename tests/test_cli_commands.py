@@ -12,12 +12,14 @@ from _cli_support import Files, fflux
 from _synthetic import MethanolPotential, fitted, methanol
 
 from fflux_py import model_file
+from fflux_py.analysis.geometry import rmsd
 from fflux_py.analysis.runs import read_run
 from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError
 from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.molecule import Molecule
-from fflux_py.units import EV, EV_ANGSTROM, KCAL_MOL
+from fflux_py.optimization import optimize as minimise
+from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM, KCAL_MOL
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def test_sampling_plan_of_the_defaults_is_that_of_the_library() -> None:
     from fflux_py.cli.sample import plan
     from fflux_py.sampling import SamplingConfig
 
-    made = plan([300.0, 500.0, 1000.0], "torsions", 500, 220, 1)
+    made = plan([300.0, 500.0, 1000.0], True, 500, 220, 1)
     assert made == SamplingConfig()
 
 
@@ -39,7 +41,7 @@ def test_sampling_plan_of_the_defaults_is_that_of_the_library() -> None:
 def test_sampling_plan_biases_all_temperatures_but_the_highest(temperatures: list[float], biased: set[float]) -> None:
     from fflux_py.cli.sample import plan
 
-    for bias, expected in (("torsions", biased), ("none", set())):
+    for bias, expected in ((True, biased), (False, set())):
         classes = plan(temperatures, bias, 103, 11, 4).classes
         assert {c.temperature for c in classes if c.bias == "torsions"} == expected
         assert {c.temperature for c in classes if c.bias == "none"} == set(temperatures)
@@ -54,16 +56,16 @@ def test_sample(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     module = importlib.import_module("fflux_py.sampling.sample")
     monkeypatch.setattr(module, "_gfn2", lambda molecule: MethanolPotential())
     out = tmp_path / "geometries.extxyz"
-    arguments = [files.start, "-o", out, "--temperature", 300, "--bias", "none", "--frames", 6, "--test-frames", 4]
+    arguments = [files.start, "-o", out, "--temperature", 300, "--bias", "none", "--frames", 3, "--test-frames", 1]
     answer = fflux("sample", *arguments, "--seed", 5, "--json")
     assert answer.code == 0, answer.err
     geometries = GeometrySet.read(out)
-    assert len(geometries) == 10
-    assert (geometries.split.count("train"), geometries.split.count("test")) == (6, 4)
+    assert len(geometries) == 4
+    assert (geometries.split.count("train"), geometries.split.count("test")) == (3, 1)
     assert set(geometries.temperature) == {300.0}
-    assert answer.json["n_train"] == 6
+    assert answer.json["n_train"] == 3
     assert answer.json["seed"] == 5
-    assert answer.json["trajectory_kinds"] == {"nvt-300K": {"train": 6, "test": 4}}
+    assert answer.json["trajectory_kinds"] == {"nvt-300K": {"train": 3, "test": 1}}
     energies, _ = MethanolPotential().compute(geometries.positions)
     lowest = MethanolPotential().energy_and_forces(geometries.molecule.positions)[0]
     # 12 vibrations hold 6 kT = 3.6 kcal/mol on average.
@@ -176,22 +178,38 @@ def test_train_with_forces(files: Files, tmp_path: Path) -> None:
     assert np.abs(forces - test.forces).mean() < 0.5 * np.abs(test.forces).mean()
 
 
-def test_train_on_energies_from_random_geometries(files: Files, tmp_path: Path) -> None:
+def test_train_on_energies_only(files: Files, tmp_path: Path) -> None:
     pytest.importorskip("gpytorch")
-    models = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        out = tmp_path / f"{name}.npz"
-        answer = fflux(
-            "train", files.data, "-o", out, "--no-forces", "--n-train", 8, "--seed", seed, "--prior-mean", "MF5"
-        )
-        assert answer.code == 0, answer.err
-        models.append(model_file.load(out))
-    first, same, other = (model.atoms[0] for model in models)
-    np.testing.assert_array_equal(first.points, same.points)
-    assert not np.array_equal(first.points, other.points)
-    assert {model.metadata["data_digest"] for model in models} == {Dataset.read(files.data).digest()}
-    assert first.mean_name == "MF5"
-    assert first.mean == pytest.approx(-37.80)
+    out = tmp_path / "model.npz"
+    answer = fflux("train", files.data, "-o", out, "--no-forces", "--n-train", 5, "--prior-mean", "MF5", "--threads", 1)
+    assert answer.code == 0, answer.err
+    model, data = model_file.load(out), Dataset.read(files.data)
+    assert model.metadata["fit"] == "atomic energies"
+    np.testing.assert_array_equal(model.atoms[1].energies, data.with_split("train").atomic_energies[:5, 1])
+    assert (model.atoms[0].mean_name, model.atoms[0].mean) == ("MF5", pytest.approx(-37.80))
+
+
+def test_seed_draws_the_training_geometries(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fflux_py import training
+    from fflux_py.cli.train import fit
+
+    taken: list[Dataset] = []
+
+    def record(dataset: Dataset, config: Any, show: Any) -> Any:
+        taken.append(dataset)
+        return fitted()
+
+    monkeypatch.setattr(training, "train", record)
+    data = Dataset.read(files.data)
+    models = [fit(data, n_train=8, seed=seed) for seed in (None, 1, 1, 2)]
+    first, one, again, two = taken
+    assert first is data
+    np.testing.assert_array_equal(one.positions, again.positions)
+    assert not np.array_equal(one.positions, two.positions)
+    for drawn in (one, two):
+        assert sorted(drawn.energies) == sorted(data.energies)
+    # The parent is the data set as its file has it.
+    assert [model.metadata["data_digest"] for model in models[1:]] == [data.digest()] * 3
 
 
 def test_validate(files: Files, tmp_path: Path) -> None:
@@ -229,7 +247,8 @@ def test_optimize(files: Files, tmp_path: Path) -> None:
     assert answer.json["energy_ev"] == pytest.approx(energy * EV, abs=1e-9)
     assert answer.json["energy_lowered_kcal_mol"] > 0.1
     # The model was fitted to an analytic potential: its minimum must be that one's too.
-    assert np.linalg.norm(MethanolPotential().energy_and_forces(minimum.positions)[1], axis=1).max() * EV_ANGSTROM < 0.1
+    exact = minimise(MethanolPotential(), methanol(), 1e-6).molecule
+    assert rmsd(minimum.positions, exact.positions) * ANGSTROM < 0.02
     info = read_frames(out)[0].info
     assert info["model_energy_ev"] == pytest.approx(energy * EV, abs=1e-9)
     assert "energy" not in info
@@ -300,12 +319,13 @@ def test_convert_changes_the_mean_as_training_would(files: Files, tmp_path: Path
     before, after = fitted(), model_file.load(out)
     assert answer.json["prior_means_hartree"] == [0.0] * 6
     assert (answer.json["prior_mean_before"], answer.json["prior_mean"]) == ("MF5", "MF1")
-    far = before.molecule.positions * 3.0
-    # An energy follows its prior mean by 1 - s: not at all inside the data (s = 1), wholly far outside (s = 0).
-    shift = np.array([atom.mean for atom in before.atoms]) * (1.0 - before.coverage(far))
-    np.testing.assert_allclose(before.atomic_energies(far) - after.atomic_energies(far), shift, atol=1e-8)
-    at = before.molecule.positions
-    assert after.energy_and_forces(at)[0] == pytest.approx(before.energy_and_forces(at)[0], abs=1e-3)
+    means = np.array([atom.mean for atom in before.atoms])
+    inside, far = before.molecule.positions, before.molecule.positions * 3.0
+    for positions, followed in ((inside, (0.0, 1e-3)), (far, (5e-3, 1.0))):
+        # An energy follows its prior mean by 1 - s: hardly at all inside the data (s = 1), far outside it does.
+        shift = before.atomic_energies(positions) - after.atomic_energies(positions)
+        np.testing.assert_allclose(shift, means * (1.0 - before.coverage(positions)), atol=1e-8)
+        assert followed[0] <= shift.sum() / means.sum() < followed[1]
 
 
 def test_convert_in_place(files: Files, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 from collections.abc import Callable
@@ -242,11 +243,20 @@ def test_smiles(out: Path) -> None:
     )
 
 
-def test_bias_without_a_torsion(out: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tblite")
+def test_bias_without_a_torsion(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Springs:
+        """A molecule held by springs at its start geometry."""
+
+        def __init__(self, molecule: Molecule) -> None:
+            self.start = molecule.positions
+
+        def energy_and_forces(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+            return 0.5 * float(((positions - self.start) ** 2).sum()), self.start - positions
+
+    monkeypatch.setattr(importlib.import_module("fflux_py.sampling.sample"), "_gfn2", Springs)
     water = Molecule(("O", "H", "H"), np.array([[0, 0, 0.2], [0, 1.43, -0.9], [0, -1.43, -0.9]]), name="water")
     write_molecule(tmp_path / "water.xyz", water)
-    assert "use 'none'" in refused("sample", tmp_path / "water.xyz", "-o", out)
+    assert "use 'none'" in refused("sample", tmp_path / "water.xyz", "-o", out, "--bias", "torsions")
 
 
 @pytest.mark.parametrize("value", ["1", "2/2", "-1/2", "a/b", "1/2/3", ""])

@@ -154,6 +154,7 @@ def write(path: Path, findings: Findings, lines: list[Criterion], sentences: lis
     from fflux_py.analysis.report import Section, write_report
     from fflux_py.analysis.sections import (
         dataset_section,
+        formula,
         optimisation_section,
         provenance,
         run_section,
@@ -179,7 +180,7 @@ def write(path: Path, findings: Findings, lines: list[Criterion], sentences: lis
         summary=lines,
         highlights=_highlights(findings),
         provenance=provenance(shipped.dataset, findings.model, findings.runs),
-        subtitle=f"{molecule.formula}, {molecule.n_atoms} atoms; trained on {n_train} geometries of {findings.method} "
+        subtitle=f"{formula(molecule)}, {molecule.n_atoms} atoms; trained on {n_train} geometries of {findings.method} "
         f"({findings.model.metadata['fit']})",
     )
 

@@ -38,12 +38,12 @@ def sample(
         typer.Option("--temperature", help="Temperature in kelvin; may be repeated. Without it: 300, 500 and 1000."),
     ] = None,
     bias: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="'torsions': besides, well-tempered metadynamics on the torsions at all temperatures but the highest "
-            "(at the only one, if there is one); 'none': none."
+            "(at the only one, if there is one); 'none': none. Without it: 'torsions' if the molecule has any."
         ),
-    ] = "torsions",
+    ] = None,
     frames: Annotated[
         int, typer.Option(min=1, help="Geometries for training, shared by all kinds of trajectories.")
     ] = 500,
@@ -65,8 +65,11 @@ def sample(
     """
     check_output(output, *([molecule] if molecule is not None else []))
     use_threads(threads)
-    config = plan(temperature or list(_TEMPERATURES), bias, frames, test_frames, seed)
+    if bias not in ("torsions", "none", None):
+        raise InputError("--bias", "'torsions' or 'none'", repr(bias))
     start = _start(molecule, smiles, charge, seed)
+    biased = bool(start.torsions()) if bias is None else bias == "torsions"
+    config = plan(temperature or list(_TEMPERATURES), biased, frames, test_frames, seed)
     from fflux_py import sampling
 
     with progress(f"sampling {start.name} (steps)") as show:
@@ -75,15 +78,13 @@ def sample(
     return _outcome(output, geometries)
 
 
-def plan(temperatures: list[float], bias: str, frames: int, test_frames: int, seed: int) -> SamplingConfig:
+def plan(temperatures: list[float], bias: bool, frames: int, test_frames: int, seed: int) -> SamplingConfig:
     """The kinds of trajectories: unbiased at every temperature, biased at all but the highest."""
     from fflux_py.sampling import SamplingConfig, standard_classes
 
-    if bias not in ("torsions", "none"):
-        raise InputError("--bias", "'torsions' or 'none'", repr(bias))
     if len(set(temperatures)) != len(temperatures):
         raise InputError("--temperature", "different temperatures", " ".join(f"{t:g}" for t in temperatures))
-    biased = [t for t in temperatures if len(temperatures) == 1 or t < max(temperatures)] if bias == "torsions" else []
+    biased = [t for t in temperatures if bias and (len(temperatures) == 1 or t < max(temperatures))]
     return SamplingConfig(classes=standard_classes(temperatures, biased, frames, test_frames), seed=seed)
 
 
