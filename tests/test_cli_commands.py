@@ -201,7 +201,7 @@ def test_seed_draws_the_training_geometries(files: Files, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(training, "train", record)
     data = Dataset.read(files.data)
-    models = [fit(data, n_train=8, seed=seed) for seed in (None, 1, 1, 2)]
+    models = [fit(data, training.TrainingConfig(n_train=8), seed) for seed in (None, 1, 1, 2)]
     first, one, again, two = taken
     assert first is data
     np.testing.assert_array_equal(one.positions, again.positions)

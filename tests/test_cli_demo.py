@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from _cli_support import fflux, methanol_data, refused
-from _synthetic import MethanolPotential, fitted, methanol
+from _synthetic import MethanolPotential, fitted, label, methanol
 
 from fflux_py import model_file, shipped_data
 from fflux_py.cli import _demo_report, _demo_stages
+from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.extended_xyz import read_molecule, write_molecule
 from fflux_py.optimization import optimize
-from fflux_py.units import EV_ANGSTROM
+from fflux_py.units import EV_ANGSTROM, KCAL_MOL
 
 PLAN = _demo_stages.Plan(n_train=24, timestep=0.5, runs=((300.0, 0.3, 5), (1000.0, 0.2, 5)))
 
@@ -125,3 +127,48 @@ def test_stage_keeps_the_run_that_stopped(tmp_path: Path, capsys: pytest.Capture
     assert run.status == "stopped"
     assert run.steps_done < 10000
     assert "60000 K: step" in capsys.readouterr().err
+
+
+def test_visited_frames_are_labelled_again(shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the potential itself as the reference, and once more with one that is wrong by 5 kcal/mol."""
+    pytest.importorskip("pyscf")
+    pytest.importorskip("gpytorch")
+    from fflux_py.iqa import campaign
+
+    shift = 0.0
+    taken: list[GeometrySet] = []
+
+    def label_exactly(geometries: GeometrySet, *rest: Any, **more: Any) -> Dataset:
+        taken.append(geometries)
+        data = label(geometries.positions, "visited", "test", 300.0)
+        return replace(data, geometries=geometries, energies=data.energies + shift / KCAL_MOL)
+
+    monkeypatch.setattr(campaign, "label", label_exactly)
+    monkeypatch.setattr(_demo_stages, "_level", lambda dataset: None)
+    monkeypatch.setattr(_demo_stages, "QUICK", replace(PLAN, n_train=80, relabelled=4))
+    right = fflux("demo", "--quick", "-o", tmp_path / "right", "--threads", 1, "--json").json
+    shift = -5.0
+    wrong = fflux("demo", "--quick", "-o", tmp_path / "wrong", "--threads", 1, "--json").json
+    assert [len(geometries) for geometries in taken] == [8, 8]
+    assert list(taken[0].temperature) == [300.0] * 4 + [1000.0] * 4
+    for content, passed in ((right, True), (wrong, False)):
+        lines = [c for c in content["criteria"] if "Energy MAE, visited frames" in c["name"]]
+        assert [c["passed"] for c in lines] == [passed, passed]
+    # The runs themselves are the same ones and look flawless: only the labels tell.
+    assert any("Energy MAE, visited frames".lower() in s for s in wrong["what_can_be_trusted"])
+    assert "Visited frames, labelled again" in (tmp_path / "right" / "report.html").read_text()
+    assert len(Dataset.read(tmp_path / "right" / "relabelled.extxyz")) == 8
+
+
+def test_level_of_theory_is_that_of_the_data() -> None:
+    pytest.importorskip("pyscf")
+    header = {"method": "hf", "basis": "sto-3g", "partition": "none", "basis_functions": "spherical",
+              "density_fit": "none", "grid": "pyscf level 3"}  # fmt: skip
+    level = _demo_stages._level(replace(methanol_data(), metadata=header))
+    assert (level.method, level.basis, level.cartesian, level.density_fit, level.grid_level) == (
+        "hf",
+        "sto-3g",
+        False,
+        False,
+        3,
+    )

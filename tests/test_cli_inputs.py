@@ -166,11 +166,28 @@ def test_data_set_of_another_molecule(files: Files, tmp_path: Path) -> None:
     assert "atom 1: expected C as in the model, found O" in line
 
 
+def test_missing_package_is_not_the_fault_of_a_file(files: Files, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fflux_py import training
+    from fflux_py.errors import MissingDependencyError
+
+    def missing(*arguments: Any) -> None:
+        raise MissingDependencyError(
+            "training", "gpytorch and torch", "no module 'torch'", "pip install 'fflux_py[train]'"
+        )
+
+    monkeypatch.setattr(training, "train", missing)
+    line = refused("train", files.data, "-o", out)
+    assert line == (
+        "fflux train: training: expected gpytorch and torch, found no module 'torch'; pip install 'fflux_py[train]'"
+    )
+
+
 def test_training_asks_for_what_is_not_there(files: Files, out: Path) -> None:
     line = refused("train", files.data, "-o", out, "--n-train", 100000)
     assert "at least 100000 geometries marked 'train'" in line
-    assert "unit-vector" in refused("train", files.data, "-o", out, "--features", "cartesian")
-    assert "MF1" in refused("train", files.data, "-o", out, "--prior-mean", "MF9")
+    # Options are refused before the data are read.
+    assert "unit-vector" in refused("train", "no-such-data", "-o", out, "--features", "cartesian")
+    assert "MF1" in refused("train", "no-such-data", "-o", out, "--prior-mean", "MF9")
     assert list(out.parent.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fflux_py.analysis.validate import Validation
     from fflux_py.forcefield import ForceField
     from fflux_py.optimization import OptimizationResult
+    from fflux_py.potential import FloatArray
 
 _FRAMES: Final = 200
 
@@ -28,6 +29,8 @@ class Findings:
     ----------
     shipped, model, validation, minimum, runs
         Results of the stages.
+    relabelled
+        Comparison with new labels of frames that the runs visited; None if there are none.
     seconds
         Duration of every stage.
     """
@@ -37,6 +40,7 @@ class Findings:
     validation: Validation
     minimum: OptimizationResult
     runs: tuple[Run, ...]
+    relabelled: Validation | None
     seconds: dict[str, float]
 
     @property
@@ -69,6 +73,14 @@ def criteria(findings: Findings) -> list[Criterion]:
             continue
         lines += analyse_run(run, findings.model.molecule).criteria()
         lines += [_above_minimum(run, minimum), _familiarity(run, findings)]
+        errors = _visited_errors(run, findings)
+        if len(errors):
+            note = f"{len(errors)} visited frames, labelled again with {findings.method}; no shift."
+            lines.append(
+                Criterion(
+                    "Energy MAE, visited frames", float(abs(errors).mean()), "kcal/mol", 1.0, "<", note, run.label
+                )
+            )
     return lines
 
 
@@ -105,6 +117,19 @@ def _familiarity(run: Run, findings: Findings) -> Criterion:
     return Criterion("Predicted deviation, visited over held-out", visited / known, "", 1.5, "<", note, run.label)
 
 
+def _visited_errors(run: Run, findings: Findings) -> FloatArray:
+    """Energy errors (kcal/mol) of the frames of a run that were labelled again; empty if there are none."""
+    import numpy as np
+
+    from fflux_py.units import KCAL_MOL
+
+    again = findings.relabelled
+    if again is None:
+        return np.empty(0)
+    chosen = again.dataset.geometries.temperature == run.config.temperature
+    return np.asarray(again.errors.energy_errors[chosen] * KCAL_MOL)
+
+
 def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
     """What may be believed and what not, one sentence for each subject."""
     from fflux_py.analysis.errors import ALL
@@ -130,14 +155,24 @@ def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
             what = "; ".join(f"{c.name.lower()} {c.value:.3g} {c.unit}".rstrip() for c in failed)
             sentences.append(f"Take {run.label} with care ({run.length_ps:g} ps); not as required: {what}.")
         else:
-            sentences.append(
-                f"Trust {run.label} ({run.length_ps:g} ps) as far as the energies above: bonds kept, temperature and "
-                "conserved quantity as they must be, no frame far from what the model knows."
+            errors = abs(_visited_errors(run, findings))
+            seen = (
+                f"and energies of {len(errors)} visited frames right to {errors.mean():.3g} kcal/mol (largest "
+                f"{errors.max():.3g})"
+                if len(errors)
+                else "visited frames as well known to the model as held-out geometries"
             )
-    sentences.append(
-        f"Not checked here: no frame that the runs visited was labelled again with {findings.method}, which alone "
-        "would prove the energies there. A run that keeps its bonds is not thereby right."
-    )
+            sentences.append(
+                f"Trust {run.label} ({run.length_ps:g} ps): bonds kept, temperature and conserved quantity as they "
+                f"must be, {seen}."
+            )
+    if findings.relabelled is None:
+        sentences.append(
+            f"Not checked here: no frame that the runs visited was labelled again with {findings.method}, which alone "
+            "would prove the energies there. A run that keeps its bonds is not thereby right."
+        )
+    else:
+        sentences.append("Beyond this, nothing is known: other conditions, longer runs, reactions.")
     return sentences
 
 
@@ -171,6 +206,7 @@ def write(path: Path, findings: Findings, lines: list[Criterion], sentences: lis
         validation_section(findings.validation),
         optimisation_section(structures),
         *(run_section(run, molecule, training)[0] for run in findings.runs),
+        *_visited_section(findings),
         _timing_section(findings.seconds),
     ]
     return write_report(
@@ -183,6 +219,27 @@ def write(path: Path, findings: Findings, lines: list[Criterion], sentences: lis
         subtitle=f"{formula(molecule)}, {molecule.n_atoms} atoms; trained on {n_train} geometries of {findings.method} "
         f"({findings.model.metadata['fit']})",
     )
+
+
+def _visited_section(findings: Findings) -> list[Section]:
+    """New labels of visited frames against the model, if there are any."""
+    from fflux_py.analysis.report import Section, Table
+
+    if findings.relabelled is None:
+        return []
+    rows: list[list[Cell]] = []
+    for run in findings.runs:
+        errors = _visited_errors(run, findings)
+        if len(errors):
+            row = [float(abs(errors).mean()), float(abs(errors).max()), float(errors.mean())]
+            rows.append([run.label, len(errors), *row])
+    columns = ["Run", "Frames", "Energy MAE", "Largest", "Mean signed"]
+    caption = "Errors of the total energy in kcal/mol, predicted minus reference, without any shift."
+    text = (
+        f"Frames at equal distances in time were taken from the runs and labelled with {findings.method}. A run can "
+        "keep its bonds and still be wrong; this tells. Few frames find gross errors, not rare ones."
+    )
+    return [Section("Visited frames, labelled again", text, [Table(columns, rows, caption)])]
 
 
 def _highlights(findings: Findings) -> list[tuple[str, Cell, str]]:

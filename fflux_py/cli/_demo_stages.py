@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fflux_py.analysis.validate import Validation
     from fflux_py.dataset import Dataset
     from fflux_py.forcefield import ForceField
+    from fflux_py.iqa.electronic_structure import LevelOfTheory
     from fflux_py.molecule import Molecule
     from fflux_py.optimization import OptimizationResult
 
@@ -40,14 +41,17 @@ class Plan:
         Femtosecond.
     runs
         Temperature (K), length (ps) and steps between reports of every run.
+    relabelled
+        Visited frames of every run that are labelled again.
     """
 
     n_train: int
     timestep: float
     runs: tuple[tuple[float, float, int], ...]
+    relabelled: int = 0
 
 
-FULL: Final = Plan(n_train=400, timestep=0.5, runs=((300.0, 100.0, 40), (1000.0, 20.0, 20)))
+FULL: Final = Plan(n_train=400, timestep=0.5, runs=((300.0, 100.0, 40), (1000.0, 20.0, 20)), relabelled=6)
 QUICK: Final = Plan(n_train=60, timestep=0.5, runs=((300.0, 2.0, 10), (1000.0, 1.0, 10)))
 
 
@@ -108,9 +112,11 @@ def load(folder: Path) -> Shipped:
 def train(shipped: Shipped, plan: Plan, output: Path, threads: int, show: Callback) -> ForceField:
     """Train and keep the model."""
     from fflux_py import model_file
+    from fflux_py.training import TrainingConfig
 
     available = shipped.dataset.geometries.split.count("train")
-    model = fit(shipped.dataset, n_train=min(plan.n_train, available), threads=threads, show=show)
+    config = TrainingConfig(n_train=min(plan.n_train, available), threads_per_worker=threads)
+    model = fit(shipped.dataset, config, show=show)
     model_file.save(model, output / "model.npz")
     return model
 
@@ -153,3 +159,54 @@ def simulate(
     except SimulationStopped as stop:
         sys.stderr.write(f"{temperature:g} K: {stop}\n")
     return read_run(folder)
+
+
+def relabel(
+    model: ForceField, shipped: Shipped, runs: Sequence[Run], plan: Plan, output: Path, workers: int, show: Callback
+) -> Validation | None:
+    """Label frames that the runs visited at the level of theory of the data, and compare; None without PySCF."""
+    import numpy as np
+
+    from fflux_py.analysis.runs import EQUILIBRATION
+    from fflux_py.analysis.validate import validate as compare
+    from fflux_py.dataset import GeometrySet
+    from fflux_py.errors import MissingDependencyError
+    from fflux_py.iqa import campaign
+
+    frames, temperatures = [], []
+    for run in runs:
+        last = len(run.trajectory) - 1
+        # Not the first report: it is the minimum, which is compared on its own.
+        first = min(max(int(EQUILIBRATION * last), 1), last)
+        chosen = np.unique(np.linspace(first, last, plan.relabelled).astype(int))
+        frames.append(run.trajectory.positions[chosen])
+        temperatures += [run.config.temperature] * len(chosen)
+    geometries = GeometrySet(
+        molecule=model.molecule,
+        positions=np.concatenate(frames),
+        source=tuple(f"nvt-{temperature:g}K-visited" for temperature in temperatures),
+        temperature=np.array(temperatures),
+        split=("test",) * len(temperatures),
+    )
+    try:
+        data = campaign.label(
+            geometries, _level(shipped.dataset), "none", output / "relabelled", workers=workers, progress=show
+        )
+    except MissingDependencyError:
+        return None
+    data.write(output / "relabelled.extxyz")
+    return compare(model, data, split=None)
+
+
+def _level(dataset: Dataset) -> LevelOfTheory:
+    """The level of theory of a data set, from its header."""
+    from fflux_py.iqa.electronic_structure import LevelOfTheory
+
+    header = dataset.metadata
+    return LevelOfTheory(
+        method=str(header["method"]),
+        basis=str(header["basis"]),
+        cartesian=header["basis_functions"] == "cartesian",
+        density_fit=header["density_fit"] != "none",
+        grid_level=int(str(header["grid"]).split()[-1]),
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fflux_py.errors import FFLUXError, InputError
+from fflux_py.errors import FFLUXError, InputError, MissingDependencyError
 
 
 def check_output(path: Path, *inputs: Path) -> None:
@@ -43,11 +43,11 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Let every error inside name the file that was being read."""
+    """Let every error inside name the file that was being read, unless it is not the file's fault."""
     try:
         yield
     except FFLUXError as error:
-        if str(path) in error.where:
+        if isinstance(error, MissingDependencyError) or str(path) in error.where:
             raise
         raise type(error)(f"{path}, {error.where}", error.expected, error.found, error.remedy) from None
 

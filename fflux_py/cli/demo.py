@@ -69,7 +69,7 @@ def _free_folder() -> Path:
 
 def _findings(source: Path, folder: Path, plan: _demo_stages.Plan, threads: int) -> Findings:
     """Go through the stages."""
-    clock = _demo_stages.Clock(4 + len(plan.runs))
+    clock = _demo_stages.Clock(4 + len(plan.runs) + bool(plan.relabelled))
     with clock.stage("reading", "reading the data"):
         shipped = _demo_stages.load(source)
     with clock.stage("training", f"training on {plan.n_train} geometries") as show:
@@ -82,7 +82,12 @@ def _findings(source: Path, folder: Path, plan: _demo_stages.Plan, threads: int)
     for number, (temperature, length_ps, _) in enumerate(plan.runs):
         with clock.stage(f"dynamics at {temperature:g} K", f"{length_ps:g} ps at {temperature:g} K") as show:
             runs.append(_demo_stages.simulate(model, minimum.molecule, plan, number, folder, number + 1, show))
-    return _demo_report.Findings(shipped, model, validation, minimum, tuple(runs), clock.seconds)
+    again = None
+    if plan.relabelled:
+        words = f"labelling {plan.relabelled} visited frames of each run"
+        with clock.stage("labelling visited frames", words) as show:
+            again = _demo_stages.relabel(model, shipped, runs, plan, folder, threads, show)
+    return _demo_report.Findings(shipped, model, validation, minimum, tuple(runs), again, clock.seconds)
 
 
 def _outcome(folder: Path, report: Path, findings: Findings, lines: list[Criterion], sentences: list[str]) -> Outcome:
@@ -101,6 +106,7 @@ def _outcome(folder: Path, report: Path, findings: Findings, lines: list[Criteri
         "optimisation": {"converged": minimum.converged, "n_steps": minimum.n_steps, "energy_hartree": minimum.energy},
         "runs": [{"label": run.label, "status": run.status, "time_ps": run.length_ps, "message": run.message}
                  for run in findings.runs],
+        "visited_frames": None if findings.relabelled is None else findings.relabelled.as_dict(),
         "criteria": [line.as_dict() for line in lines],
         "n_criteria_met": met,
         "what_can_be_trusted": sentences,

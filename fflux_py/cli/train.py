@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fflux_py.dataset import Dataset
     from fflux_py.forcefield import ForceField
     from fflux_py.local_frame import FeatureKind
+    from fflux_py.training import TrainingConfig
 
 N_TRAIN: Final = 400
 """Training geometries that are taken if the user does not say how many."""
@@ -58,40 +59,32 @@ def train(
     use_threads(max(1, cores // workers))
     from fflux_py import model_file
     from fflux_py.dataset import Dataset
+    from fflux_py.training import TrainingConfig
 
+    config = TrainingConfig(
+        n_train=n_train,
+        forces=forces,
+        features=cast("FeatureKind", features),  # checked by the configuration
+        prior_mean=prior_mean,
+        workers=workers,
+        threads_per_worker=max(1, cores // workers),
+    )
     with reading(data):
         dataset = Dataset.read(data)
     with reading(data), progress(f"training {dataset.molecule.name}") as show:
-        model = fit(dataset, prior_mean, features, n_train, forces, seed, workers, max(1, cores // workers), show)
+        model = fit(dataset, config, seed, show)
     model_file.save(model, output)
     return _outcome(output, data, dataset, model)
 
 
-def fit(
-    dataset: Dataset,
-    prior_mean: str = "MF2",
-    features: str = "unit-vector",
-    n_train: int | None = None,
-    forces: bool = True,
-    seed: int | None = None,
-    workers: int = 1,
-    threads: int = 1,
-    show: Callback | None = None,
-) -> ForceField:
+def fit(dataset: Dataset, config: TrainingConfig, seed: int | None = None, show: Callback | None = None) -> ForceField:
     """Train on the first geometries marked for training, or on random ones of them."""
     import numpy as np
 
     from fflux_py import training
 
-    marked = dataset.geometries.split.count("train")
-    config = training.TrainingConfig(
-        n_train=n_train if n_train is not None else max(min(N_TRAIN, marked), 1),
-        forces=forces,
-        features=cast("FeatureKind", features),  # checked by the configuration
-        prior_mean=prior_mean,
-        workers=workers,
-        threads_per_worker=threads,
-    )
+    if config.n_train is None:
+        config = replace(config, n_train=max(min(N_TRAIN, dataset.geometries.split.count("train")), 1))
     if seed is None:
         return training.train(dataset, config, show)
     shuffled = dataset.select(np.random.default_rng(seed).permutation(len(dataset)))
