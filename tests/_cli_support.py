@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,13 @@ class Answer:
 
 def fflux(*arguments: object) -> Answer:
     """Run a command in this process; an error that is not the user's ends the test."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="fflux")
+    # A command sets numbers of threads in the environment, which later tests must not inherit.
+    before = dict(os.environ)
+    try:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], prog_name="fflux")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Answer(result.exit_code, result.stdout, result.stderr)

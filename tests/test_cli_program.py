@@ -215,11 +215,16 @@ def test_threads_are_set_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     for name in names:
         monkeypatch.setenv(name, "7")
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
     before = numba.get_num_threads()
     try:
         _threads.use_threads(1)
         assert [os.environ[name] for name in names] == ["1", "1", "1"]
         assert numba.get_num_threads() == 1
+        assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == "4"
+        monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", "20")
+        _threads.use_threads(1)
+        assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == "20", "the user's own choice stays"
     finally:
         numba.set_num_threads(before)
 
