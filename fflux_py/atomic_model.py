@@ -2,7 +2,7 @@ r"""The Gaussian process of one atom's energy over the features of its local fra
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,9 @@ from fflux_py.covariance import Covariance
 from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.local_frame import FeatureKind, LocalFrame, feature_jacobian, features
 from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray
+from fflux_py.polynomial_mean import DEGREES, PolynomialMean
+from fflux_py.polynomial_mean import fit as fit_polynomial
+from fflux_py.potential import FloatArray, IntArray
 from fflux_py.prior_mean import prior_mean
 
 _LARGEST_JITTER = 1e-4
@@ -50,6 +52,14 @@ class AtomicModel:
         plain basis.
     centre
         Value of the mean (hartree) at which the weights are w_y; the mean of ``energies`` if not given.
+    rotors
+        Features of the three atoms of every rotor over whose cyclic permutations the kernel is summed
+        (:mod:`fflux_py.symmetry`), shape ``(n_rotors, 3, width)``.
+    polynomial, w_m
+        For the means ``linear`` and ``quadratic``: the part of the mean that is not constant, and the weights that go
+        with the whole (:mod:`fflux_py.polynomial_mean`), shape ``(n_train,)``.
+    share
+        Part of the prior mean that this model carries: below one if the atom has several frames, each with a model.
     """
 
     frame: LocalFrame
@@ -67,8 +77,13 @@ class AtomicModel:
     u_y: FloatArray | None = None
     u_1: FloatArray | None = None
     centre: float | None = None
+    rotors: IntArray = field(default_factory=lambda: np.zeros((0, 3, 4), dtype=np.int64))
+    share: float = 1.0
+    polynomial: PolynomialMean | None = None
+    w_m: FloatArray | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rotors", read_only(self.rotors, np.int64))
         for name in ("points", "energies", "w_y", "w_1"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
         n = len(self.points)
@@ -90,6 +105,8 @@ class AtomicModel:
     @property
     def weights(self) -> FloatArray:
         """Weights w of the training points for the chosen prior mean, hartree, shape ``(n_train,)``."""
+        if self.w_m is not None:
+            return self.w_m
         return np.asarray(self.w_y - self._shift * self.w_1)
 
     @property
@@ -106,19 +123,38 @@ class AtomicModel:
 
     def with_prior_mean(self, name: str, isolated: float | None = None) -> AtomicModel:
         """The same model with another prior mean: identical to training with it."""
+        if name in DEGREES and self.u_y is None:
+            z = self.covariance.embed(self.points)
+            whole, weights = fit_polynomial(DEGREES[name], z, self.energies, self.factor[0])
+            constant, rest = float(whole.coefficients[0]), np.array(whole.coefficients)
+            rest[0] = 0.0
+            return replace(
+                self, mean_name=name, mean=constant, polynomial=replace(whole, coefficients=rest), w_m=weights
+            )
         value = prior_mean(name, self.energies, isolated, self.w_y, self.w_1)
-        return replace(self, mean_name=name, mean=value)
+        return replace(self, mean_name=name, mean=value, polynomial=None, w_m=None)
 
     def energy(self, positions: FloatArray) -> FloatArray:
         """Energies in hartree, shape ``(m,)``, at positions in bohr, shape ``(m, n_atoms, 3)``.  Plain NumPy."""
-        return self.mean + self._combine(positions, self.weights, self.slopes)
+        energies = self.share * self.mean + self._combine(positions, self.weights, self.slopes)
+        if self.polynomial is not None:
+            energies += self.polynomial.value(self._embedded(positions))
+        return np.asarray(energies)
+
+    def _embedded(self, positions: FloatArray) -> FloatArray:
+        return self.covariance.embed(features(positions, self.frame, self.feature_kind))
 
     def gradient(self, positions: FloatArray) -> FloatArray:
         """Energy gradients in hartree/bohr, shape ``(m, n_atoms, 3)``: the slow oracle of the compiled kernel."""
+        if len(self.rotors):
+            return self.expanded().gradient(positions)
         x = features(positions, self.frame, self.feature_kind)
         jacobian = feature_jacobian(positions, self.frame, self.feature_kind)
         by_feature = np.einsum("mnf,n->mf", self.covariance.gradient(x, self.points), self.weights)
         gradient = np.einsum("mf,mfac->mac", by_feature, jacobian)
+        if self.polynomial is not None:
+            by_positions = self.covariance.embed_jacobian(x, jacobian)
+            gradient += np.einsum("md,mdac->mac", self.polynomial.gradient(self.covariance.embed(x)), by_positions)
         if self.slopes is not None:
             s, difference, along = self._differences(x, self.slopes)
             by_embedded = -2.0 * self.covariance.slope(s) @ self.slopes
@@ -130,7 +166,29 @@ class AtomicModel:
         """The sum rule's s = k^T w_1, shape ``(m,)``: one inside the data, zero far outside."""
         return self._combine(positions, self.w_1, self.u_1)
 
+    def expanded(self) -> AtomicModel:
+        """The same model without rotors: every point stands under all permutations of all rotors.  Slow."""
+        if not len(self.rotors):
+            return self
+        orders = rotor_orders(self.rotors, self.points.shape[1])
+        times = len(orders)
+        return replace(
+            self,
+            points=_permuted(self.points, orders),
+            energies=np.tile(self.energies, times),
+            w_y=np.tile(self.w_y, times),
+            w_1=np.tile(self.w_1, times),
+            u_y=None if self.u_y is None else _permuted(self.u_y, orders),
+            u_1=None if self.u_1 is None else _permuted(self.u_1, orders),
+            rotors=np.zeros((0, 3, 4), dtype=np.int64),
+        )
+
     def _combine(self, positions: FloatArray, weights: FloatArray, slopes: FloatArray | None) -> FloatArray:
+        if len(self.rotors):
+            orders = rotor_orders(self.rotors, self.points.shape[1])
+            whole = replace(self.expanded(), u_y=None, u_1=None)
+            slopes = None if slopes is None else _permuted(slopes, orders)
+            return whole._combine(positions, np.tile(weights, len(orders)), slopes)
         x = features(positions, self.frame, self.feature_kind)
         values = self.covariance.matrix(x, self.points) @ weights
         if slopes is not None:
@@ -144,7 +202,18 @@ class AtomicModel:
         return (difference**2).sum(-1), difference, np.einsum("mnd,nd->mn", difference, slopes)
 
     def deviation(self, positions: FloatArray) -> FloatArray:
-        """Predictive standard deviation of the energy in hartree, shape ``(m,)`` (noise not included)."""
+        """Predictive standard deviation of the energy in hartree, shape ``(m,)`` (noise not included).
+
+        Raises
+        ------
+        InputError
+            A model of a joint fit, whose deviation needs the observations of all atoms.
+        """
+        if self.u_y is not None:
+            raise InputError(
+                "deviation of one atom", "a model of atomic energies only", "one of a joint fit",
+                "ForceField.atomic_deviations knows the forces too",
+            )  # fmt: skip
         x = features(positions, self.frame, self.feature_kind)
         k = self.covariance.matrix(x, self.points)
         explained = (k * cho_solve(self.factor, k.T).T).sum(-1)
@@ -155,8 +224,32 @@ class AtomicModel:
         """Cholesky factor of K + nu I, lower."""
         matrix = self.covariance.matrix(self.points, self.points)
         matrix[np.diag_indices_from(matrix)] += self.noise
-        factor, lower = cho_factor(matrix, lower=True)
+        try:
+            factor, lower = cho_factor(matrix, lower=True)
+        except np.linalg.LinAlgError:
+            raise ConvergenceError(
+                f"kernel matrix of atom {self.frame.atom + 1}", "positive definite", "a factorisation that fails",
+                "no deviations from this kernel or noise; train again with the periodic kernel",
+            ) from None  # fmt: skip
         return np.asarray(factor), bool(lower)
+
+
+def rotor_orders(rotors: IntArray, n_features: int) -> IntArray:
+    """Orders of the features under all cyclic permutations of all rotors, shape ``(3**n_rotors, n_features)``."""
+    orders = np.arange(n_features)[None]
+    for places in rotors:
+        turned = []
+        for turn in range(3):
+            order = orders.copy()
+            order[:, places] = orders[:, np.roll(places, -turn, axis=0)]
+            turned.append(order)
+        orders = np.concatenate(turned)
+    return np.asarray(orders)
+
+
+def _permuted(values: FloatArray, orders: IntArray) -> FloatArray:
+    """Rows of ``values`` in every order of columns, order by order."""
+    return np.asarray(np.swapaxes(values[:, orders], 0, 1).reshape(-1, values.shape[1]))
 
 
 def fit_weights(

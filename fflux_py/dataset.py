@@ -147,7 +147,7 @@ class Dataset:
     energies
         Total energies in hartree, shape ``(m,)``.
     forces
-        Forces in hartree/bohr, shape ``(m, n_atoms, 3)``.
+        Forces in hartree/bohr, shape ``(m, n_atoms, 3)``; all NaN in a data set that has none.
     atomic_energies
         Atomic (IQA) energies in hartree, shape ``(m, n_atoms)``; NaN in the rows that carry none.
     atomic_errors
@@ -177,8 +177,10 @@ class Dataset:
             if array.shape != shape:
                 raise InputError(name, f"shape {shape}", f"shape {array.shape}")
             object.__setattr__(self, name, array)
-        if not (np.isfinite(self.energies).all() and np.isfinite(self.forces).all()):
-            raise InputError("energies and forces", "finite numbers", "NaN or infinity")
+        if not np.isfinite(self.energies).all():
+            raise InputError("energies", "finite numbers", "NaN or infinity")
+        if not (np.isfinite(self.forces).all() or np.isnan(self.forces).all()):
+            raise InputError("forces", "finite numbers, or NaN throughout", "NaN or infinity in a part of them")
         for name in _ATOMIC_COLUMNS:
             column = getattr(self, name)
             if not (np.isfinite(column).all(axis=1) | np.isnan(column).all(axis=1)).all():
@@ -202,6 +204,11 @@ class Dataset:
     def positions(self) -> FloatArray:
         """Positions in bohr, shape ``(m, n_atoms, 3)``."""
         return self.geometries.positions
+
+    @property
+    def has_forces(self) -> bool:
+        """Whether the geometries carry forces; labels of other programs may have none."""
+        return bool(np.isfinite(self.forces).all())
 
     @property
     def has_atomic_energies(self) -> np.ndarray:
@@ -237,7 +244,7 @@ class Dataset:
         header.update({_ISOLATED + s: e * EV for s, e in sorted(self.isolated_energies.items())})
         frames = []
         for k in range(len(self)):
-            columns = {"REF_forces": self.forces[k] * EV_ANGSTROM}
+            columns = {"REF_forces": self.forces[k] * EV_ANGSTROM} if self.has_forces else {}
             for name, (column, unit) in _ATOMIC_COLUMNS.items():
                 if not np.isnan(getattr(self, name)[k]).any():
                     columns[column] = getattr(self, name)[k] * unit
@@ -262,6 +269,7 @@ class Dataset:
             k: header.pop(k) for k in ("name", "total_charge", "reference") if k in header
         }
         n_atoms = len(frames[0].symbols)
+        has_forces = any("REF_forces" in frame.columns for frame in frames)
         energies, forces = [], []
         atomic: dict[str, list[FloatArray]] = {name: [] for name in _ATOMIC_COLUMNS}
         for frame in frames:
@@ -269,7 +277,8 @@ class Dataset:
             energies.append(real_number(frame.info, "REF_energy", where))
             if not np.isfinite(energies[-1]):
                 raise FileFormatError(f"{where}, key REF_energy", "a finite number", str(energies[-1]))
-            forces.append(_real_column(frame, "REF_forces", (n_atoms, 3), where))
+            missing = np.full((n_atoms, 3), np.nan)
+            forces.append(_real_column(frame, "REF_forces", (n_atoms, 3), where) if has_forces else missing)
             for name, (column, unit) in _ATOMIC_COLUMNS.items():
                 present = column in frame.columns
                 values = _real_column(frame, column, (n_atoms,), where) if present else np.full(n_atoms, np.nan)

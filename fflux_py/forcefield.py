@@ -10,14 +10,18 @@ from typing import Literal
 import numpy as np
 
 from fflux_py import _force_kernels as kernels
+from fflux_py._feature_kernels import FEATURES
 from fflux_py.atomic_model import AtomicModel
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.extended_xyz import Value
-from fflux_py.joint_fit import JointFit
-from fflux_py.local_frame import check_frames, feature_jacobian, features
+from fflux_py.frame_queries import frame_queries
+from fflux_py.joint_fit import JointFit, frame_basis, rotor_features, rotors_last
+from fflux_py.local_frame import check_frames
 from fflux_py.molecule import Molecule, check_positions, check_same_molecule
+from fflux_py.posterior import NEIGHBOURS, Posterior
 from fflux_py.potential import FloatArray
 from fflux_py.prior_mean import prior_mean
+from fflux_py.symmetry import Symmetry, no_symmetry
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,17 @@ class ForceField:
     molecule
         The molecule, at the reference geometry of its training data.
     atoms
-        One model for each atom, in the molecule's order, all on the same features and kernel shape.
+        The atoms' models, in the molecule's order, all on the same features and kernel shape: one for each atom, or,
+        with symmetry, one for each of its frames.
     isolated_energies
         Energies of the isolated atoms by element, hartree, for MF5; may be empty.
     metadata
         Where the model comes from: data digest, level of theory, seed, versions.
     joint
         The solution of the joint fit of energies and forces; None for a model of atomic energies only.
+    calibration
+        Factors of the predictive standard deviations, ``"atomic"`` and ``"total"``, found on held-out data, and the
+        number of ``"neighbours"`` that they belong to; empty if not calibrated (then the factors are one).
     """
 
     molecule: Molecule
@@ -45,13 +53,15 @@ class ForceField:
     isolated_energies: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Value] = field(default_factory=dict)
     joint: JointFit | None = None
+    calibration: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atoms", tuple(self.atoms))
-        if [model.frame.atom for model in self.atoms] != list(range(self.molecule.n_atoms)):
+        owners = [model.frame.atom for model in self.atoms]
+        if owners != sorted(owners) or sorted(set(owners)) != list(range(self.molecule.n_atoms)):
             raise InputError(
                 "atoms",
-                f"one model for each of the {self.molecule.n_atoms} atoms, in order",
+                f"models of all of the {self.molecule.n_atoms} atoms, in order",
                 f"{len(self.atoms)} models",
             )
         first = self.atoms[0]
@@ -113,23 +123,67 @@ class ForceField:
         return self._batch(positions)[0]
 
     def atomic_deviations(self, positions: FloatArray) -> FloatArray:
-        """Predictive standard deviation of every atomic energy in hartree, shape ``(..., n_atoms)``."""
+        """Predictive standard deviation of every atomic energy in hartree, shape ``(..., n_atoms)``.
+
+        :meth:`predictive_deviations` says what it means.
+        """
+        return self.predictive_deviations(positions)[1]
+
+    def deviations(self, positions: FloatArray) -> FloatArray:
+        """Predictive standard deviation of the total energy in hartree, shape ``(...)``."""
+        return self.predictive_deviations(positions)[0]
+
+    def predictive_deviations(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Predictive standard deviations of the total energy and of all atomic energies, at the cost of one of them.
+
+        Without the noise of the labels, times the factors of ``calibration``.  In a joint fit they are conditioned on
+        the energies and forces of the nearest training geometries, ``calibration["neighbours"]`` of them if it is
+        there (:mod:`fflux_py.posterior`).  In a model of atomic energies only, the atoms are independent, and the total
+        variance is the sum of theirs.
+
+        Returns
+        -------
+        total, atomic
+            Hartree, shapes ``(...)`` and ``(..., n_atoms)``.
+        """
         flat = self._checked(positions)
-        deviations = np.stack([model.deviation(flat) for model in self.atoms], axis=-1)
-        return deviations.reshape(np.shape(positions)[:-1])
+        if self._posterior is not None:
+            total, atomic = self._posterior.variances(flat, int(self.calibration.get("neighbours", NEIGHBOURS)))
+        else:
+            atomic = np.zeros(flat.shape[:2])
+            for model in self.atoms:
+                atomic[:, model.frame.atom] += model.deviation(flat) ** 2
+            total = atomic.sum(axis=1)
+        shape = np.shape(positions)[:-1]
+        factors = self.calibration.get("total", 1.0), self.calibration.get("atomic", 1.0)
+        return factors[0] * np.sqrt(total).reshape(shape[:-1]), factors[1] * np.sqrt(atomic).reshape(shape)
 
     def coverage(self, positions: FloatArray) -> FloatArray:
         """The sum rule's s = k^T w_1 of every atom, shape ``(..., n_atoms)``: one inside the data, zero far outside."""
         flat = self._checked(positions)
-        return np.stack([m.coverage(flat) for m in self.atoms], axis=-1).reshape(np.shape(positions)[:-1])
+        energies, gradient = np.empty(flat.shape[:2]), np.empty_like(flat)
+        kernels.batch(flat, self._unit_arrays, energies, gradient)
+        return energies.reshape(np.shape(positions)[:-1])
 
     def with_prior_mean(self, name: str) -> ForceField:
         """The same model with another prior mean (:mod:`fflux_py.prior_mean`), as if trained with it."""
-        isolated = [self.isolated_energies.get(symbol) for symbol in self.molecule.symbols]
+        isolated = [self.isolated_energies.get(self.molecule.symbols[m.frame.atom]) for m in self.atoms]
         if self.joint is None:
             atoms = [model.with_prior_mean(name, e) for model, e in zip(self.atoms, isolated, strict=True)]
             return replace(self, atoms=tuple(atoms))
         return replace(self, atoms=joint_atoms(self.joint, self.atoms, name, isolated))
+
+    @property
+    def prior_means(self) -> FloatArray:
+        """Prior mean of every atom, hartree, shape ``(n_atoms,)``."""
+        return np.array([model.mean for model in {m.frame.atom: m for m in self.atoms}.values()])
+
+    @property
+    def images_per_atom(self) -> float:
+        """Training points of all frames over those without symmetry: what symmetry multiplies the cost by."""
+        if self.joint is None:
+            return 1.0
+        return sum(len(m.points) for m in self.atoms) / (self.molecule.n_atoms * len(self.joint.positions))
 
     def kernel_arrays(self) -> kernels.KernelArrays:
         """The arrays that the compiled kernels take."""
@@ -137,33 +191,25 @@ class ForceField:
 
     @cached_property
     def _arrays(self) -> kernels.KernelArrays:
-        first = self.atoms[0]
-        n_points = max(len(m.points) for m in self.atoms)
-        n_embedded = first.covariance.n_embedded
-        points = np.zeros((len(self.atoms), n_points, n_embedded))
-        weights = np.zeros((len(self.atoms), n_points))
-        for a, model in enumerate(self.atoms):
-            points[a, : len(model.points)] = model.covariance.embed(model.points)
-            weights[a, : len(model.points)] = model.weights
-        slopes = np.zeros((len(self.atoms), n_points if first.slopes is not None else 0, n_embedded))
-        for a, model in enumerate(self.atoms):
-            if model.slopes is not None:
-                slopes[a, : len(model.points)] = model.slopes
-        periods = np.array([m.covariance.periods() for m in self.atoms])
-        kind = kernels.SPHERICAL if first.feature_kind == "spherical" else kernels.UNIT_VECTOR
-        squared = first.covariance.shape == "squared-exponential"
-        shape = kernels.SQUARED_EXPONENTIAL if squared else kernels.MATERN52
-        return kernels.KernelArrays(
-            frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in self.atoms], dtype=np.int64),
-            points=points,
-            weights=weights,
-            slopes=slopes,
-            means=np.array([m.mean for m in self.atoms]),
-            scales=np.array([np.sqrt(m.covariance.theta) for m in self.atoms]),
-            periods=periods,
-            expanded=np.array(first.covariance.expanded, dtype=np.int64),
-            options=np.array([kind, shape, int((periods > 0).any())], dtype=np.int64),
-        )
+        weights, slopes = [m.weights for m in self.atoms], [m.slopes for m in self.atoms]
+        means = [m.share * m.mean for m in self.atoms]
+        return _kernel_arrays(self.atoms, self._symmetry, means, _polynomials(self.atoms), weights, slopes)
+
+    @property
+    def _symmetry(self) -> Symmetry | None:
+        return None if self.joint is None else self.joint.symmetry
+
+    @cached_property
+    def _unit_arrays(self) -> kernels.KernelArrays:
+        """The arrays for which the kernels give the coverage in place of the energies."""
+        weights, slopes = [m.w_1 for m in self.atoms], [m.u_1 for m in self.atoms]
+        none = np.zeros((len(self.atoms), 0, self.atoms[0].covariance.n_embedded))
+        return _kernel_arrays(self.atoms, self._symmetry, [0.0] * len(self.atoms), none, weights, slopes)
+
+    @cached_property
+    def _posterior(self) -> Posterior | None:
+        """Predictive variances of a joint fit; None for a model of atomic energies only."""
+        return None if self.joint is None else Posterior(self.joint, self.atoms)
 
     def _checked(self, positions: FloatArray) -> FloatArray:
         n = self.molecule.n_atoms
@@ -187,6 +233,77 @@ class ForceField:
         return energies.reshape(shape[:-1]), gradient.reshape(shape)
 
 
+def _kernel_arrays(
+    atoms: Sequence[AtomicModel],
+    symmetry: Symmetry | None,
+    means: Sequence[float],
+    polynomials: FloatArray,
+    weights: Sequence[FloatArray],
+    slopes: Sequence[FloatArray | None],
+) -> kernels.KernelArrays:
+    """Arrays of the compiled kernels: a frame's points without images, which become queries."""
+    first = atoms[0]
+    symmetry = symmetry or no_symmetry(max(m.frame.atom for m in atoms) + 1)
+    queries = frame_queries(symmetry, atoms)
+    counts = [len(m.points) // q.n_images for m, q in zip(atoms, queries, strict=True)]
+    n_embedded = first.covariance.n_embedded
+    n_slopes = n_embedded if first.u_y is not None else 0
+    points = np.zeros((len(atoms), n_embedded, max(counts)))
+    padded_slopes, padded_weights = (
+        np.zeros((len(atoms), n_slopes, max(counts))),
+        np.zeros((len(atoms), 1, max(counts))),
+    )
+    for a, (model, count) in enumerate(zip(atoms, counts, strict=True)):
+        order = rotors_last(model.rotors, n_embedded)
+        points[a, :, :count] = model.covariance.embed(model.points[:count])[:, order].T
+        padded_weights[a, 0, :count] = weights[a][:count]
+        own_slopes = slopes[a]
+        if own_slopes is not None:
+            padded_slopes[a, :, :count] = own_slopes[:count, order].T
+    periods = np.array([m.covariance.periods() for m in atoms])
+    squared = first.covariance.shape == "squared-exponential"
+    shape_number = kernels.SQUARED_EXPONENTIAL if squared else kernels.MATERN52
+    options = [FEATURES[first.feature_kind], shape_number, int((periods > 0).any())]
+    return kernels.KernelArrays(
+        frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
+        points=_blocks(points),
+        weights=np.ascontiguousarray(_blocks(padded_weights)[:, :, 0]),
+        slopes=_blocks(padded_slopes),
+        means=np.array(means, dtype=np.float64),
+        polynomials=polynomials,
+        scales=np.array([np.sqrt(m.covariance.theta) for m in atoms]),
+        periods=periods,
+        expanded=np.array(first.covariance.expanded, dtype=np.int64),
+        first_query=np.cumsum([0, *(len(q.sources) for q in queries)]).astype(np.int64),
+        sources=np.concatenate([q.sources for q in queries]),
+        order=np.concatenate([q.order for q in queries]),
+        signs=np.concatenate([q.signs for q in queries]),
+        shifts=np.concatenate([q.shifts for q in queries]),
+        rotors=np.array([len(m.rotors) for m in atoms], dtype=np.int64),
+        options=np.array(options, dtype=np.int64),
+    )
+
+
+def _polynomials(atoms: Sequence[AtomicModel]) -> FloatArray:
+    """Centre, linear and quadratic coefficients of the means that are no constants."""
+    n_embedded = atoms[0].covariance.n_embedded
+    if all(model.polynomial is None for model in atoms):
+        return np.zeros((len(atoms), 0, n_embedded))
+    rows = np.zeros((len(atoms), 3, n_embedded))
+    for row, model in zip(rows, atoms, strict=True):
+        if model.polynomial is not None:
+            row[0], row[1], row[2] = model.polynomial.monomials()
+    return rows
+
+
+def _blocks(values: FloatArray) -> FloatArray:
+    """From ``(m, d, n_points)`` to blocks of points, ``(m, n_blocks, d, BLOCK)``, padded with zeros."""
+    n_blocks = -(-values.shape[2] // kernels.BLOCK)
+    padded = np.zeros((*values.shape[:2], n_blocks * kernels.BLOCK))
+    padded[:, :, : values.shape[2]] = values
+    return np.ascontiguousarray(padded.reshape(*values.shape[:2], n_blocks, kernels.BLOCK).transpose(0, 2, 1, 3))
+
+
 def joint_atoms(
     joint: JointFit, atoms: Sequence[AtomicModel], name: str, isolated: Sequence[float | None]
 ) -> tuple[AtomicModel, ...]:
@@ -199,22 +316,38 @@ def joint_atoms(
     joint, atoms
         The solution, and models that hold frame, kernel and training energies of each atom.
     name, isolated
-        The prior mean, and the isolated atoms' energies (hartree) for MF5.
+        The prior mean, and the isolated atoms' energies (hartree) for MF5, one for each model.
     """
+    n_atoms = joint.positions.shape[1]
+    means = np.zeros(n_atoms)
+    for model, energy in zip(atoms, isolated, strict=True):
+        if name != "gls":
+            means[model.frame.atom] = prior_mean(name, model.energies, energy)
     if name == "gls":
         means = joint.gls_means()
-    else:
-        means = np.array([prior_mean(name, m.energies, e) for m, e in zip(atoms, isolated, strict=True)])
     coefficients = joint.shifted(means)
+    frames = [model.frame.atom for model in atoms]
     shifted = []
-    for a, model in enumerate(atoms):
-        x = features(joint.positions, model.frame, model.feature_kind)
-        jacobian = model.covariance.embed_jacobian(
-            x, feature_jacobian(joint.positions, model.frame, model.feature_kind)
+    for model in atoms:
+        atom = model.frame.atom
+        basis = frame_basis(joint.operations, joint.positions, model.frame, model.feature_kind, model.covariance)
+        w_y, u_y = joint.atom_basis(basis, atom, coefficients)
+        w_1, u_1 = joint.atom_basis(basis, atom, joint.unit_mean(atom))
+        mean = float(means[atom])
+        rotors = rotor_features(joint.operations, model.frame, model.feature_kind, model.covariance)
+        shifted.append(
+            replace(
+                model,
+                points=basis.features(),
+                rotors=rotors,
+                share=1.0 / frames.count(atom),
+                w_y=w_y,
+                w_1=w_1,
+                u_y=u_y,
+                u_1=u_1,
+                mean_name=name,
+                mean=mean,
+                centre=mean,
+            )
         )
-        w_y, u_y = joint.atom_basis(a, coefficients, jacobian)
-        w_1, u_1 = joint.atom_basis(a, joint.coefficients[:, 1 + a], jacobian)
-        mean = float(means[a])
-        basis = replace(model, points=x, w_y=w_y, w_1=w_1, u_y=u_y, u_1=u_1, mean_name=name, mean=mean, centre=mean)
-        shifted.append(basis)
     return tuple(shifted)

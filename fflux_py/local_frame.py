@@ -13,6 +13,8 @@ Two sets of features describe the same information:
 ``unit-vector``
     1/|a|, 1/|b|, cos chi, then 1/R and the unit vector (3 numbers) of every other atom in the frame.  No wrap, no pole.
 
+``spherical-inverse-r`` and ``unit-vector-r`` are the same with 1/R in place of R, and R in place of 1/R.
+
 All functions are plain NumPy over any number of geometries; the fast, compiled counterpart is in ``_force_kernels``.
 """
 
@@ -28,7 +30,7 @@ from fflux_py.errors import GeometryError, InputError
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, IntArray
 
-FeatureKind = Literal["spherical", "unit-vector"]
+FeatureKind = Literal["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"]
 FEATURE_KINDS: Final[tuple[str, ...]] = get_args(FeatureKind)
 
 # Mass of the most abundant isotope in dalton (AME2020, rounded), the level-0 priority of the CIP-like rule.
@@ -56,7 +58,17 @@ class LocalFrame:
 def n_features(n_atoms: int, kind: FeatureKind) -> int:
     """Number of features of one atom: 3N-6 (spherical) or 3 + 4 (N-3) (unit-vector)."""
     check_kind(kind)
-    return 3 + (3 if kind == "spherical" else 4) * (n_atoms - 3)
+    return 3 + (4 if directional(kind) else 3) * (n_atoms - 3)
+
+
+def directional(kind: FeatureKind) -> bool:
+    """Whether directions stand as unit vectors and not as angles."""
+    return kind.startswith("unit-vector")
+
+
+def inverse_distances(kind: FeatureKind) -> bool:
+    """Whether distances stand as 1/R and not as R."""
+    return kind in ("unit-vector", "spherical-inverse-r")
 
 
 def check_kind(kind: str) -> None:
@@ -68,7 +80,7 @@ def check_kind(kind: str) -> None:
 def phi_features(n_atoms: int, kind: FeatureKind) -> IntArray:
     """Indices of the features that are azimuths with the period 2 pi."""
     check_kind(kind)
-    if kind == "spherical":
+    if not directional(kind):
         return np.arange(5, n_features(n_atoms, kind), 3)
     return np.zeros(0, dtype=np.int64)
 
@@ -167,7 +179,7 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     Returns
     -------
     FloatArray
-        Shape ``(..., n_features)``; bohr and radian (spherical) or 1/bohr and pure numbers (unit-vector).
+        Shape ``(..., n_features)``; bohr or 1/bohr, and radian or pure numbers.
 
     Raises
     ------
@@ -186,13 +198,17 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     others = list(frame.others(positions.shape[-2]))
     local = np.einsum("...ij,...nj->...ni", axes, positions[..., others, :] - origin[..., None, :])
     radius = np.linalg.norm(local, axis=-1)
-    if kind == "unit-vector":
-        first = np.stack([1.0 / a, 1.0 / r_b, along / r_b], axis=-1)
-        rest = np.concatenate([1.0 / radius[..., None], local / radius[..., None]], axis=-1)
+    if inverse_distances(kind):
+        a, r, distance = 1.0 / a, 1.0 / r_b, 1.0 / radius
     else:
-        first = np.stack([a, r_b, np.arctan2(across, along)], axis=-1)
+        r, distance = r_b, radius
+    if directional(kind):
+        first = np.stack([a, r, along / r_b], axis=-1)
+        rest = np.concatenate([distance[..., None], local / radius[..., None]], axis=-1)
+    else:
+        first = np.stack([a, r, np.arctan2(across, along)], axis=-1)
         theta = np.arctan2(np.hypot(local[..., 0], local[..., 1]), local[..., 2])
-        rest = np.stack([radius, theta, np.arctan2(local[..., 1], local[..., 0])], axis=-1)
+        rest = np.stack([distance, theta, np.arctan2(local[..., 1], local[..., 0])], axis=-1)
     return np.concatenate([first, rest.reshape((*rest.shape[:-2], -1))], axis=-1)
 
 
@@ -229,10 +245,10 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     across_a = np.einsum("...i,...ij->...j", b, by_a[..., 1, :, :])
     unit_b = b / r_b[..., None]
     jacobian = np.zeros((*positions.shape[:-2], n_features(n_atoms, kind), n_atoms, 3))
-    scale_a, scale_b = (np.ones_like(r_a), np.ones_like(r_b)) if kind == "spherical" else (-(r_a**-2), -(r_b**-2))
+    scale_a, scale_b = (-(r_a**-2), -(r_b**-2)) if inverse_distances(kind) else (np.ones_like(r_a), np.ones_like(r_b))
     _add(jacobian, 0, frame.x_axis, frame.atom, scale_a[..., None] * e1)
     _add(jacobian, 1, frame.xy_plane, frame.atom, scale_b[..., None] * unit_b)
-    if kind == "spherical":  # chi = atan2(across, along)
+    if not directional(kind):  # chi = atan2(across, along)
         chi_a = (along[..., None] * across_a - across[..., None] * along_a) / r_b[..., None] ** 2
         chi_b = (along[..., None] * e2 - across[..., None] * e1) / r_b[..., None] ** 2
     else:  # cos chi = along / r_b
@@ -281,12 +297,13 @@ def _axes_derivatives(a: FloatArray, b: FloatArray, axes: FloatArray) -> tuple[F
 
 
 def _local_coordinate_features(local: FloatArray, kind: FeatureKind) -> FloatArray:
-    """Derivatives of an atom's (R, theta, phi) or (1/R, u) by its local coordinates, shape ``(..., 3 or 4, 3)``."""
+    """Derivatives of an atom's features by its local coordinates, shape ``(..., 3 or 4, 3)``."""
     radius = np.linalg.norm(local, axis=-1)[..., None]
     unit = local / radius
-    if kind == "unit-vector":
+    by_distance = -unit / radius**2 if inverse_distances(kind) else unit
+    if directional(kind):
         by_unit = (np.eye(3) - unit[..., :, None] * unit[..., None, :]) / radius[..., None]
-        return np.concatenate([(-unit / radius**2)[..., None, :], by_unit], axis=-2)
+        return np.concatenate([by_distance[..., None, :], by_unit], axis=-2)
     x, y, z = local[..., 0], local[..., 1], local[..., 2]
     rho2 = x * x + y * y
     on_pole = rho2 < _POLE * radius[..., 0] ** 2
@@ -295,7 +312,7 @@ def _local_coordinate_features(local: FloatArray, kind: FeatureKind) -> FloatArr
     r2 = radius[..., 0] ** 2
     theta = np.stack([z * x * rho * inverse / r2, z * y * rho * inverse / r2, -rho / r2], axis=-1)
     phi = np.stack([-y * inverse, x * inverse, np.zeros_like(x)], axis=-1)
-    return np.stack([unit, theta, phi], axis=-2)
+    return np.stack([by_distance, theta, phi], axis=-2)
 
 
 def describe(frames: Sequence[LocalFrame], symbols: Sequence[str]) -> str:

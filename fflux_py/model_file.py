@@ -1,9 +1,13 @@
 """Model files: one ``.npz`` without pickle, a JSON header with units, a checksum over everything.
 
-Schema 1.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
+Schema 2.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
 ``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
-(:class:`fflux_py.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it.
+(:class:`fflux_py.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
+symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by frames (``NNN``):
+with symmetry an atom may have several.
+
+Files of older schemas are read too: :data:`_UPGRADES` brings their parts forward one schema at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +29,13 @@ from fflux_py.covariance import Covariance
 from fflux_py.errors import FFLUXError, FileFormatError
 from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.joint_fit import JointFit
-from fflux_py.local_frame import LocalFrame, features, phi_features
+from fflux_py.joint_fit import JointFit, frame_basis
+from fflux_py.local_frame import LocalFrame, phi_features
 from fflux_py.molecule import Molecule
+from fflux_py.polynomial_mean import DEGREES
+from fflux_py.symmetry import Symmetry
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 _UNITS: Final = {
     "positions": "bohr", "points": "spherical: bohr, radian; unit-vector: 1/bohr, 1", "energies": "hartree",
     "w_y": "hartree", "w_1": "1", "mean": "hartree", "variance": "hartree^2", "isolated_energies": "hartree",
@@ -36,6 +43,7 @@ _UNITS: Final = {
 }  # fmt: skip
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
+_SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
 
@@ -54,6 +62,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
         "covariance": {"shape": first.covariance.shape, "azimuth": first.covariance.azimuth},
         "isolated_energies": dict(forcefield.isolated_energies),
         "metadata": dict(forcefield.metadata),
+        "calibration": dict(forcefield.calibration),
         "atoms": [
             {
                 "frame": [m.frame.atom, m.frame.x_axis, m.frame.xy_plane],
@@ -74,6 +83,9 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
         header["joint"] = {"noises": list(forcefield.joint.noises)}
         for name in _JOINT_ARRAYS:
             arrays[f"joint/{name}"] = np.asarray(getattr(forcefield.joint, name))
+        if forcefield.joint.symmetry is not None:
+            for name in _SYMMETRY_ARRAYS:
+                arrays[f"joint/{name}"] = np.asarray(getattr(forcefield.joint.symmetry, name))
         for name in [k for k in arrays if k.endswith(_DERIVED)]:
             del arrays[name]
     arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
@@ -98,10 +110,11 @@ def load(path: str | os.PathLike[str]) -> ForceField:
     if stored != _checksum(arrays):
         raise FileFormatError(where, f"the checksum {stored[:12]}...", "another", "the file was altered; train again")
     header = json.loads(arrays["header"].tobytes().decode())
-    if header.get("schema") != SCHEMA:
-        raise FileFormatError(
-            where, f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
-        )
+    schema = header.get("schema")
+    if schema not in range(1, SCHEMA + 1):
+        raise FileFormatError(where, f"schema 1 to {SCHEMA}", str(schema), "use a matching version of fflux_py")
+    for older in range(schema, SCHEMA):
+        header, arrays = _UPGRADES[older](header, arrays)
     try:
         return _from_parts(header, arrays)
     except KeyError as error:
@@ -146,9 +159,11 @@ def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceF
         part = {name: arrays[f"{k:03d}/{name}"] for name in _ARRAYS if f"{k:03d}/{name}" in arrays}
         covariance = Covariance(part["theta"], azimuths, header["covariance"]["shape"], header["covariance"]["azimuth"])
         if joint is not None:
-            unset = np.zeros(len(joint.positions))
-            x = features(joint.positions, LocalFrame(*entry["frame"]), header["features"])
-            part.update({"points": x, "w_y": unset, "w_1": unset})
+            unset = np.zeros(len(part["energies"]))
+            basis = frame_basis(
+                joint.operations, joint.positions, LocalFrame(*entry["frame"]), header["features"], covariance
+            )
+            part.update({"points": basis.features(), "w_y": unset, "w_1": unset})
         atoms.append(
             AtomicModel(
                 frame=LocalFrame(*entry["frame"]),
@@ -165,16 +180,32 @@ def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceF
                 jitter=entry["jitter"],
             )
         )
+    # A polynomial mean follows from the training data.
+    atoms = [m.with_prior_mean(m.mean_name) if m.mean_name in DEGREES else m for m in atoms]
     isolated, metadata = header["isolated_energies"], header["metadata"]
     if joint is not None:
-        energies = [isolated.get(symbol) for symbol in molecule.symbols]
+        energies = [isolated.get(molecule.symbols[m.frame.atom]) for m in atoms]
         atoms = list(joint_atoms(joint, atoms, header["atoms"][0]["mean_name"], energies))
-    return ForceField(molecule, tuple(atoms), isolated, metadata, joint)
+    return ForceField(molecule, tuple(atoms), isolated, metadata, joint, header["calibration"])
 
 
 def _joint_fit(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> JointFit:
     parts = {name: arrays[f"joint/{name}"] for name in _JOINT_ARRAYS}
-    return JointFit(**parts, noises=tuple(header["joint"]["noises"]))
+    symmetry = None
+    if "joint/permutations" in arrays:
+        symmetry = Symmetry(*(arrays[f"joint/{name}"] for name in _SYMMETRY_ARRAYS))
+    return JointFit(**parts, noises=tuple(header["joint"]["noises"]), symmetry=symmetry)
+
+
+_Parts = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def _from_schema_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Parts:
+    """Schema 2 added symmetry (absent: none) and calibration (absent: not calibrated)."""
+    return {**header, "schema": 2, "calibration": {}}, arrays
+
+
+_UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {1: _from_schema_1}
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> str:

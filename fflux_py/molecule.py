@@ -23,6 +23,9 @@ _VALENCE: Final = {"H": 1, "C": 4, "N": 5, "O": 6}
 _BOND_FACTOR: Final = 1.25
 _COINCIDENCE: Final = 0.2 / ANGSTROM
 
+Torsion = tuple[int, int, int, int]
+"""Atom indices i-j-k-l of a torsion, from 0."""
+
 
 def is_element(symbol: str) -> bool:
     """Whether ``symbol`` is that of a chemical element (ASE's placeholder X is none)."""
@@ -130,27 +133,63 @@ class Molecule:
         """The same molecule at another geometry (bohr)."""
         return Molecule(self.symbols, positions, self.charge, self.name)
 
-    def torsions(self) -> tuple[tuple[int, int, int, int], ...]:
-        """One torsion ``(i, j, k, l)`` for every single-bond axis j-k that is not in a ring.
+    def torsions(self, methyl: bool = True) -> tuple[Torsion, ...]:
+        """One torsion ``(i, j, k, l)`` for every rotatable single bond j-k: one that is not in a ring.
 
-        An axis qualifies if both ends have another neighbour and its length exceeds 0.92 times the sum of the
-        covalent radii, which leaves out double bonds.  The outer atoms are the heaviest neighbours (lowest index on a
-        tie).
+        A bond qualifies if both ends have another neighbour and its length exceeds 0.92 times the sum of the
+        covalent radii, which leaves out double bonds, amide C-N bonds and the C-O bonds of acids and esters.  The
+        outer atoms are the heaviest neighbours (lowest index on a tie).
+
+        Parameters
+        ----------
+        methyl
+            Whether to include the axes of methyl groups and the like (an end with three terminal atoms of one
+            element: CH3, CF3, NH3+), whose three minima are one and the same structure.
         """
         chosen = []
         for j, k in self.bonds:
             outer_j = [a for a in self.neighbours[j] if a != k]
             outer_k = [a for a in self.neighbours[k] if a != j]
-            radii = _radius(self.symbols[j]) + _radius(self.symbols[k])
+            radii = covalent_radius(self.symbols[j]) + covalent_radius(self.symbols[k])
             length = float(np.linalg.norm(self.positions[j] - self.positions[k]))
-            if not outer_j or not outer_k or length < 0.92 * radii or self._same_ring(j, k):
+            if not outer_j or not outer_k or length < 0.92 * radii or self.in_ring(j, k):
+                continue
+            if not methyl and (self._is_rotor(outer_j) or self._is_rotor(outer_k)):
                 continue
             i = max(outer_j, key=lambda a: (self.numbers[a], -a))
             last = max(outer_k, key=lambda a: (self.numbers[a], -a))
             chosen.append((i, j, k, last))
         return tuple(chosen)
 
-    def _same_ring(self, j: int, k: int) -> bool:
+    def backbone_torsions(self) -> tuple[Torsion, ...]:
+        """Phi (C-N-CA-C) and psi (N-CA-C-N) of every residue of a peptide between two amide bonds, by its bonds.
+
+        CA is a carbon with four neighbours, C and the carbon before N carry a terminal oxygen.  The torsions come as
+        phi, psi, phi, psi, ..., residues in the order of their CA atoms; none if the molecule is no such peptide.
+        """
+        chosen: list[Torsion] = []
+        for alpha in (a for a, s in enumerate(self.symbols) if s == "C" and len(self.neighbours[a]) == 4):
+            for nitrogen in (a for a in self.neighbours[alpha] if self.symbols[a] == "N"):
+                before = [a for a in self.neighbours[nitrogen] if a != alpha and self._is_carbonyl(a)]
+                for carbonyl in (a for a in self.neighbours[alpha] if self._is_carbonyl(a)):
+                    after = [a for a in self.neighbours[carbonyl] if self.symbols[a] == "N"]
+                    if before and after:
+                        chosen.append((before[0], nitrogen, alpha, carbonyl))
+                        chosen.append((nitrogen, alpha, carbonyl, after[0]))
+        return tuple(chosen)
+
+    def _is_rotor(self, outer: Sequence[int]) -> bool:
+        """Whether these are three terminal atoms of one element."""
+        terminal = all(len(self.neighbours[a]) == 1 for a in outer)
+        return len(outer) == 3 and terminal and len({self.symbols[a] for a in outer}) == 1
+
+    def _is_carbonyl(self, atom: int) -> bool:
+        around = self.neighbours[atom]
+        oxygen = any(self.symbols[a] == "O" and len(self.neighbours[a]) == 1 for a in around)
+        return self.symbols[atom] == "C" and len(around) == 3 and oxygen
+
+    def in_ring(self, j: int, k: int) -> bool:
+        """Whether atoms ``j`` and ``k`` stay connected without the bond between them."""
         reached, front = {j}, [j]
         while front:
             a = front.pop()
@@ -179,7 +218,7 @@ def find_bonds(symbols: Sequence[str], positions: FloatArray) -> tuple[tuple[int
     """
     n = len(symbols)
     distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    radii = np.array([_radius(s) for s in symbols])
+    radii = np.array([covalent_radius(s) for s in symbols])
     bonded = distance < _BOND_FACTOR * (radii[:, None] + radii[None])
     np.fill_diagonal(bonded, False)
     for i in range(n):
@@ -224,7 +263,7 @@ def neighbour_lists(n_atoms: int, bonds: Sequence[tuple[int, int]]) -> tuple[tup
     return tuple(tuple(sorted(entry)) for entry in lists)
 
 
-def _radius(symbol: str) -> float:
+def covalent_radius(symbol: str) -> float:
     """Covalent radius in bohr."""
     if symbol not in _COVALENT_RADIUS:
         raise InputError(

@@ -31,7 +31,9 @@ import numpy as np
 from fflux_py.errors import InputError
 from fflux_py.potential import FloatArray
 
-NAMES: Final = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "mean+K*range", "gls", "constant:VALUE")
+POLYNOMIALS: Final = ("linear", "quadratic")
+"""Means of models of atomic energies only (:mod:`fflux_py.polynomial_mean`)."""
+NAMES: Final = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "mean+K*range", "gls", "constant:VALUE", *POLYNOMIALS)
 KAPPA: Final = 5.0
 _RANGE = re.compile(r"mean\+(?P<k>\d+(?:\.\d*)?)\*range")
 _CONSTANT = re.compile(r"constant:(?P<value>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
@@ -39,7 +41,7 @@ _CONSTANT = re.compile(r"constant:(?P<value>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)
 
 def check_name(name: str) -> None:
     """Refuse a prior mean that does not exist."""
-    fixed = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "gls")
+    fixed = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "gls", *POLYNOMIALS)
     if name not in fixed and not _RANGE.fullmatch(name) and not _CONSTANT.fullmatch(name):
         raise InputError("prior mean", f"one of {', '.join(NAMES)}", repr(name))
 
@@ -70,6 +72,11 @@ def prior_mean(
         An unknown name, or MF5 without isolated-atom energies in the data set.
     """
     check_name(name)
+    if name in POLYNOMIALS:
+        raise InputError(
+            f"prior mean {name}", "a model of atomic energies only", "a fit with forces",
+            "train with --no-forces, or choose a constant mean",
+        )  # fmt: skip
     energies = energies[np.isfinite(energies)]
     if not len(energies):
         raise InputError(f"prior mean {name}", "at least one atomic energy", "none", "label with a partition")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from _synthetic import MethanolPotential, fit, fitted, label, methanol, sample
 from scipy.spatial.transform import Rotation
 
 from fflux_py import _force_kernels as kernels
+from fflux_py import model_file
 from fflux_py.atomic_model import AtomicModel, fit_weights
 from fflux_py.covariance import SHAPES, Azimuth, Shape
 from fflux_py.dataset import Dataset
@@ -27,7 +29,12 @@ pytestmark = pytest.mark.core
 MEANS = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "mean+2*range", "gls", "constant:-20.0")
 KERNELS = [
     (cast(FeatureKind, kind), cast(Shape, shape), cast(Azimuth, azimuth))
-    for kind, azimuths in (("spherical", ("periodic", "rbf-cyclic", "rbf")), ("unit-vector", ("periodic",)))
+    for kind, azimuths in (
+        ("spherical", ("periodic", "rbf-cyclic", "rbf")),
+        ("spherical-inverse-r", ("periodic",)),
+        ("unit-vector", ("periodic",)),
+        ("unit-vector-r", ("periodic",)),
+    )
     for shape in SHAPES
     for azimuth in azimuths
 ]
@@ -217,14 +224,43 @@ def test_sums_are_the_same_bits_wherever_the_arrays_lie_in_memory(basis: str) ->
     at = features(_test_geometry()[None], SEQUENCE[0], "unit-vector")[0] * arrays.scales[0]
     results = set()
     for gap in range(n_embedded, n_embedded + 64):
-        memory = np.zeros(3 * n_embedded + 3 * gap)
-        z, difference, gradient = (memory[k * gap : k * gap + n_embedded] for k in range(3))
+        memory = np.zeros(2 * n_embedded + 2 * gap)
+        z, gradient = (memory[k * gap : k * gap + n_embedded] for k in range(2))
+        rows = np.zeros(7 * (kernels.BLOCK + gap))
+        w = tuple(rows[k * (kernels.BLOCK + gap) :][: kernels.BLOCK] for k in range(7))
         z[:] = at
-        energy = kernels._posterior(
-            z, arrays.points[0], arrays.weights[0], arrays.slopes[0], arrays.periods[0], 0, 0, difference, gradient
-        )
+        energy = kernels._block(
+            z, arrays.points[0, 0], arrays.weights[0, 0], arrays.slopes[0, 0], arrays.periods[0], 0, arrays.options,
+            w, np.zeros((3, 1, 3, kernels.BLOCK)), w[6].view(np.int64), gradient,
+        )  # fmt: skip
         results.add((float(energy), gradient.tobytes()))
     assert len(results) == 1
+
+
+def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
+    forcefield = _forcefield("unit-vector", "squared-exponential", "periodic")
+    positions = sample(19, 1000.0, seed=2)
+    together = forcefield.compute(positions)
+    for k in (0, 7, 8, 18):
+        alone = forcefield.compute(positions[k])
+        assert alone[0] == together[0][k]
+        assert np.array_equal(alone[1], together[1][k])
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 30.0, 700.0])
+def test_vector_exponential(scale: float) -> None:
+    x = -scale * np.linspace(0.0, 1.0, kernels.BLOCK)
+    found, rounded = np.empty(kernels.BLOCK), np.empty(kernels.BLOCK)
+    kernels.exponential(x, found, rounded, rounded.view(np.int64))
+    np.testing.assert_allclose(found, np.exp(x), rtol=5e-16)
+
+
+def test_vector_exponential_far_away() -> None:
+    x = np.full(kernels.BLOCK, -1e9)
+    found, rounded = np.empty(kernels.BLOCK), np.empty(kernels.BLOCK)
+    kernels.exponential(x, found, rounded, rounded.view(np.int64))
+    assert (found > 0.0).all()
+    assert (found < 1e-300).all()
 
 
 def test_models_of_different_numbers_of_points_fit_into_one_array() -> None:
@@ -329,3 +365,22 @@ def test_atoms_must_be_complete_in_order_and_of_one_kind() -> None:
     ):
         with pytest.raises(InputError, match=message):
             replace(forcefield, atoms=atoms)
+
+
+@pytest.mark.parametrize("name", ["linear", "quadratic"])
+@pytest.mark.parametrize(("kind", "azimuth"), [("unit-vector", "periodic"), ("spherical", "periodic")])
+def test_polynomial_means(name: str, kind: FeatureKind, azimuth: Azimuth, tmp_path: Path) -> None:
+    """Compiled against plain NumPy, forces against differences; the training data are met; a file keeps it."""
+    dataset = label(sample(70, 1000.0))
+    forcefield = fit(dataset, kind, "squared-exponential", azimuth, noise=1e-8, inverse_width=0.05)
+    changed = forcefield.with_prior_mean(name)
+    np.testing.assert_allclose(changed.atomic_energies(dataset.positions[:9]), dataset.atomic_energies[:9], atol=1e-6)
+    positions = sample(3, 1500.0, seed=6)
+    energies, forces = changed.atomic_energies_and_forces(positions)
+    np.testing.assert_allclose(energies.T, [model.energy(positions) for model in changed.atoms], atol=1e-9)
+    np.testing.assert_allclose(forces, -sum(model.gradient(positions) for model in changed.atoms), atol=1e-9)
+    assert np.abs(forces - forcefield.compute(positions)[1]).max() > 1e-5
+    model_file.save(changed, tmp_path / "model.npz")
+    np.testing.assert_allclose(model_file.load(tmp_path / "model.npz").compute(positions)[1], forces, atol=1e-12)
+    back = changed.with_prior_mean("MF2")
+    np.testing.assert_array_equal(back.compute(positions)[1], forcefield.with_prior_mean("MF2").compute(positions)[1])

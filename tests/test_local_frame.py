@@ -186,6 +186,13 @@ def test_spherical_features_by_their_definition() -> None:
 def test_unit_vector_features_hold_the_same_information() -> None:
     positions = np.array([_cloud(k) for k in range(5)])
     spherical, unit = features(positions, FRAME, "spherical"), features(positions, FRAME, "unit-vector")
+    for kind, other, distances in (
+        ("spherical-inverse-r", spherical, [0, 1, *range(3, spherical.shape[-1], 3)]),
+        ("unit-vector-r", unit, [0, 1, *range(3, unit.shape[-1], 4)]),
+    ):
+        expected = other.copy()
+        expected[..., distances] = 1.0 / expected[..., distances]
+        np.testing.assert_allclose(features(positions, FRAME, cast(FeatureKind, kind)), expected, rtol=1e-14)
     np.testing.assert_allclose(unit[:, :2], 1.0 / spherical[:, :2], rtol=1e-14)
     np.testing.assert_allclose(unit[:, 2], np.cos(spherical[:, 2]), atol=1e-14)
     for k in range(2):
@@ -200,7 +207,7 @@ def test_numbers_of_features_and_their_azimuths() -> None:
     np.testing.assert_array_equal(phi_features(6, "spherical"), [5, 8, 11])
     assert len(phi_features(6, "unit-vector")) == 0
     assert len(phi_features(3, "spherical")) == 0
-    with pytest.raises(InputError, match="spherical, unit-vector"):
+    with pytest.raises(InputError, match="spherical, spherical-inverse-r, unit-vector, unit-vector-r"):
         features(_cloud(0), FRAME, "cartesian")  # type: ignore[arg-type]
 
 
@@ -226,7 +233,7 @@ def test_features_do_not_feel_rotation_and_translation_but_reflection(kind: Feat
         f = features(positions, frame, kind)
         np.testing.assert_allclose(features(turned, frame, kind), f, atol=1e-11)
         reflected = features(mirrored, frame, kind)
-        if kind == "spherical":
+        if kind.startswith("spherical"):
             reflected[:, 4::3] = np.pi - reflected[:, 4::3]  # theta
         else:
             reflected[:, 6::4] *= -1.0  # z component
@@ -251,7 +258,7 @@ def _numerical_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureK
     n = len(positions)
     shifts = step * np.eye(3 * n).reshape(3 * n, n, 3)
     f = [features(positions + k * shifts, frame, kind) for k in (-2, -1, 1, 2)]
-    if kind == "spherical":  # phi may pass from pi to -pi within the step
+    if kind.startswith("spherical"):  # phi may pass from pi to -pi within the step
         phi = phi_features(n, kind)
         for part in f:
             part[:, phi] += 2 * np.pi * np.round((f[0][:, phi] - part[:, phi]) / (2 * np.pi))
@@ -306,7 +313,7 @@ def test_jacobian_of_a_nearly_linear_frame(kind: FeatureKind, sine: float, side:
     e1, e2, _ = local_axes(positions, frame)
     positions[2] = positions[0] + 2.0 * (side * np.sqrt(1 - sine**2) * e1 + sine * e2)
     _compare(positions, frame, kind, step=1e-3 * sine, tolerance=1e-6)
-    if kind == "spherical":
+    if kind.startswith("spherical"):
         assert np.abs(feature_jacobian(positions, frame, kind)[2]).max() < 10.0  # chi itself is smooth: no 1/sin(chi)
 
 

@@ -137,10 +137,10 @@ def _negative_theta(arrays: dict[str, Any]) -> None:
         (lambda a: a.pop("sha256"), False, "checksum"),
         (lambda a: a.pop("header"), True, "header"),
         (lambda a: a.pop("003/theta"), True, "the entry .*theta"),
-        (_header(schema=99), True, "schema 1, found 99"),
+        (_header(schema=99), True, "schema 1 to 2, found 99"),
         (_header(symbols=["C", "O", "H", "H", "H", "Q"]), True, "an element symbol"),
         (_header(features="cartesian"), True, "features"),
-        (_header(atoms=[]), True, "one model for each of the 6 atoms"),
+        (_header(atoms=[]), True, "models of all of the 6 atoms"),
         (_negative_theta, True, "theta"),
     ],
 )
@@ -211,3 +211,15 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
         model_file.save(_forcefield("spherical"), path)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["model.npz"]
+
+
+@pytest.mark.parametrize("name", ["joint", "energies"])
+def test_files_of_schema_1_are_still_read(name: str) -> None:
+    """Written by the version that introduced the schema, with what it predicted."""
+    folder = Path(__file__).parent / "data"
+    expected = np.load(folder / "model_schema_1_predictions.npz")
+    forcefield = model_file.load(folder / f"model_schema_1_{name}.npz")
+    energies, forces = forcefield.compute(expected["positions"])
+    np.testing.assert_allclose(energies, expected[f"{name}_energies"], atol=1e-10)
+    np.testing.assert_allclose(forces, expected[f"{name}_forces"], atol=1e-10)
+    assert dict(forcefield.calibration) == {}

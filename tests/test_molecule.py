@@ -61,6 +61,69 @@ def test_torsions_leave_out_double_bonds_and_rings() -> None:
     assert Molecule(("C",) * 4 + ("H",) * 4, ring).torsions() == ()
 
 
+def alanine_dipeptide() -> Molecule:
+    """ACE-ALA-NME near C7eq, relaxed with GFN2-xTB; heavy atoms first."""
+    positions = [
+        [-3.656, 0.363, 0.121],
+        [-2.418, -0.500, 0.063],
+        [-2.460, -1.716, 0.154],
+        [-1.257, 0.168, -0.089],
+        [0.037, -0.497, -0.108],
+        [1.062, 0.376, -0.811],
+        [0.473, -0.789, 1.346],
+        [1.341, -0.158, 1.912],
+        [-0.213, -1.801, 1.901],
+        [-0.016, -2.165, 3.285],
+        [-4.402, -0.033, -0.563],
+        [-4.065, 0.305, 1.128],
+        [-3.448, 1.401, -0.123],
+        [-1.240, 1.174, -0.044],
+        [-0.095, -1.449, -0.636],
+        [1.200, 1.299, -0.253],
+        [0.741, 0.605, -1.824],
+        [2.016, -0.142, -0.843],
+        [-1.006, -2.181, 1.396],
+        [1.050, -2.108, 3.509],
+        [-0.378, -3.176, 3.450],
+        [-0.540, -1.479, 3.957],
+    ]
+    symbols = ("C", "C", "O", "N", "C", "C", "C", "O", "N", "C", *("H",) * 12)
+    return Molecule(symbols, np.array(positions) / ANGSTROM, name="alanine dipeptide")
+
+
+def test_methyl_rotors_can_be_left_out() -> None:
+    molecule = alanine_dipeptide()
+    axes = {frozenset(t[1:3]) for t in molecule.torsions()}
+    # C-N of both amides are no rotatable bonds; phi, psi and three methyl groups are.
+    assert axes == {frozenset(p) for p in ((0, 1), (3, 4), (4, 5), (4, 6), (8, 9))}
+    assert molecule.torsions(methyl=False) == ((1, 3, 4, 5), (3, 4, 6, 7))
+    assert methanol().torsions(methyl=False) == ()
+    # A hydroxyl is no methyl group: its three minima differ.
+    assert malondialdehyde().torsions(methyl=False) == malondialdehyde().torsions()
+
+
+def test_backbone_of_a_peptide() -> None:
+    molecule = alanine_dipeptide()
+    phi, psi = molecule.backbone_torsions()
+    assert (phi, psi) == ((1, 3, 4, 6), (3, 4, 6, 8))
+    assert [molecule.symbols[a] for a in phi] == ["C", "N", "C", "C"]
+    assert [molecule.symbols[a] for a in psi] == ["N", "C", "C", "N"]
+    assert malondialdehyde().backbone_torsions() == ()
+    # The order of atoms does not matter.
+    order = np.random.default_rng(3).permutation(molecule.n_atoms)
+    place = {int(old): new for new, old in enumerate(order)}
+    mixed = Molecule(tuple(molecule.symbols[i] for i in order), molecule.positions[order])
+    assert mixed.backbone_torsions() == (tuple(place[a] for a in phi), tuple(place[a] for a in psi))
+
+
+def test_bonds_in_rings() -> None:
+    corners = np.array([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0]])
+    ring = Molecule(("C",) * 4 + ("H",) * 4, np.concatenate([0.775 * corners, 1.54 * corners]) / ANGSTROM)
+    assert ring.in_ring(0, 1)
+    assert not ring.in_ring(0, 4)
+    assert not any(malondialdehyde().in_ring(*bond) for bond in malondialdehyde().bonds)
+
+
 def test_positions_are_copied_and_read_only() -> None:
     positions = methanol().positions.copy()
     molecule = Molecule(methanol().symbols, positions)

@@ -9,6 +9,8 @@ anything until it is asked for.
     Means of correlated series with honest standard errors, autocorrelation times, drifts.
 ``geometry``
     Bonds, angles, torsions and RMSD over trajectories.
+``calibration``
+    Coverage of predictive deviations, and the factors that set it right.
 ``validate``
     A force field against the held-out part of a data set.
 ``runs``

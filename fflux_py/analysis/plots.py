@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
+from fflux_py.analysis.calibration import coverage_curve
 from fflux_py.analysis.drawing import (
     BLUE,
     CYCLE,
@@ -171,6 +172,53 @@ def atomic_energy_errors(validation: Validation) -> Figure:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("MAE of the atomic\nenergy (kcal/mol)")
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(groups), borderaxespad=0.2)
+    return figure
+
+
+@styled
+def reliability_diagram(validation: Validation) -> Figure:
+    """Expected against observed coverage of the total energy's errors, and the errors against their deviations.
+
+    Drawn are the geometries of trajectories that the model was not calibrated on.
+    """
+    errors = validation.errors
+    colours = group_colours(list(errors.groups))
+    figure = new_figure(3.4)
+    left, right = figure.subplots(1, 2)
+    left.axline((0.0, 0.0), (100.0, 100.0), color=INK, linewidth=0.8, zorder=1.5)
+    size = np.abs(errors.energy_errors) * KCAL_MOL
+    sigma = validation.deviations * KCAL_MOL
+    groups = [g for g in errors.groups if g != ALL and (errors.frames(g) & validation.independent).any()]
+    for group in ([ALL] if len(groups) > 1 else []) + groups:
+        chosen = errors.frames(group) & validation.independent
+        expected, observed = coverage_curve(size[chosen], sigma[chosen])
+        whole = group == ALL
+        left.plot(
+            100.0 * expected, 100.0 * observed, color=colours[group], linewidth=1.1 if whole else 1.8,
+            linestyle=(0, (4, 2)) if whole else "-",
+            label=f"{'all frames' if whole else group.replace('-', '–')}  (n = {int(chosen.sum())})",
+        )  # fmt: skip
+        if not whole:
+            scatter(right, sigma[chosen], np.maximum(size[chosen], 1e-6), colours[group], size=8.0)
+    shown = sigma[validation.independent]
+    ends = np.array([0.7 * max(float(shown.min()), 1e-6), 1.4 * max(float(shown.max()), 1e-6)])
+    for factor, style in ((1.0, "-"), (2.0, (0, (4, 2)))):
+        right.plot(ends, factor * ends, color=INK, linewidth=0.8, linestyle=style, label=f"{factor:g} σ", zorder=1.5)
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xlim(*ends)
+    right.set_ylim(0.01 * ends[0], 6.0 * ends[1])
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    left.set_xlim(0.0, 100.0)
+    left.set_ylim(0.0, 100.0)
+    left.set_xlabel("expected share of errors (%)")
+    left.set_ylabel("observed share (%)")
+    left.legend(loc="upper left")
+    right.set_xlabel("predictive deviation σ (kcal/mol)")
+    right.set_ylabel("absolute error (kcal/mol)")
+    right.legend(loc="lower right")
     return figure
 
 

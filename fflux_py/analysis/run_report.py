@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fflux_py.analysis.criteria import Criterion
-from fflux_py.analysis.report import Section, write_report
-from fflux_py.analysis.runs import read_runs
+from fflux_py.analysis.drawing import to_svg
+from fflux_py.analysis.report import Cell, Picture, Section, Table, write_report
+from fflux_py.analysis.runs import MINIMUM_REPORTS, Run, read_runs, run_spectrum
 from fflux_py.analysis.sections import formula, provenance, run_section
+from fflux_py.analysis.spectrum import PowerSpectrum
+from fflux_py.analysis.trajectory_plots import angle_distributions, bond_angles, spectrum_plot
 from fflux_py.dataset import Dataset
+from fflux_py.dynamics.mechanics import degrees_of_freedom
+from fflux_py.dynamics.trajectory import EVENTS_FILE
 from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray
 
 REPORT_FILE = "report.html"
 
@@ -49,6 +58,9 @@ def report_runs(
     criteria: list[Criterion] = []
     for run in runs:
         section, verdict = run_section(run, reference, training)
+        if len(run.trajectory) >= MINIMUM_REPORTS:
+            molecule = run.trajectory.molecule if reference is None else reference
+            section = replace(section, items=[*section.items, *_further(run, molecule, training)])
         sections.append(section)
         criteria += verdict
     molecule = runs[0].trajectory.molecule
@@ -66,3 +78,36 @@ def report_runs(
         subtitle=subtitle,
     )
     return written, tuple(criteria)
+
+
+def _further(run: Run, molecule: Molecule, training: FloatArray | None) -> list[Picture | Table]:
+    """Angles, spectrum, events of the guards."""
+    items: list[Picture | Table] = []
+    if bond_angles(molecule):
+        drawing = to_svg(angle_distributions(molecule, run.trajectory.positions, training))
+        caption = "Distribution of every angle between two bonds, each scaled to the same height."
+        items.append(Picture(drawing, caption, "Distributions of bond angles", 80))
+    spectrum = run_spectrum(run)
+    if spectrum is not None:
+        items.append(_spectrum_picture(run, spectrum))
+    events = run.record.get("guard_events") or {}
+    if events:
+        rows: list[list[Cell]] = [[name, int(count)] for name, count in sorted(events.items())]
+        caption = f"Steps at which a guard tripped; {EVENTS_FILE} in the run's folder says where."
+        items.append(Table(["Guard", "Steps"], rows, caption))
+    return items
+
+
+def _spectrum_picture(run: Run, spectrum: PowerSpectrum) -> Picture:
+    freedom = degrees_of_freedom(run.trajectory.molecule.n_atoms)
+    caption = (
+        f"Power spectrum of the velocities; its area is the number of vibrations, {spectrum.area(0.0, np.inf):.1f} of "
+        f"{freedom}. Classical vibrations at {run.trajectory.temperature.mean():.0f} K, not an infrared spectrum."
+    )
+    if spectrum.folded:
+        interval = run.trajectory.times_fs[1] - run.trajectory.times_fs[0]
+        caption += (
+            f" Frames are {interval:g} fs apart: vibrations above {spectrum.wavenumbers[-1]:.0f} cm⁻¹, such as "
+            "stretches of hydrogen, are folded back into the picture. Report every 4 fs or less to resolve them."
+        )
+    return Picture(to_svg(spectrum_plot(spectrum)), caption, "Power spectrum of the velocities")

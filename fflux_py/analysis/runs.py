@@ -13,10 +13,11 @@ import numpy as np
 
 from fflux_py.analysis.criteria import Criterion, with_error
 from fflux_py.analysis.geometry import bond_lengths, shortest_distances
+from fflux_py.analysis.spectrum import FEWEST, PowerSpectrum, power_spectrum
 from fflux_py.analysis.statistics import LinearDrift, SeriesMean, autocorrelation_time, block_average, linear_drift
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import CONTACT, LONGEST, SHORTEST
-from fflux_py.dynamics.mechanics import degrees_of_freedom
+from fflux_py.dynamics.mechanics import degrees_of_freedom, masses
 from fflux_py.dynamics.trajectory import RUN_FILE, Trajectory
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text
@@ -69,6 +70,19 @@ class Run:
         ensemble = "NVT" if self.config.thermostat != "none" else "NVE"
         text = f"{ensemble} {self.config.temperature:g} K, seed {self.trajectory.seed}"
         return f"{text}, replica {self.trajectory.replica}" if self.config.replicas > 1 else text
+
+    @property
+    def thermostat(self) -> str:
+        """The thermostat in words."""
+        config = self.config
+        time = f"relaxation time {config.relaxation_time:g} fs"
+        names = {
+            "nose-hoover": f"Nosé–Hoover chain of {config.chain_length}, {time}",
+            "velocity-rescaling": f"stochastic velocity rescaling, {time}",
+            "langevin": f"Langevin dynamics (BAOAB), {time}",
+        }
+        words = names.get(config.thermostat, "no thermostat")
+        return words if config.hydrogen_mass is None else f"{words}, hydrogen of {config.hydrogen_mass:g} Da"
 
     @property
     def times_ps(self) -> FloatArray:
@@ -264,6 +278,20 @@ def analyse_run(run: Run, reference: Molecule | None = None) -> RunAnalysis:
     )
 
 
+def run_spectrum(run: Run) -> PowerSpectrum | None:
+    """Power spectrum of a run, its first tenth left out; None for a run that is too short for one."""
+    trajectory = run.trajectory
+    first = int(EQUILIBRATION * len(trajectory))
+    if len(trajectory) - first <= FEWEST:
+        return None
+    return power_spectrum(
+        trajectory.positions[first:],
+        float(trajectory.times_fs[1] - trajectory.times_fs[0]),
+        masses(trajectory.molecule, run.config.hydrogen_mass),
+        float(trajectory.temperature[first:].mean()),
+    )
+
+
 def run_of(trajectory: Trajectory, config: MDConfig) -> Run:
     """A completed run that is in memory."""
     return Run(trajectory, config, "completed", "", {})
@@ -286,7 +314,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise FileFormatError(str(path), f"schema {_SCHEMA}", str(found), "is it a run of 'fflux md'?")
     try:
-        config = MDConfig(**record["config"])
+        config = MDConfig.of(record["config"])
         replica = int(record["replica"])
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path}, key config", "the settings of a run", str(error), "run again") from error

@@ -12,7 +12,13 @@ from fflux_py.analysis.criteria import Criterion, with_error
 from fflux_py.analysis.drawing import to_svg
 from fflux_py.analysis.errors import ALL, frame_groups, group_order
 from fflux_py.analysis.geometry import bond_lengths, heavy_atoms, rmsd, torsions
-from fflux_py.analysis.plots import atom_label, atomic_energy_errors, error_s_curve, predicted_against_reference
+from fflux_py.analysis.plots import (
+    atom_label,
+    atomic_energy_errors,
+    error_s_curve,
+    predicted_against_reference,
+    reliability_diagram,
+)
 from fflux_py.analysis.report import Cell, Picture, Section, Table
 from fflux_py.analysis.runs import MINIMUM_REPORTS, Run, RunAnalysis, analyse_run
 from fflux_py.analysis.trajectory_plots import (
@@ -126,9 +132,44 @@ def validation_section(validation: Validation, method: str = "") -> Section:
     text = (
         f"{len(data)} labelled geometries of {data.molecule.name} that the model was compared with, "
         f"from {len(set(data.geometries.source))} trajectories; reference: {level_of_theory(data)}. "
-        f"One evaluation of energy and forces took {validation.evaluation_time_ms:.3g} ms."
+        f"One evaluation of energy and forces took {validation.evaluation_time_ms:.3g} ms, one of the predictive "
+        f"deviations {validation.deviation_time_ms:.3g} ms."
     )
+    items += _reliability_items(validation)
     return Section("Predictions against reference labels", text, items)
+
+
+def _reliability_items(validation: Validation) -> list[Picture | Table]:
+    """Coverage of the predictive deviations; nothing if all geometries served to calibrate them."""
+    total, atomic = validation.reliability(), validation.atomic_reliability()
+    if not total:
+        return []
+    columns = ["Group", "Frames", "Within 1 σ (%)", "Within 2 σ (%)", "RMS of error/σ", "Rank correlation",
+               "Atoms, within 1 σ (%)", "Atoms, within 2 σ (%)"]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for name, figures in total.items():
+        atoms = atomic.get(name)
+        shares = ["–", "–"] if atoms is None else [100 * atoms.within_1_sigma, 100 * atoms.within_2_sigma]
+        rows.append(
+            [_dash(name), figures.n, 100 * figures.within_1_sigma, 100 * figures.within_2_sigma, figures.rms_z,
+             figures.rank_correlation, *shares]
+        )  # fmt: skip
+    state = (
+        "calibrated on other trajectories than these" if validation.calibrated and not validation.independent.all()
+        else "calibrated on other data" if validation.calibrated
+        else "not calibrated: the shares say by how much they are off ('fflux validate --calibrate')"
+    )  # fmt: skip
+    caption = (
+        f"Predictive standard deviations of the total energy, {state}. Normal errors lie within one and two of them in "
+        "68.3 and 95.4 % of all frames. The rank correlation says whether large errors are foreseen."
+    )
+    picture = Picture(
+        to_svg(reliability_diagram(validation)),
+        "Reliability: share of errors that should lie within k standard deviations against the share that does (on the "
+        "line: as it should be; below it: too sure), and every error against its deviation.",
+        "Curves of expected against observed coverage, and a scatter plot of errors against predictive deviations",
+    )
+    return [Table(columns, rows, caption), picture]
 
 
 def optimisation_criterion(reference: Molecule, optimised: Molecule) -> Criterion:
@@ -204,10 +245,9 @@ def run_section(
     bonds = to_svg(bond_distributions(molecule, run.trajectory.positions, training))
     items.append(Picture(bonds, caption, "Distributions of bond lengths", 80))
     config = run.config
-    ensemble = f"Nosé–Hoover chain of {config.chain_length}, relaxation time {config.relaxation_time:g} fs"
     text = (
         f"{run.length_ps:g} ps at {config.timestep:g} fs per step, "
-        f"{ensemble if config.thermostat != 'none' else 'no thermostat'}, seed {config.seed}; "
+        f"{run.thermostat}, seed {config.seed}; "
         f"{len(run.trajectory)} reports, the first tenth left out of the averages. {run.message}"
     )
     return Section(title, text, items), analysis.criteria()

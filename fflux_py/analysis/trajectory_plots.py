@@ -30,9 +30,10 @@ from fflux_py.analysis.drawing import (
     solid_legend,
     styled,
 )
-from fflux_py.analysis.geometry import Torsion, bond_lengths, superpose, torsion_free_energy, torsions
+from fflux_py.analysis.geometry import Torsion, angles, bond_lengths, superpose, torsion_free_energy, torsions
 from fflux_py.analysis.plots import atom_label
 from fflux_py.analysis.runs import RunAnalysis
+from fflux_py.analysis.spectrum import HIGHEST, PowerSpectrum
 from fflux_py.analysis.statistics import running_mean
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
@@ -154,28 +155,81 @@ def bond_distributions(molecule: Molecule, positions: FloatArray, training: Floa
     lengths = bond_lengths(positions, bonds) * ANGSTROM
     normal = bond_lengths(molecule.positions, bonds) * ANGSTROM
     known = None if training is None else bond_lengths(training, bonds) * ANGSTROM
-    figure = new_figure(0.9 + 0.36 * len(bonds), 6.4)
+    names = [atom_label(molecule, *b) for b in bonds]
+    return _distributions(names, lengths, normal, known, "bond length (Å)")
+
+
+@styled
+def angle_distributions(molecule: Molecule, positions: FloatArray, training: FloatArray | None = None) -> Figure:
+    """Distribution of every angle between two bonds in a trajectory, over the range that the training set covers.
+
+    Parameters as in :func:`bond_distributions`.
+    """
+    triples = bond_angles(molecule)
+    seen = np.degrees(angles(positions, triples))
+    normal = np.degrees(angles(molecule.positions, triples))
+    known = None if training is None else np.degrees(angles(training, triples))
+    names = [atom_label(molecule, *t) for t in triples]
+    return _distributions(names, seen, normal, known, "angle (°)")
+
+
+def bond_angles(molecule: Molecule) -> list[tuple[int, int, int]]:
+    """All angles between two bonds at one atom, ``(i, j, k)`` at j, those between heavy atoms first."""
+    triples = [
+        (ends[a], j, ends[b])
+        for j, ends in enumerate(molecule.neighbours)
+        for a in range(len(ends))
+        for b in range(a + 1, len(ends))
+    ]
+    return sorted(triples, key=lambda t: (-min(molecule.numbers[list(t)]), t))
+
+
+def _distributions(
+    names: Sequence[str], values: FloatArray, normal: FloatArray, known: FloatArray | None, axis: str
+) -> Figure:
+    """One row for every column of ``values``: its distribution, its reference, the range of the training set."""
+    figure = new_figure(0.9 + 0.36 * len(names), 6.4)
     axes = figure.subplots()
-    for row in range(len(bonds)):
-        base = float(len(bonds) - 1 - row)
+    for row in range(len(names)):
+        base = float(len(names) - 1 - row)
         if known is not None:
             low, high = known[:, row].min(), known[:, row].max()
             axes.fill_between([low, high], base - 0.14, base - 0.04, color=MUTED, alpha=0.55, linewidth=0.0,
                               label="range of the training set" if row == 0 else None)  # fmt: skip
-        density, edges = np.histogram(lengths[:, row], bins=40, density=True)
+        density, edges = np.histogram(values[:, row], bins=40, density=True)
         # Heights are scaled row by row: a C-H bond is as wide as it is, not as high.
         heights = 0.78 * density / density.max()
         axes.fill_between(np.repeat(edges, 2)[1:-1], base, base + np.repeat(heights, 2), color=BLUE, alpha=0.8,
                           linewidth=0.0, label="molecular dynamics" if row == 0 else None)  # fmt: skip
         axes.plot([normal[row]] * 2, [base - 0.16, base + 0.82], color=VERMILLION, linewidth=1.1,
                   label="reference geometry" if row == 0 else None)  # fmt: skip
-    axes.set_yticks(range(len(bonds)), [atom_label(molecule, *b) for b in reversed(bonds)])
+    axes.set_yticks(range(len(names)), list(reversed(names)))
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
-    axes.set_ylim(-0.35, len(bonds))
-    axes.set_xlabel("bond length (Å)")
+    axes.set_ylim(-0.35, len(names))
+    axes.set_xlabel(axis)
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.2)
+    return figure
+
+
+@styled
+def spectrum_plot(spectrum: PowerSpectrum) -> Figure:
+    """Power spectrum of the velocities, and the number of vibrations up to each wavenumber."""
+    figure = new_figure(2.9)
+    axes = figure.subplots()
+    x = spectrum.wavenumbers
+    axes.fill_between(x, spectrum.density, color=BLUE, alpha=0.25, linewidth=0.0)
+    axes.plot(x, spectrum.density, color=BLUE, linewidth=1.0)
+    axes.set_xlim(0.0, min(float(x[-1]), HIGHEST))
+    axes.set_ylim(0.0, None)
+    axes.set_xlabel("wavenumber (cm⁻¹)")
+    axes.set_ylabel("vibrations per cm⁻¹")
+    count = axes.twinx()
+    count.plot(x, np.cumsum(spectrum.density) * (x[1] - x[0]), color=VERMILLION, linewidth=1.0)
+    count.set_ylim(0.0, None)
+    count.set_ylabel("vibrations up to there", color=VERMILLION)
+    count.grid(False)
     return figure
 
 

@@ -1,26 +1,46 @@
-r"""Hyperparameters by the marginal likelihood, with gpytorch: the only module that imports torch.
+r"""Hyperparameters of atoms that are trained by their energies alone: one length for every feature (ARD).
 
 The data are centred by their mean and scaled by their standard deviation; a shifted prior mean never enters, because it
-would collapse the length scales.  Maximised is the exact log marginal likelihood of a Gaussian process with one length
-for every feature, a prior variance and a noise variance, in float64 with Cholesky factorisations, by L-BFGS from a
-start at which every feature counts equally.
+would collapse the length scales.  Two criteria:
+
+``"likelihood"``
+    The exact log marginal likelihood, over the lengths, the prior variance and a noise variance; known noise of single
+    labels is added to the latter.
+``"holdout"``
+    The root mean square error of held-out points, whose energies the weights have not seen: the criterion of the
+    field's trainer.  Every fifth point of a shuffled order is held out (the shuffle is the same for all trainings); the
+    final weights use all points.  The prior variance is the likeliest for the lengths found.
+
+The model, its constraints and its likelihood are gpytorch's, one batch for all atoms; value and gradient come from one
+factorisation of our own (:mod:`fflux_py.training._likelihood`) in place of differentiation through gpytorch's.  All
+atoms are searched side by side, by BFGS in the logarithms (:mod:`fflux_py.training._maximise`).  With the same number
+of threads the result is the same to the last bit.  Small data sets can have several maxima; found is the one uphill of
+the start.
 """
 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from fflux_py import __version__
 from fflux_py.covariance import Covariance
-from fflux_py.errors import ConvergenceError, MissingDependencyError
+from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
 from fflux_py.potential import FloatArray
+from fflux_py.training._maximise import Maximum, maximise
 
-_SMALLEST_RELATIVE_NOISE: Final = 1e-8
-_LENGTH_RANGE: Final = (0.05, 100.0)
+Criterion = Literal["likelihood", "holdout"]
+CRITERIA: Final[tuple[str, ...]] = get_args(Criterion)
+HELD_OUT: Final = 5
+"""One point in this many is held out by the hold-out criterion."""
+_TOLERANCE: Final = 0.02
+_TOLERANCE_PER_POINT: Final = 1e-4
+_SHUFFLE_SEED: Final = 0
 
 
 @dataclass(frozen=True)
@@ -34,11 +54,12 @@ class Hyperparameters:
     variance
         Prior variance in hartree^2.
     noise
-        Noise variance over the prior variance.
+        Homoscedastic noise variance over the prior variance; known noise of single points comes on top.
     log_likelihood
-        Log marginal likelihood of the standardised data at the optimum.
+        The criterion at the optimum: the log marginal likelihood of the standardised data, or, for ``"holdout"``, minus
+        the number of held-out points times the logarithm of their standardised root mean square error.
     iterations
-        Evaluations of the likelihood.
+        Evaluations of the criterion.
     """
 
     theta: FloatArray
@@ -48,141 +69,168 @@ class Hyperparameters:
     iterations: int
 
 
-def _torch() -> tuple[Any, Any]:
+def _exact_gp() -> Any:
     try:
-        import gpytorch
-        import torch
+        from fflux_py.training import _exact_gp
     except ImportError as error:
         raise MissingDependencyError(
             "training", "gpytorch and torch", f"no module {error.name!r}", "pip install 'fflux_py[train]'"
         ) from error
-    return gpytorch, torch
+    return _exact_gp
 
 
 def program_versions(forces: bool) -> dict[str, str]:
     """Versions of the programs that took part; the joint fit needs no torch."""
     versions = {"fflux_py": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    if not forces:
-        gpytorch, torch = _torch()
-        versions |= {"gpytorch": str(gpytorch.__version__), "torch": str(torch.__version__)}
-    return versions
+    return versions if forces else versions | _exact_gp().VERSIONS
+
+
+def check_criterion(name: str) -> None:
+    """Refuse a criterion that does not exist."""
+    if name not in CRITERIA:
+        raise InputError("criterion", f"one of {', '.join(CRITERIA)}", repr(name))
 
 
 def maximise_likelihood(
-    covariance: Covariance, points: FloatArray, energies: FloatArray, max_iterations: int, threads: int = 1
+    start: Covariance, points: FloatArray, energies: FloatArray, max_iterations: int, threads: int = 1
 ) -> Hyperparameters:
-    """Fit theta, prior variance and noise of one atom.
+    """Fit theta, prior variance and noise of one atom: :func:`fit_hyperparameters` for a batch of one.
 
     Parameters
     ----------
-    covariance
+    start
         Kernel whose ``theta`` is the start.
     points, energies
         Features, shape ``(n_train, n_features)``, and energies in hartree, shape ``(n_train,)``.
     max_iterations
         Most evaluations of the likelihood.
     threads
-        Threads for torch.
+        Threads of the linear algebra.
 
     Raises
     ------
     ConvergenceError
-        The likelihood became not-a-number.
+        The likelihood cannot be computed at the start.
     """
-    gpytorch, torch = _torch()
-    torch.set_num_threads(threads)
-    scale = float(energies.std())
-    x = torch.as_tensor(np.array(points), dtype=torch.float64)
-    y = torch.as_tensor((energies - energies.mean()) / scale, dtype=torch.float64)
-    likelihood = gpytorch.likelihoods.GaussianLikelihood(
-        noise_constraint=gpytorch.constraints.GreaterThan(_SMALLEST_RELATIVE_NOISE)
-    ).double()
-    model = _exact_gp(gpytorch, torch, covariance, x, y, likelihood)
-    likelihood.noise = 1e-4
-    model.train()
-    likelihood.train()
-    objective = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
-    parameters = list(model.parameters())
-    optimiser = torch.optim.LBFGS(
-        parameters,
-        max_iter=max_iterations,
-        max_eval=max_iterations,
-        line_search_fn="strong_wolfe",
-        tolerance_grad=1e-5,
-        tolerance_change=1e-7,
-        history_size=20,
-    )
-    calls = 0
-    last = float("nan")
-
-    def closure() -> Any:
-        nonlocal calls, last
-        optimiser.zero_grad()
-        loss = -objective(model(x), y)
-        loss.backward()
-        calls += 1
-        last = float(loss.detach())
-        return loss
-
-    with (
-        gpytorch.settings.fast_computations(covar_root_decomposition=False, log_prob=False, solves=False),
-        gpytorch.settings.cholesky_jitter(double_value=1e-9),
-    ):
-        optimiser.step(closure)
-        closure()
-        final = -last * len(energies)
-    lengths = model.covar_module.base_kernel.lengthscale.detach().numpy().ravel()
-    variance = float(model.covar_module.outputscale.detach())
-    if not (np.isfinite(final) and np.isfinite(lengths).all()):
-        raise ConvergenceError(
-            "hyperparameters", "a finite marginal likelihood", str(last), "check the data for outliers"
-        )
-    return Hyperparameters(
-        theta=0.5 / lengths**2,
-        variance=variance * scale**2,
-        noise=float(likelihood.noise.detach()) / variance,
-        log_likelihood=final,
-        iterations=calls,
-    )
+    return fit_hyperparameters([start], points[None], energies[None], max_iterations, threads)[0]
 
 
-def _exact_gp(gpytorch: Any, torch: Any, covariance: Covariance, x: Any, y: Any, likelihood: Any) -> Any:
-    """The gpytorch model: zero mean (the data are centred), scaled ARD kernel on embedded features."""
-    azimuths = torch.as_tensor(np.array(covariance.expanded))
-    matern = covariance.shape == "matern52"
+def fit_hyperparameters(
+    starts: Sequence[Covariance],
+    points: FloatArray,
+    energies: FloatArray,
+    max_iterations: int,
+    threads: int = 1,
+    known_noise: FloatArray | None = None,
+    criterion: Criterion = "likelihood",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Hyperparameters]:
+    """Fit theta, prior variance and noise of several atoms side by side.
 
-    class EmbeddedKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
-        has_lengthscale = True
+    The likelihoods are computed one after the other in the same memory: two to four arrays of N x N numbers, whatever
+    the number of atoms.
 
-        def forward(self, x1: Any, x2: Any, diag: bool = False, **params: Any) -> Any:
-            distance = self.covar_dist(self._embed(x1), self._embed(x2), square_dist=True, diag=diag, **params)
-            if not matern:
-                return distance.mul(-0.5).exp()
-            root = torch.sqrt(5.0 * distance + 1e-20)
-            return (1.0 + root + root * root / 3.0) * torch.exp(-root)
+    Parameters
+    ----------
+    starts
+        Kernel of every atom, all of one shape; its ``theta`` is the start of the search.
+    points, energies
+        Features, shape ``(n_atoms, n_train, n_features)``, and energies in hartree, shape ``(n_atoms, n_train)``.
+    max_iterations
+        Most evaluations of one atom's criterion.
+    threads
+        Threads of the linear algebra.
+    known_noise
+        Known noise variances in hartree^2, shape ``(n_atoms, n_train)``.
+    criterion
+        ``"likelihood"`` or ``"holdout"``.
+    progress
+        Called with the number of atoms that are done and of all.
 
-        def _embed(self, features: Any) -> Any:
-            scaled = features / self.lengthscale
-            if not len(azimuths):
-                return scaled
-            phi, inverse = features[..., azimuths], 1.0 / self.lengthscale[..., azimuths]
-            scaled = scaled.index_copy(-1, azimuths, torch.cos(phi) * inverse)
-            return torch.cat([scaled, torch.sin(phi) * inverse], dim=-1)
+    Raises
+    ------
+    ConvergenceError
+        The criterion cannot be computed at the start of an atom (data that are not finite).
+    """
+    check_criterion(criterion)
+    if known_noise is not None and criterion == "holdout":
+        raise InputError("known noise", "none for the hold-out criterion", "some", "use the likelihood")
+    backend = _exact_gp()
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with gpytorch
 
-    class AtomGP(gpytorch.models.ExactGP):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(x, y, likelihood)
-            self.mean_module = gpytorch.means.ZeroMean()
-            start = np.sqrt(0.5 / np.maximum(covariance.theta, 1e-12))
-            kernel = EmbeddedKernel(
-                ard_num_dims=len(start),
-                lengthscale_constraint=gpytorch.constraints.GreaterThan(_LENGTH_RANGE[0] * float(start.min())),
+    scales = np.maximum(energies.std(axis=1), np.finfo(float).tiny)
+    y = (energies - energies.mean(axis=1, keepdims=True)) / scales[:, None]
+    noise = np.zeros_like(y) if known_noise is None else known_noise / scales[:, None] ** 2
+    with threadpool_limits(threads):
+        model, found = _search(backend, starts, (points, y, noise), criterion, max_iterations, progress)
+        theta, variance, free_noise = model.optimum()
+        if criterion == "holdout":  # there the noise is that over the prior variance
+            variance = np.array(
+                [_likeliest_variance(starts[k], theta[k], points[k], y[k], free_noise[k]) for k in range(len(y))]
             )
-            kernel.lengthscale = torch.as_tensor(start)
-            self.covar_module = gpytorch.kernels.ScaleKernel(kernel)
-            self.covar_module.outputscale = 4.0
+        else:
+            free_noise = free_noise / variance
+    return [
+        Hyperparameters(
+            theta=theta[k],
+            variance=float(variance[k] * scales[k] ** 2),
+            noise=float(free_noise[k]),
+            log_likelihood=float(found.values[k]),
+            iterations=int(found.evaluations[k]),
+        )
+        for k in range(len(starts))
+    ]
 
-        def forward(self, inputs: Any) -> Any:
-            return gpytorch.distributions.MultivariateNormal(self.mean_module(inputs), self.covar_module(inputs))
 
-    return AtomGP().double()
+def _search(
+    backend: Any,
+    starts: Sequence[Covariance],
+    data: tuple[FloatArray, FloatArray, FloatArray],
+    criterion: Criterion,
+    max_iterations: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Any, Maximum]:
+    """Search from the start, all atoms side by side, always with all points.
+
+    A first search on a few hundred points saves no time: with fewer points than a feature needs it ends in another
+    maximum, from which the way is as long, and the maximum that is found then is often a lower one.
+    """
+    n_points = data[1].shape[1]
+    held = None
+    if criterion == "holdout":
+        held = np.zeros(n_points, dtype=bool)
+        held[np.random.default_rng(_SHUFFLE_SEED).permutation(n_points)[::HELD_OUT]] = True
+    lengths = np.array([np.sqrt(0.5 / np.maximum(start.theta, 1e-12)) for start in starts])
+    model = backend.AtomicProcesses(starts[0], lengths, *data, held)
+    tolerance = max(_TOLERANCE, _TOLERANCE_PER_POINT * n_points)
+    report = _reporter(progress, len(starts))
+    found = maximise(model.objective, model.parameters_of_rows, tolerance, max_iterations, report)
+    if not np.isfinite(found.values).all():
+        atom = int(np.flatnonzero(~np.isfinite(found.values))[0])
+        raise ConvergenceError(
+            f"hyperparameters, process {atom + 1}", "a finite criterion at the start", "none", "check the data"
+        )
+    model.parameters_of_rows = found.parameters
+    return model, found
+
+
+def _reporter(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+    """One call for every atom that is done, in order."""
+    if progress is None:
+        return None
+    said = 0
+
+    def report(done: int) -> None:
+        nonlocal said
+        while said < done:
+            said += 1
+            progress(said, total)
+
+    return report
+
+
+def _likeliest_variance(start: Covariance, theta: FloatArray, x: FloatArray, y: FloatArray, noise: float) -> float:
+    r"""Prior variance of the largest likelihood, :math:`y^T (K + \nu I)^{-1} y / N`."""
+    matrix = replace(start, theta=theta).matrix(x, x)
+    matrix[np.diag_indices_from(matrix)] += noise
+    return float(y @ cho_solve(cho_factor(matrix, lower=True), y)) / len(y)

@@ -1,0 +1,1 @@
+"""``.model`` files of FEREBUS, ICHOR and DL_FFLUX, one atom each."""

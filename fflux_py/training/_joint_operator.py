@@ -1,0 +1,161 @@
+"""The covariance of all observations as an operator, and parts of it, without making the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from fflux_py._joint_kernels import KernelForm
+from fflux_py.covariance import Covariance
+from fflux_py.joint_covariance import FramePoints, JointData, JointModel, frame_points
+from fflux_py.joint_fit import n_observations, rotors_last
+from fflux_py.local_frame import LocalFrame
+from fflux_py.potential import FloatArray, IntArray
+from fflux_py.training._joint_products import write_products
+
+
+class Embedded(NamedTuple):
+    """One frame's embedded points, image by image, rotors last.
+
+    Parameters
+    ----------
+    frame, form, permutations
+        The frame, the form of its kernel, and the permutations of the images, ``(n_images, n_atoms)``.
+    points, jacobians
+        Shapes ``(n_images, N, d)`` and ``(n_images, N, d, 3n)``, by the coordinates of the geometries themselves.
+    """
+
+    frame: LocalFrame
+    form: KernelForm
+    permutations: IntArray
+    points: FloatArray
+    jacobians: FloatArray
+
+
+def embedded(model: JointModel, frame: LocalFrame, kernel: Covariance, positions: FloatArray) -> Embedded:
+    """Embed one frame's features of geometries in bohr, shape ``(N, n_atoms, 3)``."""
+    own: FramePoints = frame_points(model, frame, positions)
+    order = rotors_last(own.rotors, kernel.n_embedded)
+    form = KernelForm(kernel.shape == "squared-exponential", len(order) - own.rotors.size, 4, len(own.rotors))
+    shape = (len(own.values), len(positions), len(order))
+    points, jacobians = np.empty(shape), np.empty((*shape, positions[0].size))
+    for k, (values, jacobian) in enumerate(zip(own.values, own.jacobians, strict=True)):
+        points[k] = kernel.embed(values)[:, order]
+        jacobians[k] = kernel.embed_jacobian(values, jacobian)[:, order].reshape(jacobians[k].shape)
+    return Embedded(frame, form, own.permutations, points, jacobians)
+
+
+class JointOperator:
+    """Products of the covariance matrix of all observations (without noise) with vectors.
+
+    Parameters
+    ----------
+    data, model, kernels, variance
+        As of :func:`fflux_py.joint_covariance.covariance_matrix`.
+    threads
+        Threads over the geometries; the result does not depend on them.
+    memory
+        Bytes for the derivatives of the features.  Where they are too many they are made anew for every product.
+    """
+
+    def __init__(
+        self,
+        data: JointData,
+        model: JointModel,
+        kernels: Sequence[Covariance],
+        variance: float,
+        threads: int = 1,
+        memory: float = 4e9,
+    ) -> None:
+        self.data, self.model, self.kernels, self.variance, self.threads = data, model, kernels, variance, threads
+        count, n_atoms, _ = data.positions.shape
+        self.chosen = np.flatnonzero(data.partitioned)
+        self.totals = len(self.chosen) * n_atoms
+        self.first_force = self.totals + count
+        self.size = n_observations(data.partitioned, n_atoms)
+        self._kept: list[Embedded] | None = None
+        images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
+        if 8.0 * images * count * kernels[0].n_embedded * (3 * n_atoms + 1) <= memory:
+            self._kept = list(self.frames())
+
+    def frames(self) -> Iterator[Embedded]:
+        """The frames' embedded points, one after the other."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        for frame, kernel in zip(self.model.frames, self.kernels, strict=True):
+            yield embedded(self.model, frame, kernel, self.data.positions)
+
+    def __call__(self, vectors: FloatArray) -> FloatArray:
+        """The products with vectors, shape ``(n_observations, n_vectors)``."""
+        everything = np.arange(len(self.data.positions))
+        return self.products(everything, everything, vectors)
+
+    def observations(self, geometries: IntArray) -> IntArray:
+        """Indices of all observations of some geometries, in the order of the whole: atoms, totals, forces."""
+        n_atoms = self.data.positions.shape[1]
+        partitioned = np.searchsorted(self.chosen, np.intersect1d(geometries, self.chosen))
+        of_atoms = np.arange(n_atoms)[:, None] * len(self.chosen) + partitioned
+        of_forces = self.first_force + 3 * n_atoms * geometries[:, None] + np.arange(3 * n_atoms)
+        return np.concatenate([of_atoms.ravel(), self.totals + geometries, of_forces.ravel()])
+
+    def products(self, rows: IntArray, columns: IntArray, vectors: FloatArray) -> FloatArray:
+        """Part of the matrix times vectors.
+
+        Parameters
+        ----------
+        rows, columns
+            Geometries (indices, ascending) whose observations are the part's rows and columns.
+        vectors
+            In the order of ``observations(columns)``, shape ``(n, n_vectors)``.
+
+        Returns
+        -------
+        FloatArray
+            In the order of ``observations(rows)``.
+        """
+        n_atoms, n_vectors = self.data.positions.shape[1], vectors.shape[1]
+        here, there = self.data.partitioned[rows], self.data.partitioned[columns]
+        n_there, shape = int(there.sum()) * n_atoms, (n_atoms, len(columns), n_vectors)
+        of_atoms = np.zeros(shape)
+        of_atoms[:, there] = vectors[:n_there].reshape(n_atoms, int(there.sum()), n_vectors)
+        of_totals = vectors[n_there : n_there + len(columns)]
+        pulls = vectors[n_there + len(columns) :].reshape(len(columns), 3 * n_atoms, n_vectors)
+        energies = np.zeros((n_atoms, len(rows), n_vectors))
+        forces = np.zeros((len(rows), 3 * n_atoms, n_vectors))
+        for own in self.frames():
+            z = own.points[0, rows]
+            f, g = np.empty((len(rows), n_vectors)), np.empty((len(rows), z.shape[1], n_vectors))
+            for points, jacobian, permutation in zip(own.points, own.jacobians, own.permutations, strict=True):
+                weights = of_totals + of_atoms[permutation[own.frame.atom]]
+                self._write(z, points[columns], weights, -(jacobian[columns] @ pulls), own.form, f, g)
+                energies[own.frame.atom] += f
+                forces -= own.jacobians[0, rows].transpose(0, 2, 1) @ g
+        parts = (np.concatenate(energies[:, here]), energies.sum(axis=0), np.concatenate(forces))
+        return np.asarray(self.variance * np.concatenate(parts))
+
+    def _write(
+        self,
+        z: FloatArray,
+        points: FloatArray,
+        weights: FloatArray,
+        slopes: FloatArray,
+        form: KernelForm,
+        f: FloatArray,
+        g: FloatArray,
+    ) -> None:
+        if self.threads == 1 or len(z) < 2 * self.threads:
+            write_products(z, points, weights, slopes, form, 0, len(z), f, g)
+            return
+        edges = np.linspace(0, len(z), 4 * self.threads + 1).astype(int).tolist()
+        with ThreadPoolExecutor(self.threads) as pool:
+            jobs = [
+                pool.submit(write_products, z, points, weights, slopes, form, first, last, f, g)
+                for first, last in pairwise(edges)
+            ]
+            for job in jobs:
+                job.result()
