@@ -205,8 +205,8 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         campaign.label(chosen, LEVEL, "none", tmp_path, threads_per_worker=0)
     with pytest.raises(InputError, match="array"):
         campaign.label(chosen, LEVEL, "none", tmp_path, array=(2, 2))
-    with pytest.raises(InputError, match="QTAIM"):
-        campaign.label(chosen, LEVEL, "qtaim", tmp_path)
+    with pytest.raises(InputError, match="one of becke, hirshfeld, qtaim, none"):
+        campaign.label(chosen, LEVEL, "voronoi", tmp_path)
     with pytest.raises(InputError, match="geometries: expected at least one"):
         campaign.label(chosen.select([]), LEVEL, "none", tmp_path)
     (tmp_path / "file").write_text("")
@@ -253,6 +253,63 @@ def test_killed_campaign_goes_on_where_it_was(tmp_path: Path, here: ThreadPoolEx
     np.testing.assert_allclose(disturbed.forces, calm.forces, rtol=0, atol=1e-9)
     np.testing.assert_allclose(disturbed.atomic_energies, calm.atomic_energies, rtol=0, atol=1e-9)
     assert disturbed.metadata.keys() == calm.metadata.keys()
+
+
+STORM = """
+import sys
+from fflux_py.dataset import GeometrySet
+from fflux_py.iqa.campaign import label
+from fflux_py.iqa.electronic_structure import LevelOfTheory
+
+if __name__ == "__main__":
+    level = LevelOfTheory(basis="sto-3g", grid_level=1)
+    keep = sys.argv[3] == "keep"
+    label(GeometrySet.read(sys.argv[1]), level, "hirshfeld", sys.argv[2], workers=2, keep_orbitals=keep)
+"""
+
+
+@pytest.mark.slow
+def test_forty_geometries_survive_five_kills_bit_for_bit(tmp_path: Path) -> None:
+    count, kills = 40, 5
+    rng = np.random.default_rng(20)
+    water = Molecule(("O", "H", "H"), np.array([[0.0, 0.0, 0.2], [1.4, 0.0, -0.9], [-1.5, 0.1, -0.8]]), name="water")
+    positions = water.positions + 0.08 * rng.normal(size=(count, 3, 3))
+    marks = (("run",) * count, np.full(count, 300.0), ("train",) * count)
+    GeometrySet(water, positions, *marks).write(tmp_path / "geometries.extxyz")
+    (tmp_path / "run.py").write_text(STORM)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def start(folder: str, keep: str) -> subprocess.Popen[bytes]:
+        arguments = [str(tmp_path / name) for name in ("run.py", "geometries.extxyz", folder)]
+        return subprocess.Popen([sys.executable, *arguments, keep], env=environment, stderr=subprocess.DEVNULL)
+
+    seen = []
+    for kill in range(kills):
+        run = start("storm", "keep")
+        before = len(results(tmp_path / "storm"))
+        assert until(lambda had=before: len(results(tmp_path / "storm")) > had, 120.0)  # type: ignore[misc]
+        time.sleep(rng.uniform(0.0, 0.3))
+        # Not the helper of multiprocessing that tidies up after its processes.
+        workers = [p for p in _children(run.pid) if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        # Now the run itself, now one of its workers, at any point of its work.
+        os.kill(run.pid if kill % 2 == 0 else int(rng.choice(workers)), signal.SIGKILL)
+        assert run.wait(20.0) != 0
+        assert until(lambda pids=tuple(workers): not any(_is_running(p) for p in pids), 10.0)  # type: ignore[misc]
+        seen.append(len(results(tmp_path / "storm")))
+    assert 0 < seen[0] < seen[-1] < count
+    for folder, keep in (("storm", "keep"), ("calm", "leave")):
+        assert start(folder, keep).wait(120.0) == 0
+    stormy, calm = (
+        {path.name: json.loads(path.read_text())["result"] for path in results(tmp_path / folder)}
+        for folder in ("storm", "calm")
+    )
+    assert len(calm) == count
+    for result in (*stormy.values(), *calm.values()):
+        assert min(result["label"].pop("wall_times").values()) >= 0.0
+    # JSON keeps every bit of a number.
+    assert stormy == calm
+    assert not list((tmp_path / "calm").glob("*.npz"))
 
 
 def _children(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,17 +32,33 @@ def label(
     method: Annotated[str, typer.Option(help="Functional, by its name in PySCF.")] = "b3lyp",
     basis: Annotated[str, typer.Option(help="Orbital basis, by its name in PySCF.")] = "6-31+g(d,p)",
     partition: Annotated[
-        str, typer.Option(help="Atoms in the molecule: 'hirshfeld', or 'none' for energies and forces only.")
+        str,
+        typer.Option(
+            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke', or 'none' for energies and forces only."
+        ),
     ] = "hirshfeld",
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the results, one file for each geometry. Without it: OUTPUT.labels.")
     ] = None,
+    executor: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to run instead of in --workers processes: a Python or TOML file, see Clusters."
+        ),
+    ] = None,
     array: Annotated[
         str, typer.Option(metavar="I/N", help="Compute only share I (from 0) of N; for job arrays on a cluster.")
     ] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many geometries.")] = None,
+    keep_orbitals: Annotated[
+        bool,
+        typer.Option(
+            "--keep-orbitals",
+            help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
+        ),
+    ] = False,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Label geometries by density functional theory (PySCF): energy, forces, atomic energies.
@@ -55,6 +72,7 @@ def label(
     check_folder(target)
     use_threads(threads)
     from fflux_py.dataset import GeometrySet
+    from fflux_py.executor import executor_from_file
     from fflux_py.iqa import campaign
     from fflux_py.iqa.electronic_structure import LevelOfTheory
 
@@ -70,9 +88,19 @@ def label(
             counts.append((done, total))
             show(done, total)
 
-        data = campaign.label(
-            chosen, level, partition, target, workers=workers, threads_per_worker=threads, array=share, progress=count
-        )
+        with nullcontext() if executor is None else executor_from_file(executor, target / "runinfo") as pool:
+            data = campaign.label(
+                chosen,
+                level,
+                partition,
+                target,
+                workers=workers,
+                threads_per_worker=threads,
+                executor=pool,
+                array=share,
+                keep_orbitals=keep_orbitals,
+                progress=count,
+            )
     failed = campaign.failures(chosen, level, partition, target)
     data.write(output)
     reused, total = counts[0]

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -88,7 +88,9 @@ def run_on(
             yield futures[future], future.result()
     finally:
         for future in futures:
-            future.cancel()
+            with suppress(NotImplementedError):  # Parsl's futures cannot be cancelled
+                if not future.done():
+                    future.cancel()
 
 
 def _start(watched: Connection, threads: int) -> None:

@@ -3,8 +3,8 @@
 E(A) = T(A) + 1/2 V_ne(A, Mol) + 1/2 V_en(A, Mol) + V_ee(A) + 1/2 V_nn(A), each term one integral over the basin of A:
 
 - T(A): G = 1/2 sum_i n_i |grad phi_i|^2, the positive kinetic energy density.  In a fuzzy basin the kinetic energy
-  depends on the choice of the density (K - G = -1/4 lap(rho) does not integrate to zero there); G needs no second
-  derivatives, which are noisy on a grid next to the nuclei.
+  depends on the choice of the density (K - G = -1/4 lap(rho) does not integrate to zero there).  In a topological atom
+  it does not; G, without the spikes of the Laplacian at the nuclei, is integrated more accurately than K.
 - V_en(A, Mol): the electrons of A and all nuclei; V_ne(A, Mol): nucleus A and all electrons, analytic.
 - V_ee(A): 1/2 rho V_J, with the potential V_J of the fitted density, plus the local exchange-correlation density, plus
   the exact-exchange density -c sum_ij phi_i phi_j V_ij with the potentials of the fitted orbital pairs.
@@ -20,22 +20,27 @@ I. Mayer, J. Chem. Phys. 120, 5046 (2004) (fuzzy atoms); the local form of the i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from fflux_py.iqa.electronic_structure import AnalyticEnergies, GroundState
+from fflux_py.iqa.local_densities import Densities, LocalDensities, compact_blocks
 from fflux_py.iqa.partition import Partition
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.iqa.qtaim import check_basins, topological_basins
+from fflux_py.potential import FloatArray
 
 # Points with fewer electrons than this are left out: 1e-11 electrons in all, below 1e-9 hartree.
 _NEGLIGIBLE_ELECTRONS = 1e-15
-_BLOCK = 1600
+_BLOCK = 1200
+# The limit of the field for the integral of the Laplacian over a topological atom, hartree.
+_LARGEST_LAPLACIAN = 1e-3
 
 
 @dataclass(frozen=True)
 class AtomicEnergies:
-    """Energies of the atoms in a molecule.
+    """Energies and moments of the atoms in a molecule.
 
     Parameters
     ----------
@@ -49,6 +54,14 @@ class AtomicEnergies:
         Parts of ``energies`` by name, hartree, each ``(n_atoms,)``.
     residuals
         Analytic minus integrated value of every component, hartree (``electrons``: electrons).
+    dipoles
+        Dipole moments of the electrons about the atom's nucleus, global axes, e bohr, ``(n_atoms, 3)``.
+    quadrupoles
+        Their quadrupole moments Q20, Q21c, Q21s, Q22c, Q22s (A. J. Stone, The Theory of Intermolecular Forces, Oxford
+        2013), about the nucleus, global axes, e bohr^2, ``(n_atoms, 5)``.
+    laplacians
+        L(A), -1/4 of the integral of the density's Laplacian, hartree, ``(n_atoms,)``: zero in a topological atom but
+        for the error of the integration.
     """
 
     energies: FloatArray
@@ -56,6 +69,19 @@ class AtomicEnergies:
     charges: FloatArray
     components: dict[str, FloatArray]
     residuals: dict[str, float]
+    dipoles: FloatArray
+    quadrupoles: FloatArray
+    laplacians: FloatArray
+    populations: FloatArray
+
+    def integrals(self) -> dict[str, FloatArray]:
+        """What is not an energy, by name."""
+        return {
+            "population": self.populations,
+            "dipole": self.dipoles,
+            "quadrupole": self.quadrupoles,
+            "laplacian": self.laplacians,
+        }
 
 
 @dataclass(frozen=True)
@@ -63,16 +89,19 @@ class _Integrals:
     """Integrals over the basins, as the grid gives them; every array has the atoms as its last axis."""
 
     electrons: FloatArray
+    laplacian: FloatArray
     kinetic: FloatArray
-    attraction: FloatArray
-    """Electrons of an atom (last axis) by each nucleus (first axis)."""
     coulomb: FloatArray
     exact_exchange: FloatArray
     local_xc: FloatArray
+    attraction: FloatArray
+    """Electrons of an atom (last axis) by each nucleus (first axis)."""
+    moments: FloatArray
+    """Dipole and quadrupole moments, ``(8, n_atoms)``."""
 
 
 def atomic_energies(state: GroundState, partition: Partition) -> AtomicEnergies:
-    """Partition the energy of ``state`` into atoms.
+    """Partition the energy of ``state`` into fuzzy atoms.
 
     Parameters
     ----------
@@ -81,58 +110,85 @@ def atomic_energies(state: GroundState, partition: Partition) -> AtomicEnergies:
     partition
         Weights of the atoms at grid points.
     """
-    analytic = state.analytic_energies()
-    return _correct(_integrate(state, partition), analytic, state)
+    local = LocalDensities(state)
+    points, quadrature = state.grid()
+    electrons = local.electrons_at(points)
+    kept = np.abs(quadrature * electrons) > _NEGLIGIBLE_ELECTRONS
+    points, quadrature = points[kept], quadrature[kept]
+
+    def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
+        for block in compact_blocks(points, _BLOCK):
+            yield points[block], partition(state.molecule, state.level, points[block]) * quadrature[block]
+
+    return _correct(_integrate(state, local, blocks()), state.analytic_energies(), state)
 
 
-def _integrate(state: GroundState, partition: Partition) -> _Integrals:
+def topological_energies(state: GroundState) -> AtomicEnergies:
+    """Partition the energy of ``state`` into topological atoms.
+
+    Raises
+    ------
+    ConvergenceError
+        A basin that is not found, holds no nucleus, or does not integrate the Laplacian of the density to zero.
+    """
+    local = LocalDensities(state)
+    grid = topological_basins(local.data, state.molecule)
+
+    def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
+        for block in compact_blocks(grid.points, _BLOCK):
+            yield grid.points[block], grid.shares[:, block] * grid.weights[block]
+
+    raw = _integrate(state, local, blocks())
+    check_basins(raw.laplacian, _LARGEST_LAPLACIAN, repr(state.molecule.name))
+    return _correct(raw, state.analytic_energies(), state)
+
+
+def _integrate(
+    state: GroundState, local: LocalDensities, blocks: Iterator[tuple[FloatArray, FloatArray]]
+) -> _Integrals:
+    """Sum over blocks of points with the weights of the atoms, ``(n_atoms, n_points)``."""
     molecule = state.molecule
     n = molecule.n_atoms
-    potential = state.auxiliary_potential
-    pairs, fit = state.pair_fit()
-    fit = potential.to_harmonics(fit)
-    density_fit = 2.0 * fit[pairs[:, 0] == pairs[:, 1]].sum(axis=0)
-    multiplicity = np.where(pairs[:, 0] == pairs[:, 1], 1.0, 2.0)
-    sums = np.zeros((5, n))
-    attraction = np.zeros((n, n))
-    points, quadrature = state.grid()
-    for start in range(0, len(points), _BLOCK):
-        block, weight = points[start : start + _BLOCK], quadrature[start : start + _BLOCK]
-        orbitals = state.orbitals(block)
-        density = 2.0 * np.einsum("ip,ip->p", orbitals[0], orbitals[0])
-        kept = np.abs(weight * density) > _NEGLIGIBLE_ELECTRONS
-        if not kept.any():
-            continue
-        block, weight, orbitals, density = block[kept], weight[kept], orbitals[:, :, kept], density[kept]
-        gradient = 4.0 * np.einsum("ip,xip->xp", orbitals[0], orbitals[1:])
-        potentials = potential(block)
-        exchange = np.zeros(len(block))
-        if state.exchange_fraction:
-            exchange = _exchange_density(orbitals[0], pairs, multiplicity, fit @ potentials)
-        densities = np.stack(
-            [
-                density,
-                np.einsum("xip,xip->p", orbitals[1:], orbitals[1:]),
-                0.5 * density * (density_fit @ potentials),
-                -state.exchange_fraction * exchange,
-                state.local_xc_density(np.vstack([density[None], gradient])),
-            ]
-        )
-        basins = partition(molecule, state.level, block) * weight
-        sums += densities @ basins.T
-        distance = np.linalg.norm(molecule.positions[:, None] - block[None], axis=2)
-        attraction -= ((molecule.numbers[:, None] / distance) * density) @ basins.T
-    return _Integrals(sums[0], sums[1], attraction, sums[2], sums[3], sums[4])
+    sums, moments, attraction = np.zeros((6, n)), np.zeros((8, n)), np.zeros((n, n))
+    for points, basins in blocks:
+        found = local(points)
+        sums += _stacked(found) @ basins.T
+        charge = basins * found.electrons
+        away = points[None] - molecule.positions[:, None]
+        squared = np.einsum("apx,apx->ap", away, away)
+        attraction -= (molecule.numbers[:, None] / np.sqrt(squared)) @ charge.T
+        moments += _moments(away, squared, charge)
+    return _Integrals(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], attraction, moments)
 
 
-def _exchange_density(
-    orbitals: FloatArray, pairs: IntArray, multiplicity: FloatArray, potentials: FloatArray
-) -> FloatArray:
-    """Sum over i, j of phi_i phi_j V_ij at every point, from the pairs i <= j."""
-    products = orbitals[pairs[:, 0]]
-    products *= orbitals[pairs[:, 1]]
-    products *= potentials
-    return np.asarray(multiplicity @ products)
+def _stacked(found: Densities) -> FloatArray:
+    return np.stack(
+        [
+            found.electrons,
+            -0.25 * found.laplacian,
+            found.kinetic,
+            found.coulomb,
+            found.exact_exchange,
+            found.local_xc,
+        ]
+    )
+
+
+def _moments(away: FloatArray, squared: FloatArray, charge: FloatArray) -> FloatArray:
+    """Moments of the electrons of every atom about its nucleus, ``(8, n_atoms)``."""
+    x, y, z = np.moveaxis(away, 2, 0)
+    root = np.sqrt(3.0)
+    terms = (
+        x,
+        y,
+        z,
+        1.5 * z * z - 0.5 * squared,
+        root * x * z,
+        root * y * z,
+        0.5 * root * (x * x - y * y),
+        root * x * y,
+    )
+    return -np.array([np.einsum("ap,ap->a", term, charge) for term in terms])
 
 
 def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) -> AtomicEnergies:
@@ -169,6 +225,10 @@ def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) ->
         charges=state.molecule.numbers - corrected["electrons"],
         components=components,
         residuals=residuals,
+        dipoles=raw.moments[:3].T,
+        quadrupoles=raw.moments[3:].T,
+        laplacians=raw.laplacian,
+        populations=corrected["electrons"],
     )
 
 

@@ -26,7 +26,7 @@ _TABLE_STEP = 0.1
 _TABLE_END = 40.0
 _TAYLOR_TERMS = 8
 # Normalisation of Cartesian s and p functions in libcint; higher shells carry none.
-_CARTESIAN_FACTOR = {0: 0.282094791773878143, 1: 0.488602511902919921}
+CARTESIAN_FACTOR = {0: 0.282094791773878143, 1: 0.488602511902919921}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _to_harmonics(shell: AuxiliaryShell) -> FloatArray:
     if shell.spherical is not None:
         # Spherical functions hold no lower harmonics: only the columns of k = 0 survive.
         matrix = (shell.spherical.T @ matrix)[:, : 2 * shell.momentum + 1]
-    return matrix * _CARTESIAN_FACTOR.get(shell.momentum, 1.0)
+    return matrix * CARTESIAN_FACTOR.get(shell.momentum, 1.0)
 
 
 @cache

@@ -26,10 +26,12 @@ import numpy as np
 from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError, FFLUXError, GeometryError, InputError
 from fflux_py.files import write_atomically
+from fflux_py.iqa._pyscf import load_pyscf
 from fflux_py.iqa._workers import Refusal, run_in_processes, run_on
-from fflux_py.iqa.electronic_structure import LevelOfTheory, load_pyscf
+from fflux_py.iqa.electronic_structure import LevelOfTheory
 from fflux_py.iqa.free_atoms import isolated_atom_energies
 from fflux_py.iqa.label import SCHEMA, Label, label_geometry
+from fflux_py.iqa.orbitals import OrbitalFile
 from fflux_py.iqa.partition import check_partition
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
@@ -49,6 +51,7 @@ class _Task:
     level: LevelOfTheory
     partition: str
     folder: str
+    keep_orbitals: bool = False
 
     @property
     def key(self) -> str:
@@ -78,6 +81,7 @@ def label(
     threads_per_worker: int = 1,
     executor: Executor | None = None,
     array: tuple[int, int] = (0, 1),
+    keep_orbitals: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Label ``geometries`` and return the data set of all that have a label.
@@ -100,6 +104,9 @@ def label(
         Where to run the geometries instead of in processes of this run; the executor's own thread settings hold.
     array
         ``(i, n)``: label only the geometries k with k mod n = i, the share of member i of a job array of n.
+    keep_orbitals
+        Leave the occupied orbitals of every geometry in ``folder``.  Another partition of the geometry at the same
+        level, in the same folder, then needs no SCF; orbitals that are there are always used.
     progress
         Called with the number of geometries done (computed, found or failed) and their total.
 
@@ -111,7 +118,7 @@ def label(
     _check_arguments(geometries, partition, workers, threads_per_worker, array)
     target = _made(folder)
     isolated = _isolated_energies(geometries.molecule, level, target)
-    tasks = _tasks(geometries, level, partition, target)[array[0] :: array[1]]
+    tasks = _tasks(geometries, level, partition, target, keep_orbitals)[array[0] :: array[1]]
 
     def run(todo: list[_Task]) -> Iterator[tuple[_Task, bool | Refusal]]:
         if executor is not None:
@@ -200,7 +207,8 @@ def _label_or_failure(task: _Task) -> dict[str, Any]:
     }
     try:
         molecule = Molecule(task.symbols, task.positions, task.charge, task.name)
-        result = label_geometry(molecule, task.level, task.partition)
+        orbitals = OrbitalFile(molecule, task.level, Path(task.folder))
+        result = label_geometry(molecule, task.level, task.partition, orbitals, task.keep_orbitals)
     except (ConvergenceError, GeometryError) as error:
         return {**inputs, "failure": str(error)}
     return {**inputs, "label": result.as_dict()}
@@ -276,7 +284,9 @@ def _check_arguments(
         raise InputError("array", "(i, n) with 0 <= i < n", str(tuple(array)))
 
 
-def _tasks(geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: Path) -> list[_Task]:
+def _tasks(
+    geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: Path, keep_orbitals: bool = False
+) -> list[_Task]:
     molecule = geometries.molecule
     return [
         _Task(
@@ -287,6 +297,7 @@ def _tasks(geometries: GeometrySet, level: LevelOfTheory, partition: str, folder
             level,
             partition,
             str(folder),
+            keep_orbitals,
         )
         for index in range(len(geometries))
     ]

@@ -1,17 +1,14 @@
-"""Kohn-Sham ground states: energy, forces, orbitals and energy densities.  The only module that imports PySCF.
+"""Kohn-Sham ground states by PySCF: energy, forces, orbitals and energy densities.
 
-Restricted Kohn-Sham with density fitting of Coulomb and exchange.  PySCF's ``b3lyp`` uses the VWN form fitted to the
-RPA (called VWN3 in Gaussian), so that it is Gaussian's B3LYP.  The forces contain the response of the integration grid:
-they are the exact gradient of the energy as computed, and sum to zero.
+Restricted Kohn-Sham (local, GGA, meta-GGA, global hybrids) and Hartree-Fock, by default with density fitting of
+Coulomb and exchange.  PySCF's ``b3lyp`` uses the VWN form fitted to the RPA (called VWN3 in Gaussian), so that it is
+Gaussian's B3LYP.  The forces contain the response of the integration grid: they are the exact gradient of the energy
+as computed, and sum to zero.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -19,15 +16,24 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
+from fflux_py.errors import ConvergenceError, InputError
+from fflux_py.iqa._pyscf import (
+    check_functional,
+    load_pyscf,
+    no_advice_on_missing_bases,
+    no_checkpoint_files,
+    refuse_effective_cores,
+)
 from fflux_py.iqa.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray, IntArray
 
 # The SCF converges on this grid first, so that only half of its iterations pay for the final one.
 _COARSE_GRID_LEVEL = 0
 _COARSE_TOLERANCE = 1e-8
 _DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
+# Stored orbitals count as converged up to this multiple of the SCF's own threshold (PySCF's last cycle grants three).
+_GRADIENT_SLACK = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class LevelOfTheory:
     Parameters
     ----------
     method
-        Functional, PySCF's name: local, generalised-gradient or global hybrid, or ``hf``.
+        Functional, PySCF's name: local, GGA, meta-GGA or global hybrid, or ``hf``.
     basis
         Orbital basis, PySCF's name.
     cartesian
@@ -98,6 +104,29 @@ class AnalyticEnergies:
     """Half the repulsion of each nucleus by the others, shape ``(n_atoms,)``."""
 
 
+@dataclass(frozen=True)
+class OccupiedOrbitals:
+    """Doubly occupied orbitals of a converged SCF: all that is needed to have its state again.
+
+    Parameters
+    ----------
+    coefficients
+        Coefficients of the basis functions in PySCF's order, shape ``(n_basis, n_occupied)``.
+    energies
+        Orbital energies in hartree, shape ``(n_occupied,)``.
+    """
+
+    coefficients: FloatArray
+    energies: FloatArray
+
+    def __post_init__(self) -> None:
+        for name in ("coefficients", "energies"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+        if self.coefficients.ndim != 2 or self.energies.shape != self.coefficients.shape[1:]:
+            shapes = f"shapes {self.coefficients.shape} and {self.energies.shape}"
+            raise InputError("orbitals", "coefficients (n_basis, n_occupied), energies (n_occupied,)", shapes)
+
+
 def program_versions() -> dict[str, str]:
     """Versions of the programs that the energies come from."""
     return {"pyscf": str(load_pyscf().__version__), "numpy": np.__version__}
@@ -125,8 +154,9 @@ def build_mole(molecule: Molecule, level: LevelOfTheory, spin: int | None = 0) -
             f"{electrons} electrons at charge {molecule.charge}",
             "open shells are not supported",
         )
+    refuse_effective_cores(set(molecule.symbols), level.basis)
     try:
-        with _no_advice_on_missing_bases():
+        with no_advice_on_missing_bases():
             return pyscf.gto.M(
                 atom=list(zip(molecule.symbols, molecule.positions.tolist(), strict=True)),
                 unit="Bohr",
@@ -150,7 +180,7 @@ def build_mean_field(mole: Any, level: LevelOfTheory) -> Any:
     with no_checkpoint_files():
         mean_field = kohn_sham(mole, xc=level.method)
     try:
-        with _no_advice_on_missing_bases():
+        with no_advice_on_missing_bases():
             pyscf.df.addons.make_auxmol(mole, level.auxiliary_basis)
     except pyscf.gto.basis.BasisNotFoundError as error:
         raise InputError(
@@ -160,45 +190,6 @@ def build_mean_field(mole: Any, level: LevelOfTheory) -> Any:
         mean_field = mean_field.density_fit(auxbasis=level.auxiliary_basis)
     mean_field.max_cycle = level.max_cycle
     return mean_field
-
-
-@contextmanager
-def _no_advice_on_missing_bases() -> Iterator[None]:
-    """Leave it to our own error to say that a basis is missing."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Basis may be available", category=UserWarning)
-        yield
-
-
-@contextmanager
-def no_checkpoint_files() -> Iterator[None]:
-    """Keep SCF objects made inside from opening temporary checkpoint files, which nothing here reads."""
-    settings = load_pyscf().scf.hf
-    before = settings.MUTE_CHKFILE
-    settings.MUTE_CHKFILE = True
-    try:
-        yield
-    finally:
-        settings.MUTE_CHKFILE = before
-
-
-def check_functional(method: str) -> None:
-    """Refuse functionals whose energy density is not known here: meta, range-separated, non-local, with dispersion."""
-    pyscf = load_pyscf()
-    libxc = pyscf.dft.libxc
-    try:
-        kind = libxc.xc_type(method)
-        plain = kind in ("HF", "LDA", "GGA") and libxc.rsh_coeff(method)[0] == 0.0 and not libxc.is_nlc(method)
-        plain = plain and pyscf.scf.dispersion.parse_dft(method)[2] is None
-    except (KeyError, NotImplementedError) as error:
-        raise InputError("method", "a functional that PySCF knows", repr(method), "correct the name") from error
-    if not plain:
-        raise InputError(
-            "method",
-            "a local, generalised-gradient or global hybrid functional, or hf",
-            f"{method!r}",
-            "meta, range-separated, non-local and dispersion-corrected methods have no atomic energies here; use b3lyp",
-        )
 
 
 def converge(mean_field: Any, level: LevelOfTheory, what: str) -> None:
@@ -229,6 +220,31 @@ def converge(mean_field: Any, level: LevelOfTheory, what: str) -> None:
         )
 
 
+def restore(mean_field: Any, level: LevelOfTheory, orbitals: OccupiedOrbitals) -> bool:
+    """Put ``mean_field`` into the state of converged orbitals; False, and nothing done, if they are not converged."""
+    mole = mean_field.mol
+    n_occupied = mole.nelectron // 2
+    if orbitals.coefficients.shape != (mole.nao, n_occupied):
+        return False
+    overlap, core = mean_field.get_ovlp(), mean_field.get_hcore()
+    coefficients = np.array(orbitals.coefficients)
+    if not np.allclose(coefficients.T @ overlap @ coefficients, np.eye(n_occupied), rtol=0.0, atol=1e-8):
+        return False
+    mean_field.grids.level = level.grid_level
+    density = mean_field.make_rdm1(coefficients, np.full(n_occupied, 2.0))
+    potential = mean_field.get_veff(mole, density)
+    residual = (core + potential) @ coefficients - overlap @ coefficients * orbitals.energies
+    gradient = 2.0 * math.sqrt(max(float(np.vdot(residual, np.linalg.solve(overlap, residual))), 0.0))
+    if not gradient < _GRADIENT_SLACK * level.gradient_convergence:
+        mean_field.reset()
+        return False
+    mean_field.mo_coeff, mean_field.mo_energy = coefficients, np.array(orbitals.energies)
+    mean_field.mo_occ = np.full(n_occupied, 2.0)
+    mean_field.e_tot = mean_field.energy_tot(density, core, potential)
+    mean_field.converged = True
+    return True
+
+
 class GroundState:
     """Converged closed-shell ground state of one geometry.
 
@@ -238,6 +254,9 @@ class GroundState:
         Elements and positions.
     level
         Level of theory.
+    orbitals
+        Orbitals of this geometry at this level from an earlier SCF.  If they are converged the state is taken from
+        them, bit for bit that at the end of their SCF; if not, they are ignored.
 
     Raises
     ------
@@ -245,16 +264,23 @@ class GroundState:
         The SCF does not converge.
     """
 
-    def __init__(self, molecule: Molecule, level: LevelOfTheory) -> None:
+    def __init__(self, molecule: Molecule, level: LevelOfTheory, orbitals: OccupiedOrbitals | None = None) -> None:
         self.molecule = molecule
         self.level = level
         self._mole = build_mole(molecule, level)
         self._mean_field = build_mean_field(self._mole, level)
-        converge(self._mean_field, level, f"{molecule.name!r} ({molecule.formula})")
+        self.from_stored_orbitals = orbitals is not None and restore(self._mean_field, level, orbitals)
+        """Whether no SCF was needed."""
+        if not self.from_stored_orbitals:
+            converge(self._mean_field, level, f"{molecule.name!r} ({molecule.formula})")
         self.energy = float(self._mean_field.e_tot)
         occupied = self._mean_field.mo_occ > 0
         self._orbitals: FloatArray = np.ascontiguousarray(self._mean_field.mo_coeff[:, occupied])
         self._density = self._mean_field.make_rdm1()
+
+    def occupied_orbitals(self) -> OccupiedOrbitals:
+        """Return the orbitals from which the same state can be had again."""
+        return OccupiedOrbitals(self._orbitals, self._mean_field.mo_energy[self._mean_field.mo_occ > 0])
 
     def forces(self) -> FloatArray:
         """Forces in hartree/bohr, shape ``(n_atoms, 3)``, with the response of the integration grid."""
@@ -277,13 +303,19 @@ class GroundState:
         Parameters
         ----------
         density
-            Electron density and its gradient, shape ``(4, n_points)``.
+            Electron density, its gradient and the positive kinetic energy density tau = 1/2 sum n |grad phi|^2, shape
+            ``(5, n_points)``; the last is read by meta-GGAs only and may be left out for the others.
         """
         libxc = load_pyscf().dft.libxc
         kind = libxc.xc_type(self.level.method)
         if kind == "HF":
             return np.zeros(density.shape[1])
-        argument = density if kind == "GGA" else density[0]
+        rows = {"LDA": 1, "GGA": 4, "MGGA": 5}[kind]
+        if len(density) < rows:
+            raise InputError("density", f"{rows} rows for {self.level.method}", str(len(density)))
+        argument = density[0] if rows == 1 else density[:rows]
+        if rows == 5:  # libxc's place of the Laplacian, which no functional accepted here reads
+            argument = np.insert(argument, 4, 0.0, axis=0)
         per_electron = libxc.eval_xc(self.level.method, argument, deriv=0)[0]
         return np.asarray(per_electron * density[0])
 
@@ -317,8 +349,23 @@ class GroundState:
         """Potentials of the fitting functions."""
         return AuxiliaryPotential(_shells(self._fit.auxmol), self._fit.auxmol.atom_coords())
 
-    def pair_fit(self) -> tuple[IntArray, FloatArray]:
+    def shells(self) -> list[AuxiliaryShell]:
+        """Shells of the orbital basis, in the order of its functions."""
+        return _shells(self._mole)
+
+    def position_integrals(self) -> FloatArray:
+        """Integrals of x, y and z over pairs of basis functions, ``(3, n_basis, n_basis)``."""
+        return np.asarray(self._mole.intor("int1e_r"))
+
+    def pair_fit(self, orbitals: FloatArray | None = None, only_diagonal: bool = False) -> tuple[IntArray, FloatArray]:
         """Fit of the occupied orbital pairs i <= j.
+
+        Parameters
+        ----------
+        orbitals
+            Coefficients of the orbitals, ``(n_basis, n_occupied)``; the canonical ones if left out.
+        only_diagonal
+            Only the pairs i = j.
 
         Returns
         -------
@@ -327,13 +374,14 @@ class GroundState:
         coefficients
             Coefficients of the fitting functions, ``(n_pairs, n_auxiliary)``: phi_i phi_j = sum_P C_P chi_P.
         """
-        n = self._orbitals.shape[1]
-        pairs = np.array([(i, j) for i in range(n) for j in range(i, n)], dtype=np.int64)
+        orbitals = self._orbitals if orbitals is None else orbitals
+        n = orbitals.shape[1]
+        pairs = np.array([(i, j) for i in range(n) for j in range(i, i + 1 if only_diagonal else n)], dtype=np.int64)
         lib = load_pyscf().lib
         half = []
         for block in self._fit.loop():
             full = lib.unpack_tril(block)
-            transformed = np.einsum("pi,xpq,qj->xij", self._orbitals, full, self._orbitals, optimize=True)
+            transformed = np.einsum("pi,xpq,qj->xij", orbitals, full, orbitals, optimize=True)
             half.append(transformed[:, pairs[:, 0], pairs[:, 1]])
         return pairs, (_metric_root(self._fit.auxmol).T @ np.concatenate(half)).T
 
@@ -345,19 +393,6 @@ class GroundState:
         fit = load_pyscf().df.DF(self._mole, auxbasis=self.level.auxiliary_basis)
         fit.build()
         return fit
-
-
-def load_pyscf() -> Any:
-    """Import PySCF, or say how to install it."""
-    try:
-        package = importlib.import_module("pyscf")
-        for module in ("gto", "dft", "df", "lib", "scf", "scf.atom_ks", "scf.dispersion"):
-            importlib.import_module(f"pyscf.{module}")
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "labelling", "the package pyscf", "none installed", "pip install 'fflux_py[label]'"
-        ) from error
-    return package
 
 
 def _shells(auxiliary: Any) -> list[AuxiliaryShell]:

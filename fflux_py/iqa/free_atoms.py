@@ -11,15 +11,8 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from fflux_py.errors import InputError
-from fflux_py.iqa.electronic_structure import (
-    LevelOfTheory,
-    build_mean_field,
-    build_mole,
-    check_functional,
-    converge,
-    load_pyscf,
-    no_checkpoint_files,
-)
+from fflux_py.iqa._pyscf import check_functional, load_pyscf, no_checkpoint_files
+from fflux_py.iqa.electronic_structure import LevelOfTheory, build_mean_field, build_mole, converge
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
 

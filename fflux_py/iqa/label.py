@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.iqa.atomic_energies import atomic_energies
+from fflux_py.iqa.atomic_energies import atomic_energies, topological_energies
 from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, program_versions, threads_in_use
-from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, check_partition
+from fflux_py.iqa.orbitals import OrbitalFile
+from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, TOPOLOGICAL, check_partition
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray
 
@@ -39,6 +40,11 @@ class Label:
         Parts of the atomic energies by name, hartree, each ``(n_atoms,)``.
     residuals
         Analytic minus integrated value of each component, hartree.
+    integrals
+        Further integrals over the atoms: ``population`` (electrons, ``(n_atoms,)``), ``dipole`` (e bohr, ``(n_atoms,
+        3)``) and ``quadrupole`` (Q20, Q21c, Q21s, Q22c, Q22s, e bohr^2, ``(n_atoms, 5)``) of the electrons about the
+        nucleus in global axes, ``laplacian`` (L(A) = K - G, hartree, ``(n_atoms,)``).  Empty in results of earlier
+        versions.
     wall_times
         Seconds spent in ``scf``, ``forces`` and ``partition``.
     threads
@@ -54,6 +60,7 @@ class Label:
     charges: FloatArray
     components: Mapping[str, FloatArray] = field(default_factory=dict)
     residuals: Mapping[str, float] = field(default_factory=dict)
+    integrals: Mapping[str, FloatArray] = field(default_factory=dict)
     wall_times: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -61,7 +68,8 @@ class Label:
     def __post_init__(self) -> None:
         for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
-        object.__setattr__(self, "components", {k: read_only(v) for k, v in self.components.items()})
+        for name in ("components", "integrals"):
+            object.__setattr__(self, name, {k: read_only(v) for k, v in getattr(self, name).items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and texts that JSON keeps exactly (NaN as ``null``); units as in the class."""
@@ -73,11 +81,18 @@ class Label:
         values = dict(values)
         for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
             values[name] = np.array(values[name], dtype=np.float64)
-        values["components"] = {k: np.array(v, dtype=np.float64) for k, v in values["components"].items()}
+        for name in ("components", "integrals"):
+            values[name] = {k: np.array(v, dtype=np.float64) for k, v in values.get(name, {}).items()}
         return cls(**values)
 
 
-def label_geometry(molecule: Molecule, level: LevelOfTheory, partition: str = "hirshfeld") -> Label:
+def label_geometry(
+    molecule: Molecule,
+    level: LevelOfTheory,
+    partition: str = "hirshfeld",
+    orbitals: OrbitalFile | None = None,
+    keep_orbitals: bool = False,
+) -> Label:
     """Compute the label of one geometry.
 
     Parameters
@@ -88,17 +103,24 @@ def label_geometry(molecule: Molecule, level: LevelOfTheory, partition: str = "h
         Level of theory.
     partition
         Name of a partition of space, or ``none`` for energy and forces alone.
+    orbitals
+        File of this geometry's orbitals; if it is there, no SCF is needed.  The label is the same with and without it
+        (bit for bit with density fitting, else to the SCF's threshold).
+    keep_orbitals
+        Write that file as soon as the SCF is done.
 
     Raises
     ------
     ConvergenceError
-        The SCF does not converge.
+        The SCF does not converge, or the topological atoms are not found.
     InputError
         An unknown method, basis or partition, or an odd number of electrons.
     """
     check_partition(partition)
     started = time.perf_counter()
-    state = GroundState(molecule, level)
+    state = GroundState(molecule, level, orbitals.read() if orbitals else None)
+    if orbitals and keep_orbitals and not state.from_stored_orbitals:
+        orbitals.write(state.occupied_orbitals())
     after_scf = time.perf_counter()
     forces = state.forces()
     after_forces = time.perf_counter()
@@ -108,10 +130,11 @@ def label_geometry(molecule: Molecule, level: LevelOfTheory, partition: str = "h
     if partition == NO_PARTITION:
         common.update(atomic_energies=unknown, atomic_errors=unknown, charges=unknown)
     else:
-        atoms = atomic_energies(state, PARTITIONS[partition])
+        found = topological_energies(state) if partition == TOPOLOGICAL else None
+        atoms = found or atomic_energies(state, PARTITIONS[partition])
         times["partition"] = time.perf_counter() - after_forces
         common.update(atomic_energies=atoms.energies, atomic_errors=atoms.errors, charges=atoms.charges)
-        common.update(components=atoms.components, residuals=atoms.residuals)
+        common.update(components=atoms.components, residuals=atoms.residuals, integrals=atoms.integrals())
     times = {name: round(seconds, 3) for name, seconds in times.items()}
     return Label(**common, wall_times=times, threads=threads_in_use(), versions=program_versions())
 

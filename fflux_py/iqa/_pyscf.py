@@ -1,0 +1,92 @@
+"""Where PySCF comes in: the package itself, and which of its methods and basis sets have atomic energies here."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fflux_py.errors import InputError, MissingDependencyError
+
+
+def load_pyscf() -> Any:
+    """Import PySCF, or say how to install it."""
+    try:
+        package = importlib.import_module("pyscf")
+        for module in ("gto", "data.radii", "dft", "df", "lib", "scf", "scf.atom_ks", "scf.dispersion"):
+            importlib.import_module(f"pyscf.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "labelling", "the package pyscf", "none installed", "pip install 'fflux_py[label]'"
+        ) from error
+    return package
+
+
+@contextmanager
+def no_advice_on_missing_bases() -> Iterator[None]:
+    """Leave it to our own error to say that a basis is missing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(Basis|ECP) may be available", category=UserWarning)
+        yield
+
+
+@contextmanager
+def no_checkpoint_files() -> Iterator[None]:
+    """Keep SCF objects made inside from opening temporary checkpoint files, which nothing here reads."""
+    settings = load_pyscf().scf.hf
+    before = settings.MUTE_CHKFILE
+    settings.MUTE_CHKFILE = True
+    try:
+        yield
+    finally:
+        settings.MUTE_CHKFILE = before
+
+
+def check_functional(method: str) -> None:
+    """Refuse functionals whose energy is not an integral of density, gradient, kinetic energy and exact exchange.
+
+    Raises
+    ------
+    InputError
+        An unknown, range-separated, Laplacian-dependent, non-local or dispersion-corrected method.
+    """
+    pyscf = load_pyscf()
+    libxc = pyscf.dft.libxc
+    try:
+        known = libxc.xc_type(method) in ("HF", "LDA", "GGA", "MGGA")
+        kinds = {
+            "range-separated": libxc.rsh_coeff(method)[0] != 0.0,
+            "with the Laplacian of the density": libxc.needs_laplacian(method),
+            "with non-local correlation": bool(libxc.is_nlc(method)),
+            "with a dispersion correction": pyscf.scf.dispersion.parse_dft(method)[2] is not None,
+        }
+    except (KeyError, ValueError, NotImplementedError) as error:
+        raise InputError("method", "a functional that PySCF knows", repr(method), "correct the name") from error
+    refused = [kind for kind, found in kinds.items() if found]
+    if refused or not known:
+        raise InputError(
+            "method",
+            "hf, or a local, GGA, meta-GGA or global hybrid functional",
+            f"{method!r}, a functional {' and '.join(refused) or 'of another kind'}",
+            "such a functional has no atomic energies here: use for example b3lyp",
+        )
+
+
+def refuse_effective_cores(symbols: set[str], basis: str) -> None:
+    """Refuse basis sets that are made for an effective core potential: their core electrons have no orbitals."""
+    pyscf = load_pyscf()
+    for symbol in sorted(symbols):
+        try:
+            with no_advice_on_missing_bases():
+                core = pyscf.gto.basis.load_ecp(basis, symbol)
+        except (pyscf.gto.basis.BasisNotFoundError, RuntimeError, KeyError):
+            continue  # PySCF has no such potential
+        if core:
+            raise InputError(
+                "basis",
+                f"an all-electron basis for {symbol}",
+                f"{basis!r}, which needs an effective core potential",
+                "an atom without its core has no IQA energy: choose another basis",
+            )
