@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fflux_py.bias.collective_variables import torsion_and_gradient
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
-from fflux_py.sampling.collective_variables import torsion_and_gradient
 from fflux_py.units import ANGSTROM
 
 

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _sampling_models import Springs, hydrogen_peroxide
+from _synthetic import fitted, methanol
 
+from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
+from fflux_py.bias.collective_variables import torsion
+from fflux_py.bias.grid import grid_around
 from fflux_py.dataset import GeometrySet
 from fflux_py.errors import ConvergenceError, InputError, SimulationStopped
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, PotentialEnergy
-from fflux_py.sampling.collective_variables import torsion
 from fflux_py.sampling.plan import SamplingConfig, TrajectoryClass, standard_classes
-from fflux_py.sampling.sample import _aligned, sample
+from fflux_py.sampling.sample import BiasedRun, _aligned, sample
 from fflux_py.sampling.thermostatted import fault
 from fflux_py.units import ANGSTROM, FEMTOSECOND
 
@@ -220,7 +223,7 @@ def test_plans_for_any_number_of_frames(train: int, test: int) -> None:
     ("change", "message"),
     [
         ({"temperature": -1.0}, "temperature: expected a positive number of kelvin, found -1.0"),
-        ({"bias": "distance"}, "bias: expected 'none' or 'torsions'"),
+        ({"bias": "distance"}, "bias: expected 'none', 'torsions' or 'variables'"),
         ({"train_trajectories": 0}, "train frames"),
         ({"test_frames": 1}, "test frames"),
     ],
@@ -252,6 +255,90 @@ def test_torsion_bias_without_torsion_is_refused() -> None:
     water = Molecule(("O", "H", "H"), np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]) / ANGSTROM)
     with pytest.raises(InputError, match="a molecule with a torsion, found H2O without"):
         sample(water, small_plan(), potential=Springs)
+
+
+def glycol() -> Molecule:
+    """Ethylene glycol: three rotatable bonds, no methyl group."""
+    positions = np.array(
+        [[0.75, 0.05, 0.0], [-0.75, 0.0, 0.05], [1.25, -1.25, 0.3], [-1.25, 1.25, -0.4], [1.1, 0.4, -1.0],
+         [1.1, 0.8, 0.7], [-1.1, -0.3, 1.05], [-1.1, -0.8, -0.65], [2.2, -1.2, 0.25], [-2.2, 1.2, -0.3]]
+    ) / ANGSTROM  # fmt: skip
+    return Molecule(("C", "C", "O", "O", "H", "H", "H", "H", "H", "H"), positions, name="glycol")
+
+
+def test_which_torsions_are_biased() -> None:
+    config, molecule = SamplingConfig(), glycol()
+    assert len(molecule.torsions()) == 3
+    bias = config.bias_of("torsions", molecule)
+    assert bias is not None
+    # Three and more torsions have a bias each; one and two a joint one.
+    assert bias.parallel
+    assert [v.atoms for v in bias.variables] == list(molecule.torsions())
+    pair = molecule.torsions()[:2]
+    assert config.bias_of("none", molecule) is None
+    for given, expected in ((None, False), (True, True), (False, False)):
+        chosen = replace(config, torsions=pair, parallel=given).bias_of("torsions", molecule)
+        assert chosen is not None
+        assert chosen.parallel is expected
+        assert [v.atoms for v in chosen.variables] == list(pair)
+    assert replace(config, torsions=pair).bias_settings(molecule) == {
+        "sampling_torsions": ", ".join("-".join(str(a + 1) for a in t) for t in pair) + " (joint)"
+    }
+
+
+def test_conformers_turn_all_rotatable_bonds_and_the_chosen_ones() -> None:
+    molecule = glycol()
+    torsions = molecule.torsions()
+    config = SamplingConfig(torsions=torsions[1:2])
+    assert config.turned_torsions(molecule) == torsions
+    # Another torsion about an axis that turns anyway does not turn it twice.
+    i, j, k, last = torsions[0]
+    other = next(a for a in molecule.neighbours[j] if a not in (i, k))
+    assert SamplingConfig(torsions=((other, j, k, last),)).turned_torsions(molecule) == torsions
+    assert len(SamplingConfig().turned_torsions(methanol())) == 1
+    with pytest.raises(InputError, match="a molecule with a torsion, found CH4O without"):
+        SamplingConfig().bias_of("torsions", methanol())
+    # Who names it gets it.
+    assert SamplingConfig(torsions=methanol().torsions()).bias_of("torsions", methanol()) is not None
+
+
+@pytest.mark.parametrize(
+    ("torsions", "message"),
+    [
+        ((), "at least one torsion"),
+        (((2, 0, 1, 1),), "torsion 3-1-2-2: expected four different atoms"),
+        (((2, 0, 1, 99),), "from 1 to 10"),
+        (((2, 0, 1, 8),), "torsion 3-1-2-9: expected four successive atoms.*no bond C2-H9"),
+        (((2, 0, 1, 3), (3, 1, 0, 2)), "every torsion once"),
+    ],
+)
+def test_wrong_torsions_are_refused(torsions: tuple[tuple[int, int, int, int], ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SamplingConfig(torsions=torsions).biased_torsions(glycol())
+
+
+def test_any_variables_can_be_biased() -> None:
+    """A distance and the torsion each with a bias of their own; every biased run is handed over with its hills."""
+    variables = (CollectiveVariable("distance", (0, 3)), CollectiveVariable("torsion", (0, 1, 2, 3)))
+    bias = BiasSettings(variables, HillParameters(2e-3, (0.2, 0.3), 8.0, 20), parallel=True)
+    kind = TrajectoryClass(400.0, "variables", 1, 400 * FS, 10, 1, 300 * FS, 2)
+    runs: list[BiasedRun] = []
+    plan = SamplingConfig((kind,), seed=5, equilibration=20 * FS, bias=bias)
+    frames = sample(hydrogen_peroxide(), plan, potential=make, record=runs.append)
+    assert {run.source for run in runs} == set(frames.source) == {"wtmetad-400K-s1", "wtmetad-400K-s2"}
+    assert [run.bias.n_hills for run in runs] == [40, 30]
+    assert frames.metadata["sampling_variables"] == "1-4, 1-2-3-4 (one bias each)"
+    assert "rad or bohr, bias factor 8, every 10 fs" in str(frames.metadata["sampling_bias_hills"])
+    for run in runs:
+        assert len(run.positions) * run.interval == pytest.approx(run.bias.n_hills * 20 * run.timestep)
+        # A hill stands where the run was; the frame of the same step is one step further at most.
+        gaps = [abs(run.bias.values(x)[0] - c[0]) for x, c in zip(run.positions, run.bias.centres, strict=True)]
+        assert max(gaps) < 1e-12
+    with pytest.raises(InputError, match="bias: expected variables to bias, found none"):
+        SamplingConfig((kind,))
+    far = BiasSettings((CollectiveVariable("distance", (0, 7)),), HillParameters(2e-3, 0.2, 8.0, 20))
+    with pytest.raises(InputError, match="atoms from 1 to 4, found 8"):
+        sample(hydrogen_peroxide(), replace(plan, bias=far), potential=make)
 
 
 def test_start_that_reacts_on_relaxation_is_refused() -> None:
@@ -287,3 +374,23 @@ def test_malondialdehyde_with_gfn2() -> None:
     assert frames.molecule.torsions() == ((0, 1, 2, 3), (1, 2, 3, 4))
     assert all(fault(frames.molecule, x) is None for x in frames.positions)
     assert str(frames.metadata["sampling"]).startswith("GFN2-xTB, tblite")
+
+
+def test_the_bias_drives_a_force_field() -> None:
+    """Metadynamics on a Gaussian-process model of methanol, torsion and distance on a grid: it leaves its basin."""
+    forcefield = fitted()
+    molecule = methanol()
+    variables = (CollectiveVariable("torsion", molecule.torsions()[0]), CollectiveVariable("distance", (2, 5)))
+    grid = grid_around(variables, (0.3, 0.3), [None, (1.0, 12.0)])
+    bias = BiasSettings(variables, HillParameters(1e-3, 0.3, 10.0, 20), grid=grid)
+    kind = TrajectoryClass(300.0, "variables", 1, 200 * FS, 5, 0, 0.0, 0)
+    runs: list[BiasedRun] = []
+    plan = SamplingConfig((kind,), equilibration=20 * FS, bias=bias)
+    sample(molecule, plan, potential=lambda _: forcefield, record=runs.append)
+    (run,) = runs
+    assert run.bias.n_hills == 20
+    x = run.positions[-1]
+    exact = BiasSettings(variables, HillParameters(1e-3, 0.3, 10.0, 20)).build(300.0)
+    exact.restore(run.bias.centres, run.bias.heights)
+    assert exact.energy_and_forces(x)[0] > 5e-4
+    assert run.bias.energy_and_forces(x)[0] == pytest.approx(exact.energy_and_forces(x)[0], rel=1e-3)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from fflux_py.bias.collective_variables import periodic_difference, torsion
 from fflux_py.errors import ConvergenceError, InputError, SimulationStopped
 from fflux_py.potential import FloatArray
-from fflux_py.sampling.collective_variables import periodic_difference, torsion
 from fflux_py.sampling.selection import evenly_spaced, farthest_points, pair_features
 from fflux_py.sampling.starts import random_conformer, relax, turn
 from fflux_py.sampling.thermostatted import fault

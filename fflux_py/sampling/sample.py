@@ -1,9 +1,9 @@
 """From a molecule to the geometries that will be labelled.
 
-Every class of trajectories (thermostatted at one temperature, with or without a bias on the torsions) runs some
-trajectories for training and others for testing.  They share nothing: every trajectory has its own conformer, its
-own seed and its own bias.  Training frames are chosen for diversity, test frames at equal spacing in time, so that
-errors on them are averages over the ensemble.
+Every class of trajectories (thermostatted at one temperature, with or without a bias) runs some trajectories for
+training and others for testing.  They share nothing: every trajectory has its own conformer, its own seed and its own
+bias.  Training frames are chosen for diversity, test frames at equal spacing in time, so that errors on them are
+averages over the ensemble.  Distorted geometries and relaxed conformers may be added.
 """
 
 from __future__ import annotations
@@ -14,17 +14,30 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from fflux_py.bias import Metadynamics
 from fflux_py.dataset import GeometrySet
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, SimulationStopped
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, PotentialEnergy
-from fflux_py.sampling.metadynamics import TorsionMetadynamics
+from fflux_py.sampling.distortions import DistortionConfig, MarkedGeometry, extra_frames
 from fflux_py.sampling.plan import SamplingConfig, TrajectoryClass
 from fflux_py.sampling.selection import evenly_spaced, farthest_points, pair_features
 from fflux_py.sampling.starts import random_conformer, relax
-from fflux_py.sampling.thermostatted import LangevinConfig, run_langevin
+from fflux_py.sampling.thermostatted import LangevinConfig, LangevinRun, run_langevin
 
 Progress = Callable[[int, int], None]
+
+
+class BiasedRun(NamedTuple):
+    """A biased trajectory at its end: name, bias with all hills, kept frames (bohr) and the time between them
+    (a.u.).
+    """
+
+    source: str
+    bias: Metadynamics
+    positions: FloatArray
+    interval: float
+    timestep: float
 
 
 class _Trajectory(NamedTuple):
@@ -45,6 +58,7 @@ def sample(
     config: SamplingConfig | None = None,
     progress: Progress | None = None,
     potential: Callable[[Molecule], PotentialEnergy] | None = None,
+    record: Callable[[BiasedRun], None] | None = None,
 ) -> GeometrySet:
     """Sample geometries of a molecule for training and testing.
 
@@ -55,9 +69,11 @@ def sample(
     config
         The plan; the defaults if not given.
     progress
-        Called with (steps done, steps in total).
+        Called with (steps done, steps in total); a distorted geometry counts as a step.
     potential
         Makes the energy function of a molecule; GFN2-xTB if not given.
+    record
+        Called with every biased trajectory when it is done, to keep its hills.
 
     Returns
     -------
@@ -77,26 +93,39 @@ def sample(
     config = config or SamplingConfig()
     make = potential or _gfn2
     energy = make(molecule)
+    reference = _relaxed(molecule, energy)
+    metadata = {"sampling": getattr(energy, "program", type(energy).__name__), **config.settings()}
+    metadata.update(config.bias_settings(reference))
+    plan = _plan(config)
+    distortions = config.distortions or DistortionConfig(0)
+    tried = distortions.tried(reference) * distortions.n_conformers
+    counter = _Counter(sum(t.steps for t in plan) + tried, progress)
+    extra: list[MarkedGeometry] = []
+    if config.distortions is not None or config.minima:
+        turned = config.turned_torsions(reference)
+        extra = extra_frames(reference, make, turned, distortions, config.minima, config.seed, counter)
+        counter.finished += tried
+    frames: dict[_Trajectory, FloatArray] = {}
+    failures: list[str] = []
+    for trajectory in plan:
+        run, stops = _run(reference, make, config, trajectory, counter)
+        frames[trajectory] = run.positions
+        if record is not None and isinstance(run, BiasedRun):
+            record(run)
+        failures += stops
+        counter.finished += trajectory.steps
+    metadata["sampling_restarts"] = len(failures)
+    if failures:
+        metadata["sampling_restarted"] = "; ".join(failures)
+    return _collect(reference, config, plan, frames, extra, metadata)
+
+
+def _relaxed(molecule: Molecule, energy: PotentialEnergy) -> Molecule:
     reference = relax(molecule, energy)
     if reference.bonds != molecule.bonds:
         raise InputError(f"start geometry of {molecule.name!r}", f"bonds that relaxation keeps, {molecule.bonds}",
                          f"{reference.bonds} after it", "start from a better geometry")  # fmt: skip
-    torsions = reference.torsions()
-    if not torsions and any(c.bias == "torsions" for c in config.classes):
-        raise InputError("bias 'torsions'", "a molecule with a torsion", f"{molecule.formula} without", "use 'none'")
-    plan = _plan(config)
-    counter = _Counter(sum(t.steps for t in plan), progress)
-    frames: dict[_Trajectory, FloatArray] = {}
-    failures: list[str] = []
-    for trajectory in plan:
-        frames[trajectory], stops = _run(reference, make, config, trajectory, counter)
-        failures += stops
-        counter.finished += trajectory.steps
-    metadata = {"sampling": getattr(energy, "program", type(energy).__name__), **config.settings()}
-    metadata["sampling_restarts"] = len(failures)
-    if failures:
-        metadata["sampling_restarted"] = "; ".join(failures)
-    return _collect(reference, config, plan, frames, metadata)
+    return reference
 
 
 def _gfn2(molecule: Molecule) -> PotentialEnergy:
@@ -132,8 +161,8 @@ def _run(
     config: SamplingConfig,
     trajectory: _Trajectory,
     counter: _Counter,
-) -> tuple[FloatArray, list[str]]:
-    """Frames of one trajectory, ``(m, n_atoms, 3)``, and why earlier attempts were thrown away."""
+) -> tuple[LangevinRun | BiasedRun, list[str]]:
+    """One trajectory, and why earlier attempts were thrown away."""
     stops: list[str] = []
     for attempt in range(config.max_restarts + 1):
         # The seed depends on nothing but the place in the plan, so that trajectories may run in any order.
@@ -157,17 +186,18 @@ def _attempt(
     trajectory: _Trajectory,
     rng: np.random.Generator,
     counter: _Counter,
-) -> FloatArray:
-    kind, torsions = trajectory.kind, reference.torsions()
-    start = random_conformer(reference, potential, torsions, rng)
+) -> LangevinRun | BiasedRun:
+    kind = trajectory.kind
+    start = random_conformer(reference, potential, config.turned_torsions(reference), rng)
 
     def settings(steps: int) -> LangevinConfig:
         stride = min(config.stride, steps)
         return LangevinConfig(kind.temperature, steps, stride, config.timestep, config.friction)
 
     warm = run_langevin(start, potential, settings(max(1, config.steps(config.equilibration))), rng)
-    bias = TorsionMetadynamics(torsions, config.hills, kind.temperature) if kind.bias == "torsions" else None
-    return run_langevin(
+    plan = config.bias_of(kind.bias, reference)
+    bias = plan.build(kind.temperature) if plan is not None else None
+    run = run_langevin(
         start.with_positions(warm.positions[-1]),
         potential,
         settings(trajectory.steps),
@@ -175,7 +205,20 @@ def _attempt(
         bias=bias,
         velocities=warm.velocities[-1],
         progress=counter,
-    ).positions
+    )
+    if bias is None:
+        return run
+    interval = config.timestep * min(config.stride, trajectory.steps)
+    return BiasedRun(trajectory.source, bias, run.positions, interval, config.timestep)
+
+
+class _Marked(NamedTuple):
+    """A chosen geometry with its marks."""
+
+    positions: FloatArray
+    source: str
+    temperature: float
+    split: str
 
 
 def _collect(
@@ -183,37 +226,43 @@ def _collect(
     config: SamplingConfig,
     plan: Sequence[_Trajectory],
     frames: dict[_Trajectory, FloatArray],
+    extra: Sequence[MarkedGeometry],
     metadata: Mapping[str, str | int | float],
 ) -> GeometrySet:
     """Choose the frames of every class and split, mix them, and mark them."""
     rng = np.random.default_rng([config.seed, 0])
-    groups: list[list[tuple[FloatArray, _Trajectory]]] = []
+
+    def marked(positions: FloatArray, t: _Trajectory) -> _Marked:
+        return _Marked(positions, t.source, t.kind.temperature, t.split)
+
+    groups: list[list[_Marked]] = []
     for kind in config.classes:
         train = [(x, t) for t in plan if t.kind is kind and t.split == "train" for x in frames[t]]
         if train:
-            features = pair_features(np.array([x for x, _ in train]), reference.torsions())
+            features = pair_features(np.array([x for x, _ in train]), config.turned_torsions(reference))
             chosen = farthest_points(features, kind.train_frames, int(rng.integers(len(train))))
-            groups.append([train[k] for k in chosen])
+            groups.append([marked(*train[k]) for k in chosen])
         tests = [t for t in plan if t.kind is kind and t.split == "test"]
         for k, t in enumerate(tests):
             share = kind.test_frames // len(tests) + (k < kind.test_frames % len(tests))
-            groups.append([(frames[t][i], t) for i in evenly_spaced(len(frames[t]), share)])
+            groups.append([marked(frames[t][i], t) for i in evenly_spaced(len(frames[t]), share)])
+    for split in ("train", "test"):
+        added = [_Marked(x.positions, x.source, np.nan, x.split) for x in extra if x.split == split]
+        groups += [added] if added else []
     chosen_frames = _mixed(groups, rng)
     return GeometrySet(
         molecule=reference,
-        positions=np.array([_aligned(reference, x) for x, _ in chosen_frames]),
-        source=tuple(t.source for _, t in chosen_frames),
-        temperature=np.array([t.kind.temperature for _, t in chosen_frames]),
-        split=tuple(t.split for _, t in chosen_frames),
+        positions=np.array([_aligned(reference, x.positions) for x in chosen_frames]),
+        source=tuple(x.source for x in chosen_frames),
+        temperature=np.array([x.temperature for x in chosen_frames]),
+        split=tuple(x.split for x in chosen_frames),
         metadata=metadata,
     )
 
 
-def _mixed(
-    groups: Sequence[list[tuple[FloatArray, _Trajectory]]], rng: np.random.Generator
-) -> list[tuple[FloatArray, _Trajectory]]:
+def _mixed(groups: Sequence[list[_Marked]], rng: np.random.Generator) -> list[_Marked]:
     """Shuffle every group, then merge them so that any first part holds all of them in proportion."""
-    placed: list[tuple[float, tuple[FloatArray, _Trajectory]]] = []
+    placed: list[tuple[float, _Marked]] = []
     for group in groups:
         order = rng.permutation(len(group))
         offset = rng.uniform()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fflux_py.bias.collective_variables import torsion
 from fflux_py.errors import InputError
+from fflux_py.molecule import Torsion
 from fflux_py.potential import FloatArray, IntArray
-from fflux_py.sampling.collective_variables import Torsion, torsion
 
 _TORSION_WEIGHT = 0.1
 """Radius (1/bohr) of the circle on which a torsion counts: about the spread of an inverse distance at 300 K."""
@@ -65,15 +66,30 @@ def farthest_points(features: FloatArray, n_select: int, first: int) -> IntArray
                          "ask for fewer frames or sample longer")  # fmt: skip
     if not 0 <= first < m:
         raise InputError("first", f"an index from 0 to {m - 1}", str(first))
+    return extend_farthest(features, n_select, [first])
+
+
+def extend_farthest(features: FloatArray, n_select: int, begin: Sequence[int]) -> IntArray:
+    """:func:`farthest_points` that begins with several points, all of which are kept.
+
+    Parameters
+    ----------
+    begin
+        Indices of the first points, at least one and at most ``n_select``, all different.
+    """
+    m = len(features)
+    if not 1 <= len(set(begin)) == len(begin) <= n_select <= m:
+        raise InputError("begin", f"from 1 to {min(n_select, m)} different indices", str(len(begin)))
     chosen = np.empty(n_select, dtype=np.int64)
-    chosen[0] = first
+    chosen[: len(begin)] = begin
     nearest = np.full(m, np.inf)
     for k in range(1, n_select):
         difference = features - features[chosen[k - 1]]
         nearest = np.minimum(nearest, np.einsum("md,md->m", difference, difference))
         # A chosen point never returns, not even among copies of one geometry.
         nearest[chosen[k - 1]] = -1.0
-        chosen[k] = int(nearest.argmax())
+        if k >= len(begin):
+            chosen[k] = int(nearest.argmax())
     return chosen
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
+from fflux_py.bias.collective_variables import torsion
 from fflux_py.errors import ConvergenceError, GeometryError, SimulationStopped
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray, PotentialEnergy
-from fflux_py.sampling.collective_variables import Torsion, torsion
 from fflux_py.sampling.thermostatted import fault
 
 _TRIALS = 50

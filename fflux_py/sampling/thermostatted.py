@@ -149,6 +149,7 @@ def run_langevin(
     bias: Bias | None = None,
     velocities: FloatArray | None = None,
     progress: Callable[[int, int], None] | None = None,
+    done: int = 0,
 ) -> LangevinRun:
     """Run BAOAB Langevin dynamics from the geometry of ``molecule``.
 
@@ -168,6 +169,9 @@ def run_langevin(
         Start velocities, atomic units; thermal ones without net momentum and rotation if not given.
     progress
         Called with (steps done, steps in total) at every kept frame.
+    done
+        Steps of the same run that were done before.  With the positions and velocities of its last step, its generator
+        and its bias, the run goes on as if it had not stopped, bit for bit.
 
     Raises
     ------
@@ -182,7 +186,7 @@ def run_langevin(
     kick = np.sqrt((1.0 - memory**2) * BOLTZMANN * config.temperature / masses)
     energy, forces = _biased(potential, bias, x)
     frames: list[tuple[FloatArray, FloatArray, float, float]] = []
-    for step in range(1, config.n_steps + 1):
+    for step in range(done + 1, done + config.n_steps + 1):
         v += half * forces / masses
         x += half * v
         v = memory * v + kick * rng.standard_normal(x.shape)
@@ -192,17 +196,20 @@ def run_langevin(
         energy, forces = _biased(potential, bias, x)
         v += half * forces / masses
         if step % config.stride == 0:
-            problem = fault(molecule, x)
-            if problem is not None:
-                raise SimulationStopped(
-                    f"sampling at {config.temperature:g} K, step {step}", "the bonds of the start geometry", problem
-                )
+            _check(molecule, x, config, step)
             frames.append((x.copy(), v.copy(), energy, 0.5 * float(np.sum(masses * v * v))))
             if progress is not None:
-                progress(step, config.n_steps)
+                progress(step - done, config.n_steps)
     if not frames:
         raise InputError("stride", f"at most the number of steps, {config.n_steps}", str(config.stride))
     return LangevinRun(*(np.array(column) for column in zip(*frames, strict=True)))
+
+
+def _check(molecule: Molecule, x: FloatArray, config: LangevinConfig, step: int) -> None:
+    problem = fault(molecule, x)
+    if problem is not None:
+        where = f"sampling at {config.temperature:g} K, step {step}"
+        raise SimulationStopped(where, "the bonds of the start geometry", problem)
 
 
 def _biased(potential: PotentialEnergy, bias: Bias | None, x: FloatArray) -> tuple[float, FloatArray]:
