@@ -24,6 +24,8 @@ HOMES = {
     "geometric": "fflux_py.optimization",
     "gpytorch": "fflux_py.training",
     "matplotlib": "fflux_py.analysis",
+    "parsl": "fflux_py.executor",
+    "openmm": "fflux_py.openmm_force",
     "pyscf": "fflux_py.iqa",
     "rdkit": "fflux_py.sampling.smiles",
     "rich": "fflux_py.cli",
@@ -38,7 +40,9 @@ CORE_MODULES = (
     "fflux_py.dataset",
     "fflux_py.dynamics",
     "fflux_py.forcefield",
+    "fflux_py.ipi_driver",
     "fflux_py.model_file",
+    "fflux_py.openmm_force",
     "fflux_py.optimization",
     "fflux_py.shipped_data",
 )

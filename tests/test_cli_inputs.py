@@ -170,7 +170,7 @@ def test_missing_package_is_not_the_fault_of_a_file(files: Files, out: Path, mon
     from fflux_py import training
     from fflux_py.errors import MissingDependencyError
 
-    def missing(*arguments: Any) -> None:
+    def missing(*arguments: Any, **options: Any) -> None:
         raise MissingDependencyError(
             "training", "gpytorch and torch", "no module 'torch'", "pip install 'fflux_py[train]'"
         )
@@ -283,7 +283,7 @@ def test_bad_share_of_a_job_array(value: str, files: Files, out: Path) -> None:
 
 def test_bad_level_of_theory(files: Files, out: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyscf")
-    for option, value in (("--partition", "voronoi"), ("--partition", "qtaim"), ("--method", "")):
+    for option, value in (("--partition", "voronoi"), ("--method", "")):
         line = refused("label", files.start, "-o", out, "--folder", tmp_path / "labels", option, value)
         assert option.strip("-") in line
     assert list(out.parent.iterdir()) == []

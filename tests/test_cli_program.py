@@ -24,7 +24,20 @@ from fflux_py.cli._command import Outcome
 from fflux_py.errors import ConvergenceError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COMMANDS = ("sample", "label", "train", "validate", "optimize", "md", "report", "convert", "demo", "warmup")
+COMMANDS = (
+    "sample",
+    "label",
+    "train",
+    "validate",
+    "optimize",
+    "md",
+    "resume",
+    "report",
+    "ipi",
+    "convert",
+    "demo",
+    "warmup",
+)
 
 
 def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

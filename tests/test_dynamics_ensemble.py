@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from _compiled_potentials import ammonia_morse, ammonia_springs, carbon_dioxide, hydrogen_chloride
+from numba import njit
 from scipy import stats
 
 from fflux_py.dynamics import CompiledPotential, MDConfig, Trajectory, mechanics, run_nvt
+from fflux_py.dynamics import _integrator as compiled
+from fflux_py.dynamics._engine import initial_state, system_of
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
 from fflux_py.units import BOLTZMANN, KJ_MOL
+
+CANONICAL = ("nose-hoover", "velocity-rescaling", "langevin")
 
 
 def independent_degrees_of_freedom(positions: FloatArray, masses: FloatArray) -> int:
@@ -30,19 +37,32 @@ def mean_and_error(series: FloatArray, n_blocks: int = 20) -> tuple[float, float
 
 
 def sample(
-    potential: CompiledPotential, temperature: float, steps: int, timestep: float = 0.5, seed: int = 3
+    potential: CompiledPotential,
+    temperature: float,
+    steps: int,
+    timestep: float = 0.5,
+    seed: int = 3,
+    thermostat: str = "nose-hoover",
 ) -> Trajectory:
-    config = MDConfig(steps=steps, temperature=temperature, timestep=timestep, seed=seed, report_every=20)
+    config = MDConfig(
+        steps=steps, temperature=temperature, timestep=timestep, seed=seed, report_every=20, thermostat=thermostat
+    )
     return run_nvt(potential, potential.molecule, config)
 
 
 @pytest.mark.parametrize(
-    ("potential", "temperature"),
-    [(ammonia_morse(), 500.0), (ammonia_morse(), 250.0), (carbon_dioxide(), 300.0)],
-    ids=["ammonia-500K", "ammonia-250K", "line"],
+    ("potential", "temperature", "thermostat"),
+    [
+        (ammonia_morse(), 500.0, "nose-hoover"),
+        (ammonia_morse(), 250.0, "nose-hoover"),
+        (carbon_dioxide(), 300.0, "nose-hoover"),
+        (ammonia_morse(), 500.0, "velocity-rescaling"),
+        (ammonia_morse(), 500.0, "langevin"),
+        (carbon_dioxide(), 300.0, "langevin"),
+    ],
 )
-def test_mean_temperature(potential: CompiledPotential, temperature: float) -> None:
-    run = sample(potential, temperature, 200_000)
+def test_mean_temperature(potential: CompiledPotential, temperature: float, thermostat: str) -> None:
+    run = sample(potential, temperature, 200_000, thermostat=thermostat)
     freedom = independent_degrees_of_freedom(run.positions[len(run) // 2], potential.molecule.masses)
     kinetic, error = mean_and_error(run.kinetic)
     mean, error = (2.0 * x / (freedom * BOLTZMANN) for x in (kinetic, error))
@@ -52,9 +72,8 @@ def test_mean_temperature(potential: CompiledPotential, temperature: float) -> N
     assert run.temperature.mean() == pytest.approx(2.0 * run.kinetic.mean() / (freedom * BOLTZMANN), rel=1e-12)
 
 
-def kinetic_energy_check(run: Trajectory, temperature: float, rotations: int = 3) -> float:
-    """p value of the Kolmogorov-Smirnov test of physical_validation."""
-    validation = pytest.importorskip("physical_validation")
+def simulation_data(validation: Any, run: Trajectory, temperature: float, rotations: int = 3) -> Any:
+    """A run in the form of physical_validation."""
     units = validation.data.UnitData(
         kb=BOLTZMANN * KJ_MOL,
         energy_str="kJ/mol",
@@ -71,25 +90,77 @@ def kinetic_energy_check(run: Trajectory, temperature: float, rotations: int = 3
         time_conversion=1.0,
     )
     n = run.molecule.n_atoms
-    data = validation.data.SimulationData(
+    return validation.data.SimulationData(
         units=units,
         ensemble=validation.data.EnsembleData("NVT", natoms=n, volume=1.0, temperature=temperature),
-        observables=validation.data.ObservableData(kinetic_energy=run.kinetic * KJ_MOL),
+        observables=validation.data.ObservableData(
+            kinetic_energy=run.kinetic * KJ_MOL,
+            potential_energy=run.potential * KJ_MOL,
+            total_energy=(run.kinetic + run.potential) * KJ_MOL,
+        ),
         system=validation.data.SystemData(natoms=n, nconstraints=0, ndof_reduction_tra=3, ndof_reduction_rot=rotations),
     )
+
+
+def kinetic_energy_check(run: Trajectory, temperature: float, rotations: int = 3) -> float:
+    """p value of the Kolmogorov-Smirnov test of physical_validation."""
+    validation = pytest.importorskip("physical_validation")
+    data = simulation_data(validation, run, temperature, rotations)
     return float(validation.kinetic_energy.distribution(data, strict=True, verbosity=0))
 
 
-def test_kinetic_energy_distribution_is_that_of_3n_minus_6_degrees_of_freedom() -> None:
-    run = sample(ammonia_morse(), 500.0, 200_000)
+@pytest.mark.parametrize("thermostat", CANONICAL)
+def test_kinetic_energy_distribution_is_that_of_3n_minus_6_degrees_of_freedom(thermostat: str) -> None:
+    run = sample(ammonia_morse(), 500.0, 200_000, thermostat=thermostat)
     assert kinetic_energy_check(run, 500.0) > 1e-3
-    assert kinetic_energy_check(run, 500.0, rotations=2) < 1e-10
+    # rescaling, five times slower than the chain by default, leaves fewer independent samples
+    assert kinetic_energy_check(run, 500.0, rotations=2) < (1e-5 if thermostat == "velocity-rescaling" else 1e-10)
 
 
-def test_kinetic_energy_check_sees_one_degree_of_freedom_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("thermostat", ["nose-hoover", "velocity-rescaling"])
+def test_kinetic_energy_check_sees_one_degree_of_freedom_too_many(
+    monkeypatch: pytest.MonkeyPatch, thermostat: str
+) -> None:
     monkeypatch.setattr(mechanics, "degrees_of_freedom", lambda n: 3 * n - 5)
-    run = sample(ammonia_morse(), 500.0, 200_000)
-    assert kinetic_energy_check(run, 500.0) < 1e-10
+    run = sample(ammonia_morse(), 500.0, 200_000, thermostat=thermostat)
+    assert kinetic_energy_check(run, 500.0) < (1e-4 if thermostat == "velocity-rescaling" else 1e-10)
+
+
+def test_noise_along_rigid_motions_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Langevin dynamics without the projection has 3N degrees of freedom in motion, and the check says so."""
+
+    @njit
+    def nothing(positions, masses, velocities):
+        pass
+
+    monkeypatch.setattr(compiled, "remove_rigid_motion", nothing)
+    collide = njit(compiled.collide.py_func)  # compiled again, with the name that was replaced
+    potential, rng_free = ammonia_morse(), []
+    for project in (True, False):
+        config = MDConfig(steps=1, temperature=300.0, thermostat="langevin", relaxation_time=1.0)
+        system = system_of(potential.molecule, config)
+        state = initial_state(potential, potential.molecule, system, config, (0,))
+        energies = []
+        for step in range(4000):
+            (compiled.collide if project and hasattr(collide, "signatures") else collide)(0, state, system, step, 200.0)
+            energies.append(compiled.kinetic_energy(state.velocities[0], system.masses))
+        rng_free.append(2.0 * float(np.mean(energies)) / system.thermal_energy)
+    assert rng_free[0] == pytest.approx(6.0, abs=0.25)
+    assert rng_free[1] == pytest.approx(12.0, abs=0.35)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thermostat", CANONICAL)
+def test_potential_energies_at_two_temperatures_are_canonical(thermostat: str) -> None:
+    """ln of the ratio of two canonical histograms is linear in the energy, with slope 1/kT1 - 1/kT2."""
+    validation = pytest.importorskip("physical_validation")
+    temperatures = (300.0, 400.0)
+    data = []
+    for temperature in temperatures:
+        run = sample(ammonia_morse(), temperature, 300_000, thermostat=thermostat)
+        data.append(simulation_data(validation, run, temperature))
+    (deviation,) = validation.ensemble.check(*data, verbosity=0, data_is_uncorrelated=False)
+    assert abs(deviation) < 3.5
 
 
 def test_molecule_that_starts_on_a_line_has_3n_minus_6(monkeypatch: pytest.MonkeyPatch) -> None:

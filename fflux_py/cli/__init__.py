@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from fflux_py import __version__
-from fflux_py.cli import convert, demo, label, md, optimize, report, sample, train, validate, warmup
+from fflux_py.cli import convert, demo, ipi, label, md, optimize, report, resume, sample, train, validate, warmup
 from fflux_py.cli._command import BAD_INPUT, fail
 
 __all__ = ["app", "main"]
@@ -87,7 +87,9 @@ for _function in (
     validate.validate,
     optimize.optimize,
     md.md,
+    resume.resume,
     report.report,
+    ipi.ipi,
     convert.convert,
     demo.demo,
     warmup.warmup,

@@ -91,7 +91,7 @@ def _findings(source: Path, folder: Path, plan: _demo_stages.Plan, threads: int)
 
 
 def _outcome(folder: Path, report: Path, findings: Findings, lines: list[Criterion], sentences: list[str]) -> Outcome:
-    from fflux_py.cli.md import run_table
+    from fflux_py.cli._dynamics import run_table
     from fflux_py.cli.validate import error_table
 
     met = sum(line.passed for line in lines)

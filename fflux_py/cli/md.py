@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_progress
 from fflux_py.cli._options import JsonOption, SeedOption
 from fflux_py.cli._paths import check_new_folder, reading
-from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 
-if TYPE_CHECKING:
-    from rich.table import Table
 
-    from fflux_py.analysis.runs import Run
-    from fflux_py.errors import SimulationStopped
-
-
-@command(interrupted="the output folder holds the run as far as it got")
+@command(interrupted="go on with 'fflux resume' and the output folder")
 def md(
     model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
     start: Annotated[Path, typer.Argument(metavar="START.xyz", help="Start geometry (angstrom).")],
@@ -29,16 +23,41 @@ def md(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; new or empty.")],
     temperature: Annotated[float, typer.Option(help="Temperature in kelvin.")] = 300.0,
     timestep: Annotated[float, typer.Option(help="Time step in femtosecond.")] = 0.5,
+    thermostat: Annotated[
+        str, typer.Option(help="nose-hoover, velocity-rescaling, langevin, or none (constant energy).")
+    ] = "nose-hoover",
+    relaxation_time: Annotated[
+        float | None, typer.Option(help="Time of the thermostat in femtosecond. By default 20 (nose-hoover) or 100.")
+    ] = None,
+    chain_length: Annotated[int, typer.Option(min=1, help="Thermostats in the Nose-Hoover chain.")] = 4,
+    suzuki_yoshida: Annotated[int, typer.Option(help="Factors of the chain's split: 1, 3, 5 or 7.")] = 3,
+    hydrogen_mass: Annotated[
+        float | None, typer.Option(help="Mass of hydrogen in dalton, taken from its neighbour; 3 allows longer steps.")
+    ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Independent runs from the same start.")] = 1,
     seed: SeedOption = 0,
     report_every: Annotated[int, typer.Option(min=1, help="Steps between two lines of the log and two frames.")] = 10,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the numerical libraries.")] = 1,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 5000,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=ACTION[:LIMIT]",
+            help="Guards: bond (0.5-1.5), contact (angstrom), conserved and deviation (kcal/mol), features (share of "
+            "range); actions: off, warn, save, stop. May be given several times.",
+        ),
+    ] = None,
+    guard_every: Annotated[int, typer.Option(min=1, help="Steps between two looks at features and deviations.")] = 1000,
+    ase_trajectory: Annotated[
+        bool, typer.Option("--ase-trajectory", help="Write trajectory.traj of ASE too, at the end of the run.")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Replicas that run at the same time.")] = 1,
     json_output: JsonOption = False,
 ) -> Outcome:
-    """Run molecular dynamics at constant temperature (NVT, Nose-Hoover chain).
+    """Run molecular dynamics at constant temperature (NVT), or at constant energy.
 
-    A run that leaves the molecule (a bond breaks, two atoms meet, the energy is not a number) stops with exit code 4;
-    its folder holds what was before.
+    A run that leaves the molecule stops: exit code 4 if a bond breaks, 5 if two atoms meet, 6 if the energy is not a
+    number; guards that are set to stop: 7 conserved quantity, 8 features, 9 deviation. Its folder holds what was
+    before.
     """
     check_new_folder(output)
     use_threads(threads)
@@ -51,9 +70,16 @@ def md(
         steps=steps,
         temperature=temperature,
         timestep=timestep,
+        thermostat=thermostat,
+        relaxation_time=relaxation_time,
+        chain_length=chain_length,
+        suzuki_yoshida_order=suzuki_yoshida,
+        hydrogen_mass=hydrogen_mass,
         report_every=report_every,
+        checkpoint_every=checkpoint_every,
         seed=seed,
         replicas=replicas,
+        guards=parse_guards(guard or (), guard_every),
     )
     with reading(model):
         forcefield = model_file.load(model)
@@ -62,57 +88,13 @@ def md(
         forcefield.check_molecule(geometry)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()
-    with progress(f"NVT {temperature:g} K (steps)") as show:
+    ensemble = "NVE" if thermostat == "none" else "NVT"
+    with run_progress(f"{ensemble} {temperature:g} K (steps)", timestep) as show:
         try:
-            run_replicas(forcefield, geometry, config, output, show)
+            run_replicas(
+                forcefield, geometry, config, output, show, threads=threads, on_event=event_teller(),
+                model=str(model.resolve()),
+            )  # fmt: skip
         except SimulationStopped as stopped:
             stop = stopped
-    return _outcome(output, time.perf_counter() - begin, stop)
-
-
-def _outcome(folder: Path, seconds: float, stop: SimulationStopped | None) -> Outcome:
-    from fflux_py.analysis.runs import MINIMUM_REPORTS, analyse_run, read_runs
-
-    runs = read_runs(folder)
-    done = sum(run.steps_done for run in runs)
-    figures: dict[str, object] = {
-        "output": str(folder),
-        "molecule": runs[0].trajectory.molecule.name,
-        "temperature_k": runs[0].config.temperature,
-        "timestep_fs": runs[0].config.timestep,
-        "steps_done": done,
-        "steps_per_s": round(done / seconds, 1),
-        "run_time_s": round(seconds, 3),
-        "runs": [
-            analyse_run(run).as_dict()
-            if len(run.trajectory) >= MINIMUM_REPORTS
-            else {"label": run.label, "status": run.status, "time_ps": run.length_ps, "n_frames": len(run.trajectory)}
-            for run in runs
-        ],
-    }
-    text: list[str | Table] = [run_table(runs), f"{done} steps in {seconds:.1f} s ({done / seconds:.0f} per second)."]
-    if stop is None:
-        text.append(f"The run is in {folder}. Next: fflux report {folder}")
-    else:
-        text.append(f"Stopped by a guard; what was before is in {folder}.")
-    return Outcome(figures, text, stop)
-
-
-def run_table(runs: tuple[Run, ...]) -> Table:
-    """One line for every run, for the terminal."""
-    from rich.table import Table
-
-    from fflux_py.analysis.runs import MINIMUM_REPORTS, analyse_run
-
-    table = Table("run", "status", "ps", "mean T / K", "conserved, largest deviation / kcal/mol", "bonds")
-    for run in runs:
-        row = [run.label, run.status, f"{run.length_ps:g}"]
-        if len(run.trajectory) >= MINIMUM_REPORTS:
-            analysis = analyse_run(run)
-            mean = analysis.temperature_k
-            row += [f"{mean.mean:.1f} ± {mean.standard_error:.1f}", f"{analysis.conserved_deviation_kcal_mol:.2g}"]
-            row += ["kept" if analysis.bonds_kept and run.status != "stopped" else "not kept"]
-        else:
-            row += ["too short", "too short", "-"]
-        table.add_row(*row)
-    return table
+    return outcome(output, 0, time.perf_counter() - begin, stop, ase_trajectory)

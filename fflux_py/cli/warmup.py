@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from fflux_py.cli._command import Outcome, command
 from fflux_py.cli._options import JsonOption
 from fflux_py.cli._progress import progress
-from fflux_py.cli._threads import use_threads
+from fflux_py.cli._threads import CACHE_VARIABLE, use_cache, use_threads
 
 if TYPE_CHECKING:
     from fflux_py.dataset import Dataset
@@ -18,12 +22,22 @@ if TYPE_CHECKING:
 
 
 @command(interrupted="what was compiled is kept")
-def warmup(json_output: JsonOption = False) -> Outcome:
+def warmup(
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep what is compiled in this folder; without it, where NUMBA_CACHE_DIR says."
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> Outcome:
     """Compile the numerical kernels and keep them on disk.
 
     Otherwise each is compiled when it is first needed. Needed again only after an update.
     """
     use_threads(1)
+    if cache is not None:
+        use_cache(cache)
     parts = [("training", _training), ("forces", _forces), ("dynamics", _dynamics)]
     if importlib.util.find_spec("pyscf") is not None:
         parts.append(("labels", _labels))
@@ -37,7 +51,11 @@ def warmup(json_output: JsonOption = False) -> Outcome:
             seconds[name] = round(time.perf_counter() - begin, 2)
         show(len(parts), len(parts))
     listed = ", ".join(f"{name} {duration:.1f} s" for name, duration in seconds.items())
-    return Outcome({"compile_time_s": seconds}, [f"Compiled and kept: {listed}."])
+    text = [f"Compiled and kept: {listed}."]
+    folder = os.environ.get(CACHE_VARIABLE)
+    if cache is not None:
+        text.append(f"For the commands that are to find it: export {CACHE_VARIABLE}={folder}")
+    return Outcome({"compile_time_s": seconds, "cache_folder": folder}, text)
 
 
 def _training(model: ForceField | None) -> ForceField:
@@ -49,6 +67,7 @@ def _training(model: ForceField | None) -> ForceField:
 def _forces(model: ForceField | None) -> ForceField:
     assert model is not None
     model.compute(model.molecule.positions)
+    model.predictive_deviations(model.molecule.positions)
     return model
 
 

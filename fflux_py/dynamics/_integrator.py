@@ -1,39 +1,53 @@
-"""The compiled part of a run: velocity Verlet, Nose-Hoover chain, guards.
+"""The compiled part of a run: velocity Verlet, BAOAB, thermostats, guards, for a group of replicas step by step.
 
-The force function is an argument of the compiled loop, typed by its signature and called by its address
-(:func:`compiled_call`).  So the loop is compiled once and kept on disk for every force function and every release
-of it, whereas a loop that is built around a force function would be compiled anew in each process.
+The force function is an argument of the compiled loop (:func:`fflux_py.dynamics._calls.compiled_call`).  Everything
+that the loop consists of stands in this file, for numba recompiles what it kept on disk when the *file* of the loop
+changes and does not look at the files of the functions that are called in it.
 
-Source of the integrator: Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), section on NVT dynamics.
+Sources: Nose-Hoover chain: Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), section on NVT dynamics.
+Stochastic velocity rescaling: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7.  Langevin
+dynamics: Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013), the splitting BAOAB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-import numba
 import numpy as np
 from numba import njit
-from numba.core import types
+from numpy.typing import NDArray
 
+from fflux_py.dynamics._random import standard_normals
 from fflux_py.potential import FloatArray, IntArray
 
-# Outcomes of a block of steps.
-COMPLETED: Final = 0
-BOND_TOO_SHORT: Final = 1
-BOND_TOO_LONG: Final = 2
-CONTACT: Final = 3
-NOT_FINITE: Final = 4
+# Thermostats.
+NONE: Final = 0
+NOSE_HOOVER: Final = 1
+RESCALING: Final = 2
+LANGEVIN: Final = 3
+
+# Kinds of guards, and what is done when one trips.
+BOND: Final = 0
+CONTACT: Final = 1
+ENERGY: Final = 2
+CONSERVED: Final = 3
+N_KINDS: Final = 4
+OFF: Final = 0
+NOTE: Final = 1
+STOP: Final = 2
+
+_RANK_TOLERANCE: Final = 1e-5
 
 
 class State(NamedTuple):
-    """All that the next step depends on, in atomic units; the compiled loop advances the arrays in place.
+    """All that the next step of ``g`` replicas depends on, in atomic units; the loop advances the arrays in place.
 
-    ``positions``, ``velocities`` and ``forces`` have shape ``(n_atoms, 3)``; ``chain_positions`` and
-    ``chain_velocities`` have the chain's length and are empty without a thermostat.  ``forces`` are
-    those at ``positions``.
+    ``positions``, ``velocities``, ``forces``: shape ``(g, n_atoms, 3)``, the forces being those at ``positions``.
+    ``chain_positions``, ``chain_velocities``: ``(g, chain length)``, empty without a chain.  All others have shape
+    ``(g,)``.  ``potential``: energy at ``positions``.  ``heat``: energy that a stochastic thermostat brought in so far.
+    ``reference``: conserved quantity that jumps are measured from.  ``kinetic``: the kinetic energy that a report
+    gives, in Langevin dynamics that of the middle of the step (:func:`collide`).  ``active``: 1, or 0 for a replica
+    that a guard stopped.  ``keys``: keys of the random numbers, ``(g, 2)``.  ``before``, ``noise``: room to work in.
     """
 
     positions: FloatArray
@@ -41,32 +55,50 @@ class State(NamedTuple):
     forces: FloatArray
     chain_positions: FloatArray
     chain_velocities: FloatArray
+    potential: FloatArray
+    heat: FloatArray
+    reference: FloatArray
+    kinetic: FloatArray
+    active: IntArray
+    keys: NDArray[np.uint64]
+    before: FloatArray
+    noise: FloatArray
 
 
 class System(NamedTuple):
-    """What does not change: masses, thermostat, limits of the guards (atomic units)."""
+    """What does not change: masses, thermostat, limits and actions of the guards (atomic units).
+
+    ``rate`` is the inverse relaxation time of a stochastic thermostat; ``actions`` holds what each kind of guard does.
+    """
 
     masses: FloatArray
-    chain_masses: FloatArray
-    weights: FloatArray
+    thermostat: int
     thermal_energy: float
     degrees_of_freedom: int
+    rate: float
+    chain_masses: FloatArray
+    weights: FloatArray
     bonds: IntArray
     bond_minima: FloatArray
     bond_maxima: FloatArray
     contact: float
+    jump: float
+    actions: IntArray
 
 
-class Outcome(NamedTuple):
-    """End of a block: steps done, energies (hartree) there, and which guard tripped on which atoms at which length."""
+class Events(NamedTuple):
+    """What the guards saw in one block: for every replica and kind the number of steps, and the first of them.
 
-    steps: int
-    potential: float
-    kinetic: float
-    code: int
-    first: int
-    second: int
-    length: float
+    ``counts``, ``step``: ``(g, kinds)``; ``atoms``: ``(g, kinds, 2)``; ``value``: a length or an energy, ``(g,
+    kinds)``; ``positions``, ``velocities``: ``(g, kinds, n_atoms, 3)``.
+    """
+
+    counts: IntArray
+    step: IntArray
+    atoms: IntArray
+    value: FloatArray
+    positions: FloatArray
+    velocities: FloatArray
 
 
 def suzuki_yoshida_weights(order: int) -> FloatArray:
@@ -88,7 +120,7 @@ def suzuki_yoshida_weights(order: int) -> FloatArray:
 
 @njit(cache=True)
 def kinetic_energy(velocities: Any, masses: Any) -> Any:
-    """Kinetic energy in hartree."""
+    """Kinetic energy of one replica in hartree."""
     total = 0.0
     for i in range(masses.shape[0]):
         total += masses[i] * (velocities[i, 0] ** 2 + velocities[i, 1] ** 2 + velocities[i, 2] ** 2)
@@ -96,68 +128,205 @@ def kinetic_energy(velocities: Any, masses: Any) -> Any:
 
 
 @njit(cache=True)
-def thermostat_energy(state: Any, system: Any) -> Any:
-    """What the chain adds to the conserved quantity (hartree); zero without a thermostat."""
-    energy = 0.0
+def conserved_energy(r: Any, state: Any, system: Any) -> Any:
+    """The quantity that exact dynamics of replica r conserves (hartree).
+
+    Total energy, plus that of the chain, less what a stochastic thermostat brought in (Bussi and Parrinello, Phys. Rev.
+    E 75, 056707 (2007)).
+    """
+    energy = state.potential[r] + kinetic_energy(state.velocities[r], system.masses) - state.heat[r]
     for j in range(system.chain_masses.shape[0]):
         weight = system.thermal_energy * (system.degrees_of_freedom if j == 0 else 1)
-        energy += 0.5 * system.chain_masses[j] * state.chain_velocities[j] ** 2 + weight * state.chain_positions[j]
+        energy += 0.5 * system.chain_masses[j] * state.chain_velocities[r, j] ** 2
+        energy += weight * state.chain_positions[r, j]
     return energy
 
 
 @njit(cache=True)
-def chain_force(j: Any, kinetic: Any, state: Any, system: Any) -> Any:
+def scale_velocities(velocities: Any, factor: Any) -> None:
+    """Multiply all velocities of one replica."""
+    for i in range(velocities.shape[0]):
+        for c in range(3):
+            velocities[i, c] *= factor
+
+
+@njit(cache=True)
+def chain_force(j: Any, kinetic: Any, rates: Any, system: Any) -> Any:
     """Acceleration of thermostat j, driven by the kinetic energy of what it controls."""
     if j == 0:
         drive = 2.0 * kinetic - system.degrees_of_freedom * system.thermal_energy
     else:
-        drive = system.chain_masses[j - 1] * state.chain_velocities[j - 1] ** 2 - system.thermal_energy
+        drive = system.chain_masses[j - 1] * rates[j - 1] ** 2 - system.thermal_energy
     return drive / system.chain_masses[j]
 
 
 @njit(cache=True)
-def propagate_chain(kinetic: Any, state: Any, system: Any, duration: Any) -> Any:
-    """Move the chain by ``duration`` and scale the velocities; return the kinetic energy afterwards."""
+def propagate_chain(r: Any, state: Any, system: Any, duration: Any) -> Any:
+    """Move the chain of replica r by ``duration`` and scale its velocities; return its kinetic energy afterwards."""
+    # computed afresh, not carried over: so the run is the same, bit for bit, however it is cut into blocks
+    kinetic = kinetic_energy(state.velocities[r], system.masses)
     last = system.chain_masses.shape[0] - 1
-    if last < 0:
-        return kinetic
-    rates = state.chain_velocities
+    rates = state.chain_velocities[r]
     scale = 1.0
     for weight in system.weights:
         part = weight * duration
-        rates[last] += 0.5 * part * chain_force(last, kinetic, state, system)
+        rates[last] += 0.5 * part * chain_force(last, kinetic, rates, system)
         for j in range(last - 1, -1, -1):
             damping = np.exp(-0.25 * part * rates[j + 1])
-            rates[j] = (rates[j] * damping + 0.5 * part * chain_force(j, kinetic, state, system)) * damping
+            rates[j] = (rates[j] * damping + 0.5 * part * chain_force(j, kinetic, rates, system)) * damping
         factor = np.exp(-part * rates[0])
         scale *= factor
         kinetic *= factor * factor
         for j in range(last + 1):
-            state.chain_positions[j] += part * rates[j]
+            state.chain_positions[r, j] += part * rates[j]
         for j in range(last):
             damping = np.exp(-0.25 * part * rates[j + 1])
-            rates[j] = (rates[j] * damping + 0.5 * part * chain_force(j, kinetic, state, system)) * damping
-        rates[last] += 0.5 * part * chain_force(last, kinetic, state, system)
-    for i in range(state.velocities.shape[0]):
-        for c in range(3):
-            state.velocities[i, c] *= scale
+            rates[j] = (rates[j] * damping + 0.5 * part * chain_force(j, kinetic, rates, system)) * damping
+        rates[last] += 0.5 * part * chain_force(last, kinetic, rates, system)
+    scale_velocities(state.velocities[r], scale)
     return kinetic
 
 
 @njit(cache=True)
-def kick(state: Any, system: Any, duration: Any) -> None:
-    """Velocities by the forces, for ``duration``."""
-    for i in range(system.masses.shape[0]):
-        for c in range(3):
-            state.velocities[i, c] += duration / system.masses[i] * state.forces[i, c]
+def rescale(r: Any, state: Any, system: Any, step: Any, stream: Any, duration: Any) -> None:
+    """Stochastic velocity rescaling of replica r over ``duration``: its kinetic energy relaxes, exactly in time."""
+    kinetic = kinetic_energy(state.velocities[r], system.masses)
+    if not kinetic > 0.0:
+        return
+    noise = state.noise[r, : system.degrees_of_freedom]
+    standard_normals(state.keys[r], step, stream, noise)
+    squares = 0.0
+    for x in noise:
+        squares += x * x
+    kept = np.exp(-system.rate * duration)
+    brought = (1.0 - kept) * 0.5 * system.thermal_energy / kinetic
+    square = kept + brought * squares + 2.0 * noise[0] * np.sqrt(kept * brought)
+    # the sign of the factor matters to the dynamics only, and then rarely; eq. A8 of the paper
+    factor = np.sqrt(square) if noise[0] + np.sqrt(kept / brought) > 0.0 else -np.sqrt(square)
+    scale_velocities(state.velocities[r], factor)
+    state.heat[r] += (square - 1.0) * kinetic
 
 
 @njit(cache=True)
-def check_geometry(positions: Any, system: Any) -> Any:
-    """Guards on the geometry: ``(code, atom, atom, length)``.
+def remove_rigid_motion(positions: Any, masses: Any, velocities: Any) -> None:
+    """Project the velocities of one replica on P = 0 and L = 0, orthogonally in mass-weighted coordinates.
 
-    The comparisons are written so that NaN, which compares false, trips them.
+    Rotations are orthonormalised with pivoting, and one that moves nothing (atoms on a line) is left out.
     """
+    n = masses.shape[0]
+    centre, drift, total = np.zeros(3), np.zeros(3), 0.0
+    for i in range(n):
+        total += masses[i]
+        for c in range(3):
+            centre[c] += masses[i] * positions[i, c]
+            drift[c] += masses[i] * velocities[i, c]
+    turns = np.zeros((3, n, 3))
+    for i in range(n):
+        root = np.sqrt(masses[i])
+        for c in range(3):
+            velocities[i, c] -= drift[c] / total
+            arm = root * (positions[i, c] - centre[c] / total)
+            turns[(c + 1) % 3, i, (c + 2) % 3] = -arm
+            turns[(c + 2) % 3, i, (c + 1) % 3] = arm
+    largest = 0.0
+    done = np.zeros(3)
+    for _ in range(3):
+        pick, square = -1, 0.0
+        for k in range(3):
+            size = (turns[k] * turns[k]).sum()
+            if done[k] == 0.0 and size > square:
+                pick, square = k, size
+        largest = max(largest, square)
+        if not square > _RANK_TOLERANCE**2 * largest:
+            return
+        done[pick] = 1.0
+        turn = turns[pick]
+        along = 0.0
+        for i in range(n):
+            root = np.sqrt(masses[i])
+            for c in range(3):
+                turn[i, c] /= np.sqrt(square)
+                along += root * velocities[i, c] * turn[i, c]
+        for i in range(n):
+            for c in range(3):
+                velocities[i, c] -= along * turn[i, c] / np.sqrt(masses[i])
+        for k in range(3):
+            if done[k] == 0.0:
+                overlap = (turns[k] * turn).sum()
+                for i in range(n):
+                    for c in range(3):
+                        turns[k, i, c] -= overlap * turn[i, c]
+
+
+@njit(cache=True)
+def collide(r: Any, state: Any, system: Any, step: Any, duration: Any) -> None:
+    """The O of BAOAB: friction and noise over ``duration``, exactly, on the motions with P = 0 and L = 0.
+
+    The velocities here are those between two kicks, and for a harmonic vibration of angular frequency w their kinetic
+    energy is canonical at any stable time step h.  That at the end of the step is too low by the factor 1 - (w h/2)^2;
+    positions, which are exact, and the velocities that go with them cannot both be.  So this one is reported.
+    """
+    velocities = state.velocities[r]
+    n = system.masses.shape[0]
+    before = kinetic_energy(velocities, system.masses)
+    noise = state.noise[r, : 3 * n]
+    standard_normals(state.keys[r], step, 0, noise)
+    kept = np.exp(-system.rate * duration)
+    for i in range(n):
+        width = np.sqrt((1.0 - kept * kept) * system.thermal_energy / system.masses[i])
+        for c in range(3):
+            velocities[i, c] = kept * velocities[i, c] + width * noise[3 * i + c]
+    remove_rigid_motion(state.positions[r], system.masses, velocities)
+    state.kinetic[r] = kinetic_energy(velocities, system.masses)
+    state.heat[r] += state.kinetic[r] - before
+
+
+@njit(cache=True)
+def kick(r: Any, state: Any, system: Any, duration: Any) -> None:
+    """Velocities of replica r by the forces, for ``duration``."""
+    for i in range(system.masses.shape[0]):
+        for c in range(3):
+            state.velocities[r, i, c] += duration / system.masses[i] * state.forces[r, i, c]
+
+
+@njit(cache=True)
+def drift(r: Any, state: Any, duration: Any) -> None:
+    """Positions of replica r by the velocities, for ``duration``."""
+    for i in range(state.positions.shape[1]):
+        for c in range(3):
+            state.positions[r, i, c] += duration * state.velocities[r, i, c]
+
+
+@njit(cache=True)
+def copy_atoms(source: Any, target: Any) -> None:
+    """Copy ``(n_atoms, 3)`` numbers; an array assignment compiles a check of shapes for five seconds."""
+    for i in range(source.shape[0]):
+        for c in range(3):
+            target[i, c] = source[i, c]
+
+
+@njit(cache=True)
+def note(r: Any, kind: Any, step: Any, i: Any, j: Any, value: Any, state: Any, system: Any, events: Any) -> None:
+    """Record that a guard tripped; stop the replica, at its last geometry that was in order, if that is the action."""
+    events.counts[r, kind] += 1
+    if events.counts[r, kind] == 1:
+        events.step[r, kind] = step
+        events.atoms[r, kind, 0], events.atoms[r, kind, 1] = i, j
+        events.value[r, kind] = value
+        copy_atoms(state.positions[r], events.positions[r, kind])
+        copy_atoms(state.velocities[r], events.velocities[r, kind])
+    if system.actions[kind] == STOP:
+        state.active[r] = 0
+        copy_atoms(state.before[r], state.positions[r])
+
+
+@njit(cache=True)
+def check_geometry(r: Any, step: Any, state: Any, system: Any, events: Any) -> None:
+    """Guards on the geometry of replica r: finite coordinates, contacts, bonds; one event for each kind at most.
+
+    The comparison is written so that NaN, which compares false, trips it.
+    """
+    positions = state.positions[r]
     n = positions.shape[0]
     for i in range(n):
         for j in range(i + 1, n):
@@ -167,9 +336,15 @@ def check_geometry(positions: Any, system: Any) -> Any:
                 + (positions[i, 2] - positions[j, 2]) ** 2
             )
             if not (square >= system.contact * system.contact):
-                if np.isfinite(square):
-                    return CONTACT, i, j, np.sqrt(square)
-                return NOT_FINITE, i, j, square
+                if not np.isfinite(square):
+                    note(r, ENERGY, step, i, j, square, state, system, events)
+                    return
+                if system.actions[CONTACT] != OFF:
+                    note(r, CONTACT, step, i, j, np.sqrt(square), state, system, events)
+                    if state.active[r] == 0:
+                        return
+    if system.actions[BOND] == OFF:
+        return
     for b in range(system.bonds.shape[0]):
         i, j = system.bonds[b, 0], system.bonds[b, 1]
         square = (
@@ -177,85 +352,91 @@ def check_geometry(positions: Any, system: Any) -> Any:
             + (positions[i, 1] - positions[j, 1]) ** 2
             + (positions[i, 2] - positions[j, 2]) ** 2
         )
-        if square < system.bond_minima[b] ** 2:
-            return BOND_TOO_SHORT, i, j, np.sqrt(square)
-        if square > system.bond_maxima[b] ** 2:
-            return BOND_TOO_LONG, i, j, np.sqrt(square)
-    return COMPLETED, -1, -1, 0.0
+        if square < system.bond_minima[b] ** 2 or square > system.bond_maxima[b] ** 2:
+            note(r, BOND, step, i, j, np.sqrt(square), state, system, events)
+            return
 
 
 @njit(cache=True)
-def advance(force: Any, arrays: Any, state: Any, system: Any, potential: Any, timestep: Any, n_steps: Any) -> Any:
-    """Run ``n_steps`` in place, or until a guard trips; return the fields of :class:`Outcome`.
+def begin_step(r: Any, step: Any, state: Any, system: Any, events: Any, timestep: Any) -> None:
+    """Everything of a step before the forces."""
+    if system.thermostat == NOSE_HOOVER:
+        propagate_chain(r, state, system, 0.5 * timestep)
+    elif system.thermostat == RESCALING:
+        rescale(r, state, system, step, 0, 0.5 * timestep)
+    kick(r, state, system, 0.5 * timestep)
+    copy_atoms(state.positions[r], state.before[r])
+    if system.thermostat == LANGEVIN:
+        drift(r, state, 0.5 * timestep)
+        collide(r, state, system, step, timestep)
+        drift(r, state, 0.5 * timestep)
+    else:
+        drift(r, state, timestep)
+    check_geometry(r, step, state, system, events)
+
+
+@njit(cache=True)
+def end_step(r: Any, step: Any, energy: Any, forces: Any, state: Any, system: Any, events: Any, timestep: Any) -> None:
+    """Everything of a step after the forces."""
+    if not np.isfinite(energy):
+        note(r, ENERGY, step, -1, -1, energy, state, system, events)
+        return
+    state.potential[r] = energy
+    copy_atoms(forces, state.forces[r])
+    kick(r, state, system, 0.5 * timestep)
+    if system.thermostat == NOSE_HOOVER:
+        propagate_chain(r, state, system, 0.5 * timestep)
+    elif system.thermostat == RESCALING:
+        rescale(r, state, system, step, 1, 0.5 * timestep)
+    if system.thermostat != LANGEVIN:
+        state.kinetic[r] = kinetic_energy(state.velocities[r], system.masses)
+    if system.actions[CONSERVED] != OFF:
+        change = conserved_energy(r, state, system) - state.reference[r]
+        if not (abs(change) <= system.jump):
+            state.reference[r] += change
+            note(r, CONSERVED, step, -1, -1, change, state, system, events)
+
+
+@njit(cache=True, nogil=True)
+def advance(
+    force: Any, arrays: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any, n_steps: Any
+) -> None:
+    """Run the steps ``first + 1`` to ``first + n_steps`` of all active replicas of a group, in place.
 
     Parameters
     ----------
     force, arrays
-        ``force(positions, arrays)`` gives the energy (hartree) and the forces (hartree/bohr).
-    state, system
-        :class:`State`, advanced in place, and :class:`System`.
-    potential
-        Potential energy at the start (hartree).
+        ``force(positions, arrays)`` gives the energy (hartree) and the forces (hartree/bohr) of one geometry.
+    state, system, events
+        :class:`State`, :class:`System`, and :class:`Events` with all counts at zero.
     timestep
         Atomic units of time.
     """
-    kinetic = kinetic_energy(state.velocities, system.masses)
-    for step in range(1, n_steps + 1):
-        # computed afresh, not carried over: so the run is the same, bit for bit, however it is cut into blocks
-        propagate_chain(kinetic_energy(state.velocities, system.masses), state, system, 0.5 * timestep)
-        kick(state, system, 0.5 * timestep)
-        for i in range(system.masses.shape[0]):
-            for c in range(3):
-                state.positions[i, c] += timestep * state.velocities[i, c]
-        code, first, second, length = check_geometry(state.positions, system)
-        if code != COMPLETED:
-            return step, potential, kinetic, code, first, second, length
-        potential, forces = force(state.positions, arrays)
-        if not np.isfinite(potential):
-            return step, potential, kinetic, NOT_FINITE, -1, -1, potential
-        for i in range(system.masses.shape[0]):  # an array assignment compiles a check of shapes for five seconds
-            for c in range(3):
-                state.forces[i, c] = forces[i, c]
-        kick(state, system, 0.5 * timestep)
-        kinetic = kinetic_energy(state.velocities, system.masses)
-        kinetic = propagate_chain(kinetic, state, system, 0.5 * timestep)
-    return n_steps, potential, kinetic, COMPLETED, -1, -1, 0.0
+    for step in range(first + 1, first + n_steps + 1):
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                begin_step(r, step, state, system, events, timestep)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                energy, forces = force(state.positions[r], arrays)
+                end_step(r, step, energy, forces, state, system, events, timestep)
 
 
-def compiled_call(function: Any, force: Any, *rest: Any) -> Callable[..., Any]:
-    """The compiled form of ``function(force, *rest)``, to be called with arguments of the same types.
+@njit(cache=True, nogil=True)
+def advance_together(
+    force: Any, arrays: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any, n_steps: Any
+) -> None:
+    """As :func:`advance`, with a force function of all replicas at once.
 
-    Numba gives every force function a type of its own, under which a caller is compiled anew, and in every process, as
-    such a type cannot be recognised on disk.  Here the caller is compiled for *any* function of the signature of
-    ``force`` (a first-class function type), and its entry point is called with ``force``.  Errors raised by ``force``
-    arrive as usual.  With the compiler switched off (``NUMBA_DISABLE_JIT``) the function itself is returned.
-
-    Parameters
-    ----------
-    function
-        Njit function whose first argument is a force function.
-    force
-        Njit function ``(positions, arrays) -> (energy, forces)``; ``rest`` starts with ``arrays``.
+    ``force(positions, arrays)`` takes shape ``(g, n_atoms, 3)`` and gives shapes ``(g,)`` and ``(g, n_atoms, 3)``.  A
+    replica that was stopped stays in the group at its last geometry: the shapes, and with them the bits, of the others
+    do not change.
     """
-    if not hasattr(function, "compile"):
-        return cast(Callable[..., Any], function)
-    if type(rest[0]).__module__.split(".")[0] != __name__.split(".")[0]:
-        function = _in_memory(function)
-    typed = [numba.typeof(argument) for argument in rest]  # type: ignore[no-untyped-call]
-    arguments = (types.Array(types.float64, 2, "C"), typed[0])
-    force.compile(arguments)
-    signature = force.overloads[arguments].signature
-    whole = (types.FunctionType(signature), *typed)
-    function.compile(whole)
-    return cast(Callable[..., Any], function.overloads[whole].entry_point)
-
-
-@cache
-def _in_memory(function: Any) -> Any:
-    """The same function without its cache on disk.
-
-    The index of that cache names the class of ``arrays``.  Numba imports all classes of an index before it looks for
-    the one that is asked for, so one class from a module that cannot be imported later (a script, a test) would stop
-    every later run.  Only classes of this package are therefore written to disk.
-    """
-    return njit(function.py_func)
+    for step in range(first + 1, first + n_steps + 1):
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                begin_step(r, step, state, system, events, timestep)
+        energies, forces = force(state.positions, arrays)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                end_step(r, step, energies[r], forces[r], state, system, events, timestep)

@@ -1,7 +1,7 @@
 """Trajectory files in the DCD format of CHARMM: little endian, angstrom, float32, no unit cell.
 
 Every frame is one write, followed by the new frame count in the header, so that a run that is killed leaves a file that
-every reader takes.  A file cannot grow into an old one: it must not exist.
+every reader takes.  A new file must not exist; an old one is opened only to be cut to the size that a checkpoint knows.
 """
 
 from __future__ import annotations
@@ -64,20 +64,47 @@ class DCDWriter:
     Parameters
     ----------
     path
-        A file that does not exist yet.
+        A file that does not exist yet, or with ``size`` one that does.
     n_atoms, interval, timestep, title
         As in :func:`header`.
+    size
+        Bytes that an existing file is cut to by :meth:`truncate`, which must be called before the first frame.
     """
 
-    def __init__(self, path: Path, n_atoms: int, interval: int, timestep: float, title: str) -> None:
+    def __init__(
+        self, path: Path, n_atoms: int, interval: int, timestep: float, title: str, size: int | None = None
+    ) -> None:
         self.path = path
         self.n_frames = 0
         self._interval = interval
+        start = header(n_atoms, interval, timestep, title)
         try:
-            self._stream = open(path, "xb", buffering=0)
+            self._stream = open(path, "xb" if size is None else "r+b", buffering=0)
         except OSError as error:
             raise InputError(str(path), "a new file", error.strerror or str(error), "choose another folder") from error
-        self._put(header(n_atoms, interval, timestep, title))
+        self.size = len(start) if size is None else size
+        if size is None:
+            self._put(start)
+        else:
+            self.n_frames = (size - len(start)) // (3 * (4 * n_atoms + 8))
+
+    @property
+    def descriptor(self) -> int:
+        """File descriptor, for a lock."""
+        return self._stream.fileno()
+
+    def truncate(self) -> None:
+        """Cut an existing file to the size that was given, and let its header say so."""
+        os.ftruncate(self._stream.fileno(), self.size)
+        self._stream.seek(self.size)
+        self._count()
+
+    def sync(self) -> None:
+        """Bring the frames to the disk."""
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise self._full(error.strerror or str(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -89,25 +116,32 @@ class DCDWriter:
 
     def write(self, positions: FloatArray) -> None:
         """Append positions in bohr, shape ``(n_atoms, 3)``."""
-        self._put(frame(positions))
+        data = frame(positions)
+        self._put(data)
+        self.size += len(data)
         self.n_frames += 1
-        self._put(struct.pack("<i", self.n_frames), 8)
-        self._put(struct.pack("<i", (self.n_frames - 1) * self._interval), 20)
+        self._count()
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+    def _count(self) -> None:
+        self._put(struct.pack("<i", self.n_frames), 8)
+        self._put(struct.pack("<i", max(self.n_frames - 1, 0) * self._interval), 20)
 
     def _put(self, data: bytes, offset: int | None = None) -> None:
         try:
             descriptor = self._stream.fileno()
             done = os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
         except OSError as error:
-            raise InputError(
-                str(self.path), "room for the trajectory", error.strerror or str(error), "free space and run again"
-            ) from error
+            raise self._full(error.strerror or str(error)) from error
         if done != len(data):
-            raise InputError(str(self.path), f"room for {len(data)} bytes", f"{done} written", "free space")
+            raise self._full(f"room for {done} of {len(data)} bytes")
+
+    def _full(self, found: str) -> InputError:
+        remedy = "free space, then go on with 'fflux resume'"
+        return InputError(str(self.path), "room for the trajectory", found, remedy)
 
 
 @dataclass(frozen=True)

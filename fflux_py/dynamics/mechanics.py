@@ -1,8 +1,12 @@
 """Mechanics of a free molecule: momenta, degrees of freedom, initial velocities.
 
-The forces of an isolated molecule conserve its momentum P and its angular momentum L, and a Nose-Hoover chain, which
-scales all velocities by one factor, keeps P = 0 and L = 0.  So both are removed once, at the start, and the number of
-degrees of freedom of the kinetic energy is 3N - 6 for the whole run, 3N - 5 = 1 for a diatomic molecule.
+The forces of an isolated molecule conserve its momentum P and its angular momentum L, and a Nose-Hoover chain or
+velocity rescaling, which scale all velocities by one factor, keep P = 0 and L = 0.  So both are removed once, at the
+start, and the number of degrees of freedom of the kinetic energy is 3N - 6 for the whole run, 3N - 5 = 1 for a diatomic
+molecule.  The noise of Langevin dynamics would set the molecule in motion as a whole; its part along the rigid motions
+is projected out at every collision, so that all thermostats sample the same ensemble with the same count.  (The noise
+is Gaussian with the covariance kT M^-1; projected orthogonally in mass-weighted coordinates it is Gaussian on P = 0,
+L = 0, and friction plus noise leave that distribution exactly as it is.)
 
 A molecule of three and more atoms that *starts* on a line has 3N - 5 vibrations, but it bends, and from then on L = 0
 is three conditions: its bend stays in a plane, no vibrational angular momentum can arise, and its kinetic energy is
@@ -21,8 +25,9 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import InputError
+from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
-from fflux_py.units import BOLTZMANN
+from fflux_py.units import BOLTZMANN, DALTON
 
 _RANK_TOLERANCE: Final = 1e-5
 
@@ -57,6 +62,34 @@ def degrees_of_freedom(n_atoms: int) -> int:
     if n_atoms < 2:
         raise InputError("start geometry", "at least two atoms", str(n_atoms), "one atom alone does not vibrate")
     return 3 * n_atoms - 6 if n_atoms > 2 else 1
+
+
+def masses(molecule: Molecule, hydrogen_mass: float | None = None) -> FloatArray:
+    """Masses in electron masses, shape ``(n_atoms,)``, hydrogen's repartitioned if a mass in dalton is given.
+
+    What a hydrogen atom gains, the heavy atom that it is bonded to loses; the sum stays.
+
+    Raises
+    ------
+    InputError
+        A hydrogen atom without a heavy neighbour, or a heavy atom that would become lighter than its hydrogens.
+    """
+    table = np.array(molecule.masses)
+    if hydrogen_mass is None:
+        return table
+    wanted = hydrogen_mass / DALTON
+    for hydrogen in np.flatnonzero(molecule.numbers == 1):
+        heavy = [a for a in molecule.neighbours[hydrogen] if molecule.numbers[a] > 1]
+        if not heavy:
+            raise InputError("hydrogen_mass", "hydrogen atoms bonded to heavy atoms", f"H{hydrogen + 1} without one")
+        table[heavy[0]] -= wanted - table[hydrogen]
+        table[hydrogen] = wanted
+    lightest = int(np.where(molecule.numbers > 1, table, np.inf).argmin())
+    if table[lightest] < wanted:
+        name = f"{molecule.symbols[lightest]}{lightest + 1}"
+        found = f"{table[lightest] * DALTON:.2f} Da left for {name}"
+        raise InputError("hydrogen_mass", "heavy atoms that stay heavier than hydrogen", found, "choose a smaller mass")
+    return table
 
 
 def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:

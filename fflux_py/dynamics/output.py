@@ -1,11 +1,15 @@
 """The files of a run, streamed while it goes.
 
-After every report all files are whole: a run that is killed leaves what a reader takes, up to its last report.
+After every report all files are whole: a run that is killed leaves what a reader takes, up to its last report.  A run
+that is taken up again cuts them to what they were at the checkpoint and goes on from there.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,17 +19,24 @@ from typing import Final
 
 import numpy as np
 
+from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import trajectory as names
+from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.dcd import DCDWriter
-from fflux_py.errors import InputError
+from fflux_py.dynamics.guards import GuardEvent
+from fflux_py.dynamics.topology import topology_pdb
+from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.extended_xyz import Frame, Value, write_frames, write_molecule
-from fflux_py.files import write_atomically
-from fflux_py.molecule import Molecule
+from fflux_py.files import read_text, write_atomically
+from fflux_py.molecule import Molecule, check_positions
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND, KCAL_MOL
 
 SCHEMA: Final = "fflux-run-1"
+MOST_FLAGGED: Final = 1000
+"""Frames of one replica that are saved for labelling at most."""
+
 _UNITS: Final = {
     "trajectory.dcd": "angstrom",
     "*.extxyz": "angstrom; velocities in angstrom/fs",
@@ -33,29 +44,42 @@ _UNITS: Final = {
     "config.temperature": "K",
     "config.timestep": "fs",
     "config.relaxation_time": "fs",
+    "config.hydrogen_mass": "Da",
+    "config.guards": "angstrom; kcal/mol; shares",
 }
+_STREAMS: Final = (names.TRAJECTORY_FILE, names.THERMO_FILE, names.EVENTS_FILE)
 
 
 class RunFolder:
-    """Thermo log, trajectory, start, end and description of one run.
+    """Thermo log, trajectory, events, start, end and description of one replica.
 
     Parameters
     ----------
     folder
-        New or without the files of another run.
+        New or without the files of another run; on resuming, that of the run.
     start
         Start geometry.
     config, replica
         The run.
     description
         What else ``run.json`` says: digest of the model, degrees of freedom, limits of the guards.
+    continuation
+        Of a run that is resumed: what the checkpoint knows of this replica, the conserved quantity at the first report,
+        and the step; None for a new run.
     """
 
     def __init__(
-        self, folder: Path, start: Molecule, config: MDConfig, replica: int, description: Mapping[str, object]
+        self,
+        folder: Path,
+        start: Molecule,
+        config: MDConfig,
+        replica: int,
+        description: Mapping[str, object],
+        continuation: tuple[ReplicaRecord, float, int] | None = None,
     ) -> None:
         self.folder = folder
-        self._config = config
+        self._first_conserved = np.nan
+        self._start, self._config, self._replica = start, config, replica
         self._source = (
             f"{'nvt' if config.thermostat != 'none' else 'nve'}-{config.temperature:g}K-s{config.seed}-r{replica}"
         )
@@ -70,16 +94,46 @@ class RunFolder:
             **description,
             "versions": _versions(),
         }
+        self._counts: dict[str, int] = {}
+        self._flagged: GeometrySet | None = None
+        layout = (start.n_atoms, config.report_every, config.timestep / FEMTOSECOND, f"fflux_py {self._source}")
+        if continuation is None:
+            self._begin(start, layout)
+        else:
+            self._continue(layout, *continuation)
+
+    def _begin(self, start: Molecule, layout: tuple[int, int, float, str]) -> None:
+        """Make new files."""
+        folder = self.folder
         _prepare(folder)
         write_molecule(folder / names.START_FILE, start)
+        write_atomically(folder / names.TOPOLOGY_FILE, topology_pdb(start))
         self._write_record()
-        timestep = config.timestep / FEMTOSECOND
-        self._frames = DCDWriter(
-            folder / names.TRAJECTORY_FILE, start.n_atoms, config.report_every, timestep, f"fflux_py {self._source}"
-        )
+        self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout)
+        _lock(self._frames, folder)
         self._log = _LineFile(folder / names.THERMO_FILE)
+        self._events = _LineFile(folder / names.EVENTS_FILE)
         self._log.write(",".join(names.COLUMNS))
-        self._first_conserved = np.nan
+        self._events.write(",".join(names.EVENT_COLUMNS))
+
+    def _continue(
+        self, layout: tuple[int, int, float, str], known: ReplicaRecord, first_conserved: float, step: int
+    ) -> None:
+        """Open the files of the run and cut them to the checkpoint, unless another process is writing to them."""
+        folder = self.folder
+        frames, log, events = (known.sizes[name] for name in _STREAMS)
+        self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout, size=frames)
+        _lock(self._frames, folder)
+        self._frames.truncate()
+        self._log = _LineFile(folder / names.THERMO_FILE, log)
+        self._events = _LineFile(folder / names.EVENTS_FILE, events)
+        self._first_conserved = first_conserved
+        self._counts = dict(known.events)
+        self._cut_flagged(known.flagged)
+        for name in (names.FINAL_FILE, names.STOPPED_FILE, names.ASE_FILE):
+            (folder / name).unlink(missing_ok=True)
+        self._record["resumed_at_steps"] = [*_resumed_before(folder), step]
+        self._write_record()
 
     def report(
         self, step: int, positions: FloatArray, potential: float, kinetic: float, conserved: float, temperature: float
@@ -92,14 +146,20 @@ class RunFolder:
         self._frames.write(positions)
         self._log.write(f"{step}," + ",".join(repr(float(x)) for x in numbers))
 
-    def write_state(
-        self, name: str, molecule: Molecule, positions: FloatArray, velocities: FloatArray, step: int
-    ) -> Path:
+    def event(self, event: GuardEvent) -> None:
+        """One line for an event of a guard; its frame too, if it is to be saved."""
+        self._counts[event.kind] = self._counts.get(event.kind, 0) + event.count
+        words = f'"{event.place}","{event.expected}","{event.found}"'
+        self._events.write(f"{event.step},{event.time_fs!r},{event.kind},{event.action},{event.count},{words}")
+        if event.action == "save":
+            self._flag(event)
+
+    def write_state(self, name: str, positions: FloatArray, velocities: FloatArray, step: int) -> Path:
         """One geometry with its velocities, marked so that it can be labelled as it stands."""
         path = self.folder / name
         info: dict[str, Value] = {
-            "name": molecule.name,
-            "total_charge": molecule.charge,
+            "name": self._start.name,
+            "total_charge": self._start.charge,
             "units": "angstrom, angstrom/fs, K",
             "source": self._source,
             "temperature": self._config.temperature,
@@ -107,42 +167,115 @@ class RunFolder:
             "time_fs": step * self._config.timestep,
         }
         columns = {"velocities": velocities * (ANGSTROM / FEMTOSECOND)}
-        write_frames(path, [Frame(molecule.symbols, positions * ANGSTROM, columns, info)])
+        write_frames(path, [Frame(self._start.symbols, positions * ANGSTROM, columns, info)])
         return path
+
+    def sync(self) -> None:
+        """Bring everything that was written to the disk."""
+        for stream in (self._frames, self._log, self._events):
+            stream.sync()
+
+    def state(self, base: Path) -> ReplicaRecord:
+        """What a checkpoint in ``base`` has to know."""
+        sizes = dict(zip(_STREAMS, (self._frames.size, self._log.size, self._events.size), strict=True))
+        flagged = 0 if self._flagged is None else len(self._flagged)
+        place = os.path.relpath(self.folder, base)
+        return ReplicaRecord(self._replica, place, sizes, dict(self._counts), flagged)
 
     def close(self, status: str, steps_done: int, message: str = "") -> None:
         """Close the files and write how the run ended."""
-        self._frames.close()
-        self._log.close()
-        self._record.update(status=status, steps_done=steps_done)
+        for stream in (self._frames, self._log, self._events):
+            stream.close()
+        self._record.update(status=status, steps_done=steps_done, guard_events=dict(self._counts))
         if message:
             self._record["message"] = message
         self._write_record()
+
+    def _flag(self, event: GuardEvent) -> None:
+        """Add a frame to those to be labelled; one on which no label exists (atoms on one spot) is left out."""
+        already = self._flagged
+        if already is not None and len(already) >= MOST_FLAGGED:
+            return
+        try:
+            check_positions(event.positions, "frame")
+        except FFLUXError:
+            return
+        source = f"{self._source}-{event.kind}"
+        old = np.empty((0, *event.positions.shape)) if already is None else already.positions
+        sources = () if already is None else already.source
+        count = len(old) + 1
+        self._flagged = GeometrySet(
+            molecule=self._start,
+            positions=np.concatenate([old, event.positions[None]]),
+            source=(*sources, source),
+            temperature=np.full(count, self._config.temperature),
+            split=("train",) * count,
+            metadata={"sampling": "flagged by a guard of molecular dynamics; the source ends with the guard's name"},
+        )
+        self._flagged.write(self.folder / names.FLAGGED_FILE)
+
+    def _cut_flagged(self, count: int) -> None:
+        path = self.folder / names.FLAGGED_FILE
+        if count:
+            self._flagged = GeometrySet.read(path).select(range(count))
+            self._flagged.write(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def _write_record(self) -> None:
         write_atomically(self.folder / names.RUN_FILE, json.dumps(self._record, indent=2) + "\n")
 
 
 class _LineFile:
-    """A new text file, one write for each line."""
+    """A text file, one write for each line; new, or an old one that is cut to ``size`` bytes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: int | None = None) -> None:
         self._path = path
+        self.size = size or 0
         try:
-            self._stream = open(path, "xb", buffering=0)
+            self._stream = open(path, "xb" if size is None else "r+b", buffering=0)
+            if size is not None:
+                self._stream.truncate(size)
+                self._stream.seek(size)
         except OSError as error:
             raise InputError(str(path), "a new file", error.strerror or str(error), "choose another folder") from error
 
     def write(self, line: str) -> None:
+        data = line.encode() + b"\n"
         try:
-            self._stream.write(line.encode() + b"\n")
+            done = self._stream.write(data)
         except OSError as error:
-            raise InputError(
-                str(self._path), "room for the thermo log", error.strerror or str(error), "free space and run again"
-            ) from error
+            raise _full(self._path, error.strerror or str(error)) from error
+        if done != len(data):
+            raise _full(self._path, f"room for {done} of {len(data)} bytes")
+        self.size += len(data)
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise _full(self._path, error.strerror or str(error)) from error
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _full(path: Path, found: str) -> InputError:
+    return InputError(str(path), "room for the log", found, "free space, then go on with 'fflux resume'")
+
+
+def _lock(frames: DCDWriter, folder: Path) -> None:
+    """Refuse a folder that a run is writing to; the lock ends with the process, however that ends."""
+    try:
+        fcntl.flock(frames.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        frames.close()
+        raise InputError(
+            str(folder), "a run that has ended", "one that is still going", "wait for it, or end it"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
+            raise
 
 
 def _prepare(folder: Path) -> None:
@@ -151,7 +284,9 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(str(folder), "a folder to write to", error.strerror or str(error), "choose another") from error
-    for name in (names.RUN_FILE, names.TRAJECTORY_FILE, names.THERMO_FILE, names.FINAL_FILE, names.STOPPED_FILE):
+    for name in (
+        names.RUN_FILE, *_STREAMS, names.FINAL_FILE, names.STOPPED_FILE, names.FLAGGED_FILE, CHECKPOINT_FILE
+    ):  # fmt: skip
         if (folder / name).exists():
             raise InputError(
                 str(folder),
@@ -159,6 +294,16 @@ def _prepare(folder: Path) -> None:
                 f"{name} of another run",
                 "choose another folder or remove that run",
             )
+
+
+def _resumed_before(folder: Path) -> list[int]:
+    """Steps at which the run was taken up before, as its description says."""
+    path = folder / names.RUN_FILE
+    try:
+        record = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg, "the file was altered") from error
+    return [int(step) for step in record.get("resumed_at_steps", [])]
 
 
 def _versions() -> dict[str, str]:

@@ -1,68 +1,158 @@
 """Molecular dynamics of one free molecule: the loop in compiled code, Python at the reports only.
 
-A state that can be saved and taken up again is :class:`fflux_py.dynamics._integrator.State` together with the potential
-energy and the step: positions, velocities, forces, chain positions and chain velocities are all that the next step
-depends on, and the generator is used for the initial velocities only.  A checkpoint stores them at a report; resuming
-cuts log and trajectory to that report and enters :func:`_reports` there, which needs nothing else.
+All replicas of a run go side by side.  At every report each writes a frame and a line; checkpoints hold all of them in
+one file (:mod:`fflux_py.dynamics.checkpoint`), from which :func:`resume` goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fflux_py import _force_kernels
 from fflux_py.dynamics import _integrator as compiled
-from fflux_py.dynamics import guards, mechanics
+from fflux_py.dynamics import checkpoint as checkpoints
+from fflux_py.dynamics import guards
+from fflux_py.dynamics._engine import Engine, initial_state, restored_state, system_of
+from fflux_py.dynamics.checkpoint import Checkpoint, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
-from fflux_py.dynamics.guards import GuardTripped
+from fflux_py.dynamics.guards import GuardEvent, GuardTripped, Inspector
 from fflux_py.dynamics.output import RunFolder
+from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.dynamics.trajectory import FINAL_FILE, STOPPED_FILE, Trajectory
-from fflux_py.errors import GeometryError
-from fflux_py.files import sha256
+from fflux_py.errors import GeometryError, InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecule import Molecule, check_same_molecule
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
 
 Progress = Callable[[int, int], None]
+OnEvent = Callable[[GuardEvent], None]
 
 
-@dataclass(frozen=True)
-class CompiledPotential:
-    """An energy function that the compiled loop can call.
+def run_nvt(
+    forcefield: ForceField | CompiledPotential,
+    start: Molecule,
+    config: MDConfig,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    replica: int = 0,
+    *,
+    on_event: OnEvent | None = None,
+    model: str = "",
+) -> Trajectory:
+    """Run one replica at constant temperature; NVE with ``config.thermostat == "none"``.
+
+    Momentum and angular momentum are zero and stay so; every thermostat holds the 3N - 6 degrees of freedom that remain
+    (:mod:`fflux_py.dynamics.mechanics`).
 
     Parameters
     ----------
-    molecule
-        The molecule; the bonds of its geometry and their lengths are the reference of the guards.
-    kernel
-        Numba function ``(positions, arrays) -> (energy, forces)`` in hartree, bohr: shapes ``(n_atoms, 3)``, ``()``,
-        ``(n_atoms, 3)``.
-    arrays
-        Its parameters, a named tuple of arrays.
+    forcefield
+        A force field, or any compiled potential.
+    start
+        Start geometry; elements, order and charge as in the model.
+    config
+        The run; its ``replicas`` is for :func:`run_replicas`.
+    folder
+        Where the files of the run are written while it goes (:mod:`fflux_py.dynamics.output`); None writes nothing and
+        keeps the reports in memory.
+    progress
+        Called with (steps done, all steps) at every report.
+    replica
+        Number of the stream of random numbers.
+    on_event
+        Called with every event of a guard, also of one that stops the run.
+    model
+        Path of the model's file, for :func:`resume` and ``run.json``.
+
+    Returns
+    -------
+    The reports; with a folder read back from its files, where positions have single precision.
+
+    Raises
+    ------
+    GuardTripped
+        A guard ended the run; its exit code says which.
+    ModelMismatchError, InputError, GeometryError
+        The start is another molecule or distorted beyond the limits; the folder holds another run; the disk is full.
     """
+    run = _Run.new(forcefield, start, config, (replica,), folder, (".",), model, 1)
+    return run.finish(progress, on_event)[0]
 
-    molecule: Molecule
-    kernel: Callable[..., Any]
-    arrays: Any
 
-    @classmethod
-    def of(cls, potential: ForceField | CompiledPotential) -> CompiledPotential:
-        """A force field's kernel and arrays."""
-        if isinstance(potential, CompiledPotential):
-            return potential
-        return cls(potential.molecule, _force_kernels.energy_and_forces, potential.kernel_arrays())
+def run_replicas(
+    forcefield: ForceField | CompiledPotential,
+    start: Molecule,
+    config: MDConfig,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    threads: int = 1,
+    on_event: OnEvent | None = None,
+    model: str = "",
+) -> tuple[Trajectory, ...]:
+    """Run ``config.replicas`` replicas side by side; the same bits on any number of threads.
 
-    def digest(self) -> str:
-        """SHA-256 of elements and arrays: two potentials that give the same forces by the same kernel have the same."""
-        parts = [" ".join(self.molecule.symbols).encode(), getattr(self.kernel, "__name__", "").encode()]
-        parts += [np.ascontiguousarray(array).tobytes() for array in self.arrays]
-        return sha256(b"\n".join(parts))
+    One replica writes to ``folder`` itself, several to ``folder/replica-000`` and so on.  A replica that a guard stops
+    does not keep the others from running; the first error is raised at the end.  ``progress`` counts the steps of all
+    replicas; everything else is as in :func:`run_nvt`.
+    """
+    numbers = tuple(range(config.replicas))
+    places = (".",) if config.replicas == 1 else tuple(f"replica-{r:03d}" for r in numbers)
+    run = _Run.new(forcefield, start, config, numbers, folder, places, model, threads)
+    return run.finish(progress, on_event)
+
+
+def resume(
+    forcefield: ForceField | CompiledPotential,
+    folder: Path,
+    steps: int | None = None,
+    progress: Progress | None = None,
+    *,
+    threads: int = 1,
+    on_event: OnEvent | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> tuple[Trajectory, ...]:
+    """Go on with a run from its last checkpoint: bit for bit the run that was never interrupted.
+
+    Outputs are cut to the checkpoint, so that no frame is lost and none is there twice.
+
+    Parameters
+    ----------
+    forcefield
+        The model of the run.
+    folder
+        The folder that the run was started with.
+    steps
+        Steps of the whole run, those already done included; what was asked for at the start if not given.
+    progress, threads, on_event
+        As in :func:`run_replicas`.
+    on_notice
+        Called with one line if the last checkpoint cannot be used and the one before is taken.
+
+    Raises
+    ------
+    ModelMismatchError
+        Another model than the run's; nothing was touched.
+    FileFormatError
+        No checkpoint that can be used.
+    InputError
+        The run is still going, or fewer steps than were done.
+    """
+    found, notice = checkpoints.usable(folder)
+    if notice and on_notice is not None:
+        on_notice(notice)
+    potential = CompiledPotential.of(forcefield)
+    found.check_model(potential.digest(), str(folder))
+    config = found.config if steps is None else replace(found.config, steps=steps)
+    if config.steps < found.step:
+        raise InputError("steps", f"at least the {found.step} that were done", str(config.steps))
+    return _Run.resumed(forcefield, found, config, folder, threads).finish(progress, on_event)
 
 
 class _Report(NamedTuple):
@@ -75,231 +165,305 @@ class _Report(NamedTuple):
     temperature: float
 
 
-def run_nvt(
-    forcefield: ForceField | CompiledPotential,
-    start: Molecule,
-    config: MDConfig,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-    replica: int = 0,
-) -> Trajectory:
-    """Run one replica by velocity Verlet with a Nose-Hoover chain; NVE with ``config.thermostat == "none"``.
+class _Run:
+    """A run in progress; made by :meth:`new` or :meth:`resumed`, done by :meth:`finish`."""
 
-    Momentum and angular momentum are zero; the chain (Martyna et al., Mol. Phys. 87, 1117 (1996)) holds the 3N - 6
-    degrees of freedom that remain (:mod:`fflux_py.dynamics.mechanics`).
+    def __init__(
+        self,
+        forcefield: ForceField | CompiledPotential,
+        start: Molecule,
+        config: MDConfig,
+        numbers: tuple[int, ...],
+        state: compiled.State,
+        folder: Path | None,
+        model: str,
+        threads: int,
+    ) -> None:
+        self._start, self._config, self._numbers = start, config, numbers
+        self._folder, self._model = folder, model
+        self._potential = CompiledPotential.of(forcefield)
+        self._digest = self._potential.digest()
+        self._inspector = _inspector_of(forcefield, config)
+        system = system_of(self._potential.molecule, config)
+        self._engine = Engine(self._potential, system, state, config.timestep / FEMTOSECOND, threads)
+        self._outputs: list[RunFolder | None] = [None] * len(numbers)
+        # of replicas whose output is closed, and of all their places
+        self._records: list[ReplicaRecord] = []
+        self._first_conserved = np.full(len(numbers), np.nan)
+        self._memory = [_Memory(config, start.n_atoms) for _ in numbers] if folder is None else []
+        self._stops: dict[int, GuardTripped] = {}
+        self._done = self._last_checkpoint = 0
+        self._resumed = False
 
-    Parameters
-    ----------
-    forcefield
-        A force field, or any compiled potential.
-    start
-        Start geometry; elements, order and charge as in the model.
-    config
-        The run; its ``replicas`` is for :func:`run_replicas`.
-    folder
-        Where ``run.json``, ``start.extxyz``, ``thermo.csv``, ``trajectory.dcd`` and ``final.extxyz`` (or
-        ``stopped.extxyz``) are written during the run; None writes nothing.
-    progress
-        Called with (steps done, all steps) at every report.
-    replica
-        Number of the stream of random numbers.
+    @classmethod
+    def new(
+        cls,
+        forcefield: ForceField | CompiledPotential,
+        start: Molecule,
+        config: MDConfig,
+        numbers: tuple[int, ...],
+        folder: Path | None,
+        places: Sequence[str],
+        model: str,
+        threads: int,
+    ) -> _Run:
+        """A run at its start; all checks are made before any file is."""
+        potential = CompiledPotential.of(forcefield)
+        check_same_molecule(potential.molecule, start)
+        system = system_of(potential.molecule, config)
+        state = initial_state(potential, start, system, config, numbers)
+        run = cls(forcefield, start, config, numbers, state, None if folder is None else Path(folder), model, threads)
+        if folder is not None:
+            if (Path(folder) / checkpoints.CHECKPOINT_FILE).exists():
+                found = f"{checkpoints.CHECKPOINT_FILE} of another run"
+                raise InputError(
+                    str(folder), "a new or empty folder", found, "choose another folder, or resume that run"
+                )
+            description = run._description()
+            for r, (place, number) in enumerate(zip(places, numbers, strict=True)):
+                output = RunFolder(Path(folder) / place, start, config, number, description)
+                run._outputs[r] = output
+                run._records.append(output.state(Path(folder)))
+        return run
 
-    Raises
-    ------
-    GuardTripped
-        A bond, a contact or the energy left its limits; exit code 4.
-    ModelMismatchError, InputError, GeometryError
-        The start is another molecule or distorted beyond the limits; the folder holds another run.
-    """
-    potential = CompiledPotential.of(forcefield)
-    check_same_molecule(potential.molecule, start)
-    system = _system(potential.molecule, config)
-    state, energy = _initial_state(potential, start, system, config, replica)
-    output = None
-    if folder is not None:
-        output = RunFolder(Path(folder), start, config, replica, _description(potential, system))
-    recorder = _Recorder(start, config, replica, output)
-    status, done, message = "interrupted", 0, ""
-    try:
-        for report in _reports(potential, state, system, energy, config):
-            done = report.step
-            if done % config.report_every == 0:
-                recorder.add(report, state.positions)
-            if progress is not None:
-                progress(done, config.steps)
-        status = "completed"
-        if output is not None:
-            output.write_state(FINAL_FILE, start, state.positions, state.velocities, done)
-    except GuardTripped as stop:
-        status, done = "stopped", stop.step
-        message = str(_finish_stop(stop, start, state, recorder.trajectory(), output))
-        raise
-    finally:
-        if output is not None:
-            output.close(status, done, message)
-    return recorder.trajectory()
+    @classmethod
+    def resumed(
+        cls,
+        forcefield: ForceField | CompiledPotential,
+        found: Checkpoint,
+        config: MDConfig,
+        folder: Path,
+        threads: int,
+    ) -> _Run:
+        """A run at a checkpoint, its outputs cut to it."""
+        potential = CompiledPotential.of(forcefield)
+        if potential.memory is not None:
+            if found.memory is None or found.memory.shape != potential.memory.shape:
+                raise InputError(
+                    "memory of the potential", f"shape {potential.memory.shape}", "another in the checkpoint"
+                )
+            potential.memory[...] = found.memory
+        numbers = tuple(record.number for record in found.replicas)
+        run = cls(forcefield, found.molecule, config, numbers, restored_state(found), folder, found.model, threads)
+        run._done = run._last_checkpoint = found.step
+        run._resumed = True
+        run._records = list(found.replicas)
+        run._first_conserved[:] = found.first_conserved
+        description = run._description()
+        for r, record in enumerate(found.replicas):
+            if found.active[r]:
+                continuation = (record, float(found.first_conserved[r]), found.step)
+                run._outputs[r] = RunFolder(
+                    folder / record.folder, found.molecule, config, record.number, description, continuation
+                )
+        return run
 
-
-def run_replicas(
-    forcefield: ForceField | CompiledPotential,
-    start: Molecule,
-    config: MDConfig,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[Trajectory, ...]:
-    """Run ``config.replicas`` replicas one after another.
-
-    One replica writes to ``folder`` itself, several to ``folder/replica-000`` and so on.  A replica that a guard stops
-    does not keep the others from running; its error is raised at the end.
-    """
-    if config.replicas == 1:
-        return (run_nvt(forcefield, start, config, folder, progress),)
-    finished: list[Trajectory] = []
-    stopped: list[tuple[int, GuardTripped]] = []
-    total = config.steps * config.replicas
-    for r in range(config.replicas):
-        before = r * config.steps
-        shown = None if progress is None else (lambda done, _, b=before, show=progress: show(b + done, total))
-        place = None if folder is None else Path(folder) / f"replica-{r:03d}"
+    def finish(self, progress: Progress | None, on_event: OnEvent | None) -> tuple[Trajectory, ...]:
+        """Run to the end; the trajectories of the replicas, or the error of the first one that was stopped."""
+        config, state = self._config, self._engine.state
+        total = config.steps * len(self._numbers)
         try:
-            finished.append(run_nvt(forcefield, start, config, place, shown, r))
-        except GuardTripped as stop:
-            stopped.append((r, stop))
-    if stopped:
-        number, first = stopped[0]
-        first.args = (f"replica {number} ({len(stopped)} of {config.replicas} stopped): {first.args[0]}",)
-        raise first
-    return tuple(finished)
+            if not self._resumed:
+                self._report()
+                self._checkpoint()
+            if progress is not None:
+                progress(self._done * len(self._numbers), total)
+            while self._done < config.steps and state.active.any():
+                block = self._block()
+                self._engine.advance(self._done, block)
+                self._done += block
+                self._handle_events(on_event)
+                if self._done % config.report_every == 0:
+                    self._report()
+                if self._checkpoint_due():
+                    self._checkpoint()
+                if progress is not None:
+                    progress(self._done * len(self._numbers), total)
+            self._complete()
+        except BaseException:
+            for output in self._outputs:
+                if output is not None:
+                    # on a full disk run.json keeps its last state, "running"
+                    with contextlib.suppress(InputError):
+                        output.close("interrupted", self._done)
+            raise
+        finally:
+            self._engine.close()
+        return self._trajectories()
+
+    def _block(self) -> int:
+        """Steps until the next report, inspection or end."""
+        ends = [self._config.steps, (self._done // self._config.report_every + 1) * self._config.report_every]
+        if self._inspector is not None:
+            every = self._config.guards.every
+            ends.append((self._done // every + 1) * every)
+        return min(ends) - self._done
+
+    def _report(self) -> None:
+        """A frame and a line of every replica that runs; jumps of the conserved quantity count from here."""
+        engine, step = self._engine, self._done
+        state, system = engine.state, engine.system
+        for r in np.flatnonzero(state.active):
+            kinetic = float(state.kinetic[r])
+            conserved = engine.conserved(int(r))
+            state.reference[r] = conserved
+            if step == 0:
+                self._first_conserved[r] = conserved
+            temperature = 2.0 * kinetic / (system.degrees_of_freedom * BOLTZMANN)
+            report = _Report(step, float(state.potential[r]), kinetic, conserved, temperature)
+            output = self._outputs[r]
+            if output is not None:
+                output.report(step, state.positions[r], *report[1:])
+            else:
+                self._memory[r].add(report, state.positions[r])
+
+    def _handle_events(self, on_event: OnEvent | None) -> None:
+        engine, config = self._engine, self._config
+        state = engine.state
+        time = self._done * config.timestep
+        inspect = self._inspector if self._done % config.guards.every == 0 else None
+        for r, number in enumerate(self._numbers):
+            if engine.events.counts[r].any():
+                seen = guards.compiled_events(
+                    engine.events, r, number, engine.system, self._potential.molecule, config.guards, config.timestep
+                )
+                for event in seen:
+                    self._handle(r, event, on_event)
+            if inspect is not None and state.active[r]:
+                for event in inspect.events(state.positions[r], state.velocities[r], number, self._done, time):
+                    self._handle(r, event, on_event)
+
+    def _handle(self, r: int, event: GuardEvent, on_event: OnEvent | None) -> None:
+        output = self._outputs[r]
+        if r not in self._stops:
+            if output is not None:
+                output.event(event)
+            if event.action == "stop":
+                self._engine.state.active[r] = 0
+                self._stops[r] = self._stopped(r, event)
+        if on_event is not None:
+            on_event(event)
+
+    def _stopped(self, r: int, event: GuardEvent) -> GuardTripped:
+        """The error of a replica that ends here; its frame is saved and its files are closed."""
+        stop, output = event.error(), self._outputs[r]
+        if np.isfinite(event.positions).all():
+            with contextlib.suppress(GeometryError):
+                stop.frame = self._start.with_positions(event.positions)
+        if output is not None:
+            if stop.frame is not None:
+                path = output.write_state(STOPPED_FILE, event.positions, event.velocities, event.step)
+                stop.args = (f"{stop.args[0]}; the frame is in {path}",)
+            output.close("stopped", event.step, str(stop))
+            if self._folder is not None:
+                self._records[r] = output.state(self._folder)
+            self._outputs[r] = None
+        return stop
+
+    def _checkpoint_due(self) -> bool:
+        if self._done == self._config.steps:
+            return True
+        at_report = self._done % self._config.report_every == 0
+        return at_report and self._done - self._last_checkpoint >= self._config.checkpoint_every
+
+    def _checkpoint(self) -> None:
+        if self._folder is None:
+            return
+        for r, output in enumerate(self._outputs):
+            if output is not None:
+                output.sync()
+                self._records[r] = output.state(self._folder)
+        state = self._engine.state
+        arrays = {name: getattr(state, name) for name in checkpoints.STATE_ARRAYS}
+        Checkpoint(
+            step=self._done,
+            config=self._config,
+            molecule=self._start,
+            model_sha256=self._digest,
+            model=self._model,
+            replicas=tuple(self._records),
+            first_conserved=self._first_conserved,
+            memory=self._potential.memory,
+            **arrays,
+        ).write(self._folder)
+        self._last_checkpoint = self._done
+
+    def _complete(self) -> None:
+        state = self._engine.state
+        for r, output in enumerate(self._outputs):
+            if output is not None:
+                output.write_state(FINAL_FILE, state.positions[r], state.velocities[r], self._done)
+                output.close("completed", self._done)
+
+    def _trajectories(self) -> tuple[Trajectory, ...]:
+        for r, stop in self._stops.items():
+            stop.trajectory = self._trajectory(r)
+        if self._stops:
+            r, first = next(iter(sorted(self._stops.items())))
+            if len(self._numbers) > 1:
+                which = f"replica {self._numbers[r]} ({len(self._stops)} of {len(self._numbers)} stopped)"
+                first.args = (f"{which}: {first.args[0]}",)
+            raise first
+        return tuple(self._trajectory(r) for r in range(len(self._numbers)))
+
+    def _trajectory(self, r: int) -> Trajectory:
+        number, seed = self._numbers[r], self._config.seed
+        if self._folder is None:
+            return self._memory[r].trajectory(self._start, self._config, number)
+        return Trajectory.read(self._folder / self._records[r].folder, seed, number)
+
+    def _description(self) -> Mapping[str, object]:
+        """What run.json says about model and limits."""
+        system, limits = self._engine.system, self._config.guards
+        names = [guards.label(self._potential.molecule, int(i), int(j)) for i, j in system.bonds]
+        table = np.round(np.stack([system.bond_minima, system.bond_maxima], axis=1) * ANGSTROM, 6)
+        return {
+            "model": self._model,
+            "model_sha256": self._digest,
+            "degrees_of_freedom": system.degrees_of_freedom,
+            "guards": {
+                "bond_limits_angstrom": dict(zip(names, table.tolist(), strict=True)),
+                "contact_angstrom": round(limits.contact_distance, 6),
+            },
+        }
 
 
-def _system(reference: Molecule, config: MDConfig) -> compiled.System:
-    """Masses, thermostat and limits in atomic units."""
-    freedom = mechanics.degrees_of_freedom(reference.n_atoms)
-    thermal = BOLTZMANN * config.temperature
-    length = config.chain_length if config.thermostat != "none" else 0
-    chain = np.full(length, thermal * (config.relaxation_time / FEMTOSECOND) ** 2)
-    chain[:1] *= freedom
-    bonds, lengths = guards.bond_limits(reference)
-    return compiled.System(
-        masses=np.array(reference.masses),
-        chain_masses=chain,
-        weights=compiled.suzuki_yoshida_weights(config.suzuki_yoshida_order),
-        thermal_energy=thermal,
-        degrees_of_freedom=freedom,
-        bonds=bonds,
-        bond_minima=guards.SHORTEST * lengths,
-        bond_maxima=guards.LONGEST * lengths,
-        contact=guards.CONTACT,
-    )
+class _Memory:
+    """Reports of a run that writes no files."""
 
-
-def _initial_state(
-    potential: CompiledPotential, start: Molecule, system: compiled.System, config: MDConfig, replica: int
-) -> tuple[compiled.State, float]:
-    """Start geometry with random velocities, thermostat at rest; and the potential energy."""
-    positions = np.array(start.positions)
-    outcome = compiled.Outcome(0, 0.0, 0.0, *compiled.check_geometry(positions, system))
-    if outcome.code != compiled.COMPLETED:
-        trip = guards.describe(outcome, system, start, 0.0, 0)
-        where = trip.where.replace("step 0 (0 fs)", "start geometry")
-        raise GeometryError(where, trip.expected, trip.found, "start from a geometry of the model's molecule")
-    energy, forces = potential.kernel(positions, potential.arrays)
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        raise GeometryError("start geometry", "finite energy and forces", "NaN or infinity", "is a frame of it linear?")
-    generator = mechanics.random_stream(config.seed, replica)
-    velocities = mechanics.maxwell_boltzmann(
-        positions, system.masses, config.temperature, generator, config.exact_temperature
-    )
-    length = len(system.chain_masses)
-    state = compiled.State(positions, velocities, np.array(forces), np.zeros(length), np.zeros(length))
-    return state, float(energy)
-
-
-def _reports(
-    potential: CompiledPotential, state: compiled.State, system: compiled.System, energy: float, config: MDConfig
-) -> Iterator[_Report]:
-    """Advance ``state``; yield at the start, at every report, and at the end."""
-    timestep = config.timestep / FEMTOSECOND
-    call = compiled.compiled_call(
-        compiled.advance, potential.kernel, potential.arrays, state, system, energy, timestep, config.report_every
-    )
-    freedom = system.degrees_of_freedom
-
-    def report(step: int, potential_energy: float, kinetic: float) -> _Report:
-        conserved = potential_energy + kinetic + float(compiled.thermostat_energy(state, system))
-        return _Report(step, potential_energy, kinetic, conserved, 2.0 * kinetic / (freedom * BOLTZMANN))
-
-    yield report(0, energy, mechanics.kinetic_energy(state.velocities, system.masses))
-    done = 0
-    while done < config.steps:
-        block = min(config.report_every, config.steps - done)
-        outcome = compiled.Outcome(*call(potential.kernel, potential.arrays, state, system, energy, timestep, block))
-        done += outcome.steps
-        if outcome.code != compiled.COMPLETED:
-            raise guards.describe(outcome, system, potential.molecule, done * config.timestep, done)
-        energy = outcome.potential
-        yield report(done, energy, outcome.kinetic)
-
-
-class _Recorder:
-    """Collects reports in memory and passes them on to the files."""
-
-    def __init__(self, start: Molecule, config: MDConfig, replica: int, output: RunFolder | None) -> None:
-        self._start, self._config, self._replica, self._output = start, config, replica, output
+    def __init__(self, config: MDConfig, n_atoms: int) -> None:
         # pages of memory are taken only as reports fill them
-        self._positions: FloatArray = np.empty((config.n_reports, start.n_atoms, 3))
-        self._table: FloatArray = np.empty((config.n_reports, 5))
+        self._positions: FloatArray = np.empty((config.n_reports, n_atoms, 3))
+        self._table: FloatArray = np.empty((config.n_reports, len(_Report._fields)))
         self._n = 0
 
     def add(self, report: _Report, positions: FloatArray) -> None:
-        if self._output is not None:
-            step, potential, kinetic, conserved, temperature = report
-            self._output.report(step, positions, potential, kinetic, conserved, temperature)
         self._positions[self._n] = positions
         self._table[self._n] = report
         self._n += 1
 
-    def trajectory(self) -> Trajectory:
+    def trajectory(self, start: Molecule, config: MDConfig, replica: int) -> Trajectory:
         step, potential, kinetic, conserved, temperature = self._table[: self._n].T
         return Trajectory(
-            molecule=self._start,
-            times_fs=step * self._config.timestep,
+            molecule=start,
+            times_fs=step * config.timestep,
             positions=self._positions[: self._n],
             potential=potential,
             kinetic=kinetic,
             conserved=conserved,
             temperature=temperature,
-            seed=self._config.seed,
-            replica=self._replica,
-            folder=None if self._output is None else self._output.folder,
+            seed=config.seed,
+            replica=replica,
         )
 
 
-def _finish_stop(
-    stop: GuardTripped, start: Molecule, state: compiled.State, trajectory: Trajectory, output: RunFolder | None
-) -> GuardTripped:
-    """Attach frame and trajectory to the error, save the frame and say where."""
-    stop.trajectory = trajectory
-    if np.isfinite(state.positions).all():
-        try:
-            stop.frame = start.with_positions(state.positions)
-        except GeometryError:
-            stop.frame = None
-    if stop.frame is not None and output is not None:
-        path = output.write_state(STOPPED_FILE, start, state.positions, state.velocities, stop.step)
-        stop.args = (f"{stop.args[0]}; the frame is in {path}",)
-    return stop
-
-
-def _description(potential: CompiledPotential, system: compiled.System) -> dict[str, object]:
-    """What run.json says about model and limits."""
-    names = [guards.label(potential.molecule, int(i), int(j)) for i, j in system.bonds]
-    limits = np.round(np.stack([system.bond_minima, system.bond_maxima], axis=1) * ANGSTROM, 6)
-    return {
-        "model_sha256": potential.digest(),
-        "degrees_of_freedom": system.degrees_of_freedom,
-        "guards": {
-            "bond_limits_angstrom": dict(zip(names, limits.tolist(), strict=True)),
-            "contact_angstrom": round(guards.CONTACT * ANGSTROM, 6),
-        },
-    }
+def _inspector_of(forcefield: ForceField | CompiledPotential, config: MDConfig) -> Inspector | None:
+    """What looks at features and deviations; None if nothing is to be looked at."""
+    if not config.guards.inspects:
+        return None
+    if isinstance(forcefield, CompiledPotential):
+        raise InputError(
+            "guards", "a force field, which knows its training data", "a bare potential",
+            "switch the guards 'features' and 'deviation' off",
+        )  # fmt: skip
+    return Inspector(forcefield, config.guards)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.trajectory import Trajectory as AseTrajectory
 
 from fflux_py.dynamics.dcd import read_dcd
 from fflux_py.errors import FileFormatError
@@ -14,6 +17,7 @@ from fflux_py.extended_xyz import read_molecule
 from fflux_py.files import read_text
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray
+from fflux_py.units import ANGSTROM, EV
 
 START_FILE = "start.extxyz"
 THERMO_FILE = "thermo.csv"
@@ -21,6 +25,10 @@ TRAJECTORY_FILE = "trajectory.dcd"
 RUN_FILE = "run.json"
 FINAL_FILE = "final.extxyz"
 STOPPED_FILE = "stopped.extxyz"
+FLAGGED_FILE = "flagged.extxyz"
+EVENTS_FILE = "events.csv"
+TOPOLOGY_FILE = "topology.pdb"
+ASE_FILE = "trajectory.traj"
 
 COLUMNS = (
     "step",
@@ -32,6 +40,9 @@ COLUMNS = (
     "conserved_drift_kcal_mol",
 )
 """Columns of the thermo log; the drift is against its first line."""
+
+EVENT_COLUMNS = ("step", "time_fs", "guard", "action", "steps_in_block", "place", "expected", "found")
+"""Columns of the log of the guards; ``step`` is the first of ``steps_in_block`` steps between two reports."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,8 @@ class Trajectory:
     positions
         Bohr, shape ``(m, n_atoms, 3)``.
     potential, kinetic
-        Energies in hartree, shape ``(m,)``.
+        Energies in hartree, shape ``(m,)``; in Langevin dynamics the kinetic energy is that of the middle of the step,
+        which is free of the error of the time step (so that ``conserved`` is not their sum plus a heat).
     conserved
         Conserved quantity in hartree, shape ``(m,)``: total energy, with a thermostat that of the extended system.
     temperature
@@ -75,6 +87,15 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.times_fs)
+
+    def write_ase(self, path: str | os.PathLike[str]) -> None:
+        """Write a trajectory of the Atomic Simulation Environment: positions and potential energies (angstrom, eV)."""
+        info = {"name": self.molecule.name, "total_charge": self.molecule.charge, "seed": self.seed}
+        with AseTrajectory(os.fspath(path), "w") as stream:  # type: ignore[no-untyped-call]
+            for time, positions, energy in zip(self.times_fs, self.positions, self.potential, strict=True):
+                atoms = Atoms(self.molecule.symbols, positions * ANGSTROM, info={**info, "time_fs": float(time)})
+                atoms.calc = SinglePointCalculator(atoms, energy=float(energy) * EV)  # type: ignore[no-untyped-call]
+                stream.write(atoms)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], seed: int = 0, replica: int = 0) -> Trajectory:

@@ -1,0 +1,189 @@
+"""Replicas side by side: the arrays of a run, cut into fixed groups that threads advance through the compiled loop."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+
+from fflux_py.dynamics import _integrator as compiled
+from fflux_py.dynamics import guards, mechanics
+from fflux_py.dynamics._calls import compiled_call
+from fflux_py.dynamics._random import stream_key
+from fflux_py.dynamics.checkpoint import STATE_ARRAYS, Checkpoint
+from fflux_py.dynamics.config import MDConfig
+from fflux_py.dynamics.potentials import CompiledPotential
+from fflux_py.errors import GeometryError
+from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray
+from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
+
+_THERMOSTATS: Final = {
+    "none": compiled.NONE,
+    "nose-hoover": compiled.NOSE_HOOVER,
+    "velocity-rescaling": compiled.RESCALING,
+    "langevin": compiled.LANGEVIN,
+}
+
+
+def system_of(reference: Molecule, config: MDConfig) -> compiled.System:
+    """Masses, thermostat and limits in atomic units."""
+    freedom = mechanics.degrees_of_freedom(reference.n_atoms)
+    thermal = BOLTZMANN * config.temperature
+    assert config.relaxation_time is not None
+    relaxation = config.relaxation_time / FEMTOSECOND
+    chain = np.full(config.chain_length if config.thermostat == "nose-hoover" else 0, thermal * relaxation**2)
+    chain[:1] *= freedom
+    bonds, lengths = guards.bond_limits(reference)
+    return compiled.System(
+        masses=mechanics.masses(reference, config.hydrogen_mass),
+        thermostat=_THERMOSTATS[config.thermostat],
+        thermal_energy=thermal,
+        degrees_of_freedom=freedom,
+        rate=1.0 / relaxation,
+        chain_masses=chain,
+        weights=compiled.suzuki_yoshida_weights(config.suzuki_yoshida_order),
+        bonds=bonds,
+        bond_minima=config.guards.bond_shortest * lengths,
+        bond_maxima=config.guards.bond_longest * lengths,
+        contact=config.guards.contact_distance / ANGSTROM,
+        jump=config.guards.conserved_jump / KCAL_MOL,
+        actions=guards.actions(config.guards),
+    )
+
+
+def initial_state(
+    potential: CompiledPotential, start: Molecule, system: compiled.System, config: MDConfig, numbers: tuple[int, ...]
+) -> compiled.State:
+    """Start geometry with random velocities, thermostats at rest.
+
+    Raises
+    ------
+    GeometryError
+        The geometry is beyond a limit that stops a run, or has no finite energy.
+    """
+    energy, forces = potential.kernel(np.array(start.positions), potential.arrays)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise GeometryError("start geometry", "finite energy and forces", "NaN or infinity", "is a frame of it linear?")
+    g, n = len(numbers), start.n_atoms
+    velocities = np.empty((g, n, 3))
+    for r, number in enumerate(numbers):
+        generator = mechanics.random_stream(config.seed, number)
+        velocities[r] = mechanics.maxwell_boltzmann(
+            start.positions, system.masses, config.temperature, generator, config.exact_temperature
+        )
+    state = _state(
+        config.seed,
+        numbers,
+        positions=np.repeat(start.positions[None], g, axis=0),
+        velocities=velocities,
+        forces=np.repeat(forces[None], g, axis=0),
+        chain_positions=np.zeros((g, len(system.chain_masses))),
+        chain_velocities=np.zeros((g, len(system.chain_masses))),
+        potential=np.full(g, float(energy)),
+        heat=np.zeros(g),
+        reference=np.zeros(g),
+        kinetic=np.array([mechanics.kinetic_energy(v, system.masses) for v in velocities]),
+    )
+    events = guards.new_events(g, n)
+    compiled.check_geometry(0, 0, state, system, events)
+    for event in guards.compiled_events(events, 0, 0, system, start, config.guards, config.timestep):
+        if event.action == "stop":
+            trip = event.error()
+            where = trip.where.replace("step 0 (0 fs)", "start geometry")
+            raise GeometryError(where, trip.expected, trip.found, "start from a geometry of the model's molecule")
+    for r in range(g):
+        state.reference[r] = compiled.conserved_energy(r, state, system)
+    return state
+
+
+def restored_state(checkpoint: Checkpoint) -> compiled.State:
+    """The state that a checkpoint holds."""
+    arrays = {name: np.array(getattr(checkpoint, name)) for name in STATE_ARRAYS if name != "active"}
+    numbers = tuple(record.number for record in checkpoint.replicas)
+    state = _state(checkpoint.config.seed, numbers, **arrays)
+    state.active[:] = checkpoint.active
+    return state
+
+
+def _state(seed: int, numbers: tuple[int, ...], **arrays: FloatArray) -> compiled.State:
+    positions = arrays["positions"]
+    return compiled.State(
+        **arrays,
+        active=np.ones(len(numbers), dtype=np.int64),
+        keys=np.array([stream_key(seed, number) for number in numbers]),
+        before=positions.copy(),
+        # room for the 3 N numbers of Langevin dynamics, and for the degrees of freedom of velocity rescaling
+        noise=np.zeros((len(numbers), 3 * positions.shape[1])),
+    )
+
+
+class Engine:
+    """Advances all replicas of a run.
+
+    Parameters
+    ----------
+    potential, system, state, timestep
+        What moves; ``timestep`` in atomic units.
+    threads
+        Groups that are advanced at the same time.  The groups themselves do not depend on it.
+    """
+
+    def __init__(
+        self,
+        potential: CompiledPotential,
+        system: compiled.System,
+        state: compiled.State,
+        timestep: float,
+        threads: int,
+    ) -> None:
+        self.potential, self.system, self.state = potential, system, state
+        self.n_replicas = len(state.active)
+        self._timestep = timestep
+        self.events = guards.new_events(self.n_replicas, state.positions.shape[1])
+        size = self.n_replicas if potential.memory is not None else potential.group
+        cuts = [slice(a, min(a + size, self.n_replicas)) for a in range(0, self.n_replicas, size)]
+        self._groups = [
+            (
+                compiled.State._make(array[cut] for array in state),
+                compiled.Events._make(array[cut] for array in self.events),
+            )
+            for cut in cuts
+        ]
+        group_state, group_events = self._groups[0]
+        rest = (potential.arrays, group_state, system, group_events, timestep, 0, 1)
+        if potential.together is None:
+            self._force = potential.kernel
+            self._call = compiled_call(compiled.advance, potential.kernel, *rest)
+        else:
+            self._force = potential.together
+            self._call = compiled_call(compiled.advance_together, potential.together, *rest, dimensions=3)
+        workers = min(threads, len(self._groups))
+        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+
+    def advance(self, first: int, n_steps: int) -> None:
+        """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps."""
+        self.events.counts[:] = 0
+
+        def run(group: tuple[compiled.State, compiled.Events]) -> None:
+            state, events = group
+            if state.active.any():
+                self._call(
+                    self._force, self.potential.arrays, state, self.system, events, self._timestep, first, n_steps
+                )
+
+        if self._pool is None:
+            for group in self._groups:
+                run(group)
+        else:
+            list(self._pool.map(run, self._groups))
+
+    def conserved(self, r: int) -> float:
+        """Conserved quantity of replica r, hartree."""
+        return float(compiled.conserved_energy(r, self.state, self.system))
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()

@@ -1,0 +1,260 @@
+"""Checkpoints: one file that holds all that the rest of a run depends on.
+
+A checkpoint is an ``.npz`` archive without pickle: a JSON header, arrays in atomic units, and a SHA-256 over both.  It
+is written to a temporary file, synced to the disk and renamed; the one before is kept as ``checkpoint-previous.npz``.
+The outputs are synced before, so that a checkpoint never speaks of bytes that are not on the disk.  The generator of
+random numbers has no state (:mod:`fflux_py.dynamics._random`): the step and the seed are all of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fflux_py.dynamics.config import MDConfig
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
+from fflux_py.files import write_atomically
+from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray, IntArray
+
+CHECKPOINT_FILE: Final = "checkpoint.npz"
+PREVIOUS_FILE: Final = "checkpoint-previous.npz"
+FRESH_FILE: Final = "checkpoint-fresh.npz"
+"""A whole new checkpoint, between two renamings."""
+
+SCHEMA: Final = "fflux-checkpoint-1"
+STATE_ARRAYS: Final = ("positions", "velocities", "forces", "chain_positions", "chain_velocities", "potential", "heat",
+                       "reference", "kinetic", "active")  # fmt: skip
+"""Names of the arrays of the integrator's state that are kept."""
+
+_ARRAYS: Final = (*STATE_ARRAYS, "first_conserved")
+
+
+@dataclass(frozen=True)
+class ReplicaRecord:
+    """What a checkpoint knows of one replica besides its state.
+
+    Parameters
+    ----------
+    number
+        Number of its stream of random numbers.
+    folder
+        Its folder, relative to that of the checkpoint.
+    sizes
+        Bytes of every output file.
+    events
+        Events of the guards so far, by kind.
+    flagged
+        Frames in ``flagged.extxyz``.
+    """
+
+    number: int
+    folder: str
+    sizes: Mapping[str, int]
+    events: Mapping[str, int]
+    flagged: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one step; arrays have the replicas as their first axis and are in atomic units.
+
+    Parameters
+    ----------
+    step
+        Steps done.
+    config
+        The settings.
+    molecule
+        The start geometry.
+    model_sha256, model
+        Digest of the potential, and the path of its file (empty if it has none).
+    replicas
+        Their outputs, in the order of the arrays.
+    positions, velocities, forces, chain_positions, chain_velocities, potential, heat, reference, kinetic, active
+        As in ``State``: everything that the next step depends on.
+    first_conserved
+        Conserved quantities at the first report, which the thermo log counts from.
+    memory
+        What the potential itself had changed (a bias), as it is; None if it changes nothing.
+    """
+
+    step: int
+    config: MDConfig
+    molecule: Molecule
+    model_sha256: str
+    model: str
+    replicas: tuple[ReplicaRecord, ...]
+    positions: FloatArray
+    velocities: FloatArray
+    forces: FloatArray
+    chain_positions: FloatArray
+    chain_velocities: FloatArray
+    potential: FloatArray
+    heat: FloatArray
+    reference: FloatArray
+    kinetic: FloatArray
+    first_conserved: FloatArray
+    active: IntArray
+    memory: NDArray[Any] | None = None
+
+    def check_model(self, digest: str, where: str) -> None:
+        """Refuse a potential that is not that of the run."""
+        if digest != self.model_sha256:
+            raise ModelMismatchError(
+                where,
+                f"the model of this run (SHA-256 {self.model_sha256[:12]}...)",
+                f"another ({digest[:12]}...)",
+                "give the model that the run was started with",
+            )
+
+    def write(self, folder: Path) -> None:
+        """Write into ``folder``; the checkpoint before becomes the previous one.
+
+        Raises
+        ------
+        InputError
+            A full disk; both older files are then as they were.
+        """
+        data = self._to_bytes()
+        current, fresh = folder / CHECKPOINT_FILE, folder / FRESH_FILE
+        write_atomically(fresh, data)
+        try:
+            if current.exists():
+                os.replace(current, folder / PREVIOUS_FILE)
+            os.replace(fresh, current)
+            sync_folder(folder)
+        except OSError as error:
+            raise InputError(str(current), "a place to write", error.strerror or str(error), "free space") from error
+
+    def _to_bytes(self) -> bytes:
+        header = {
+            "schema": SCHEMA,
+            "units": "atomic units; configuration in femtosecond and kelvin",
+            "step": self.step,
+            "config": asdict(self.config),
+            "molecule": {
+                "symbols": list(self.molecule.symbols),
+                "charge": self.molecule.charge,
+                "name": self.molecule.name,
+            },
+            "model_sha256": self.model_sha256,
+            "model": self.model,
+            "replicas": [asdict(record) for record in self.replicas],
+        }
+        arrays = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
+        arrays["start"] = np.asarray(self.molecule.positions)
+        if self.memory is not None:
+            arrays["memory"] = np.asarray(self.memory)
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        stream = io.BytesIO()
+        np.savez(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
+        return stream.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Read one checkpoint file.
+
+        Raises
+        ------
+        FileFormatError
+            Missing, truncated, altered, or of another schema.
+        """
+        arrays = _read_arrays(path)
+        stored = str(arrays.pop("sha256", ""))
+        if "header" not in arrays or stored != _checksum(arrays):
+            raise FileFormatError(str(path), "a checkpoint with its checksum", "another checksum", "it was altered")
+        header = json.loads(arrays["header"].tobytes().decode())
+        if header.get("schema") != SCHEMA:
+            raise FileFormatError(
+                str(path), f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
+            )
+        try:
+            parts = header["molecule"]
+            return cls(
+                step=int(header["step"]),
+                config=MDConfig.of(header["config"]),
+                molecule=Molecule(tuple(parts["symbols"]), arrays["start"], int(parts["charge"]), parts["name"]),
+                model_sha256=header["model_sha256"],
+                model=header["model"],
+                replicas=tuple(ReplicaRecord(**record) for record in header["replicas"]),
+                memory=arrays.get("memory"),
+                **{name: arrays[name] for name in _ARRAYS},
+            )
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(str(path), "a checkpoint of this version", f"{error}") from error
+
+
+def usable(folder: Path) -> tuple[Checkpoint, str]:
+    """The newest checkpoint that is whole and whose outputs are there, and a word if it is not the newest of all.
+
+    Raises
+    ------
+    FileFormatError
+        Neither file can be used; both reasons are named.
+    """
+    reasons: list[str] = []
+    for name in (CHECKPOINT_FILE, FRESH_FILE, PREVIOUS_FILE):
+        try:
+            found = Checkpoint.read(folder / name)
+            _check_outputs(folder, found)
+        except FFLUXError as error:
+            if name != FRESH_FILE:
+                reasons.append(str(error))
+            continue
+        notice = f"{reasons[0]}; going on from {name}, step {found.step}" if reasons else ""
+        return found, notice
+    raise FileFormatError(str(folder), "a checkpoint", f"none that can be used ({'; '.join(reasons)})", "run again")
+
+
+def _check_outputs(folder: Path, checkpoint: Checkpoint) -> None:
+    for record in checkpoint.replicas:
+        for name, size in record.sizes.items():
+            path = folder / record.folder / name
+            found = path.stat().st_size if path.is_file() else 0
+            if found < size:
+                raise FileFormatError(str(path), f"at least {size} bytes, as in the checkpoint", f"{found}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(str(path), "a checkpoint", error.strerror or str(error)) from error
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
+                raise ValueError("compressed")
+            return {name: archive[name] for name in archive.files}
+    except (AttributeError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # AttributeError: a single array; RuntimeError: altered bits that mean encryption
+        raise FileFormatError(str(path), "a checkpoint", "a truncated or altered file") from error
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    state = sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()

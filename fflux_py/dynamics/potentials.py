@@ -1,0 +1,72 @@
+"""Energy functions that the compiled loop can call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fflux_py import _force_kernels
+from fflux_py.errors import InputError
+from fflux_py.files import sha256
+from fflux_py.forcefield import ForceField
+from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray
+
+
+@dataclass(frozen=True)
+class CompiledPotential:
+    """An energy function that the compiled loop can call.
+
+    Parameters
+    ----------
+    molecule
+        The molecule; the bonds of its geometry and their lengths are the reference of the guards.
+    kernel
+        Numba function ``(positions, arrays) -> (energy, forces)`` in hartree, bohr: shapes ``(n_atoms, 3)``, ``()``,
+        ``(n_atoms, 3)``.
+    arrays
+        Its parameters, a named tuple of arrays.
+    together
+        Numba function of the same for ``g`` geometries at once, shapes ``(g, n_atoms, 3)``, ``(g,)``,
+        ``(g, n_atoms, 3)``; replicas then run in groups.  None: one by one through ``kernel``.
+    group
+        Replicas in a group.  It is fixed, whatever the number of threads, so that the bits of a run are too.
+    memory
+        One of ``arrays`` that the kernel itself changes during the run (a bias that grows), or None.  It goes into the
+        checkpoints and is put back on resuming; all replicas share it, in one group.
+    """
+
+    molecule: Molecule
+    kernel: Callable[..., Any]
+    arrays: Any
+    together: Callable[..., Any] | None = None
+    group: int = 1
+    memory: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.group < 1:
+            raise InputError("group", "at least one replica", str(self.group))
+        if self.memory is not None and not any(array is self.memory for array in self.arrays):
+            raise InputError("memory", "one of the arrays of the potential", "another array")
+
+    @classmethod
+    def of(cls, potential: ForceField | CompiledPotential) -> CompiledPotential:
+        """A force field's kernel and arrays."""
+        if isinstance(potential, CompiledPotential):
+            return potential
+        return cls(
+            potential.molecule,
+            _force_kernels.energy_and_forces,
+            potential.kernel_arrays(),
+            together=_force_kernels.energies_and_forces,
+            group=_force_kernels.TOGETHER,
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of elements and arrays: two potentials that give the same forces by the same kernel have the same."""
+        parts = [" ".join(self.molecule.symbols).encode(), getattr(self.kernel, "__name__", "").encode()]
+        parts += [np.ascontiguousarray(array).tobytes() for array in self.arrays if array is not self.memory]
+        return sha256(b"\n".join(parts))
