@@ -22,6 +22,7 @@ def main() -> None:
     options.add_argument("--n-train", type=int, default=400)
     options.add_argument("--features", default="unit-vector", choices=["unit-vector", "spherical"])
     options.add_argument("--prior-mean", default="MF2")
+    options.add_argument("--symmetry", default="auto", choices=["auto", "full", "rotors", "none"])
     options.add_argument("--energies-only", action="store_true")
     options.add_argument("--data", default=str(FOLDER / "data.extxyz"))
     chosen = options.parse_args()
@@ -31,6 +32,7 @@ def main() -> None:
         forces=not chosen.energies_only,
         features=chosen.features,
         prior_mean=chosen.prior_mean,
+        symmetry=chosen.symmetry,
         workers=2 if chosen.energies_only else 1,
     )
     begin = time.perf_counter()
@@ -39,6 +41,7 @@ def main() -> None:
         "fit": "atomic energies" if chosen.energies_only else "energies and forces",
         "features": chosen.features,
         "prior_mean": chosen.prior_mean,
+        "symmetry": forcefield.metadata["symmetry"],
         "n_train": chosen.n_train,
         "training_time_s": time.perf_counter() - begin,
     }
@@ -47,6 +50,7 @@ def main() -> None:
         for key in ("n_frames", "energy_mae_kcal_mol", "force_mae_kcal_mol_angstrom", "atomic_energy_mae_kcal_mol"):
             figures[f"{group}: {key}"] = getattr(errors, key)
     figures["evaluation_time_ms"] = validation.evaluation_time_ms
+    figures["images_per_atom"] = forcefield.images_per_atom
     show(figures, chosen.json)
 
 
