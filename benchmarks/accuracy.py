@@ -14,13 +14,14 @@ from _shared import FOLDER, parser, show
 
 from fflux_py.analysis.validate import validate
 from fflux_py.dataset import Dataset
+from fflux_py.local_frame import FEATURE_KINDS
 from fflux_py.training import TrainingConfig, train
 
 
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--n-train", type=int, default=400)
-    options.add_argument("--features", default="unit-vector", choices=["unit-vector", "spherical"])
+    options.add_argument("--features", default="unit-vector", choices=list(FEATURE_KINDS))
     options.add_argument("--prior-mean", default="MF2")
     options.add_argument("--symmetry", default="auto", choices=["auto", "full", "rotors", "none"])
     options.add_argument("--energies-only", action="store_true")

@@ -46,7 +46,8 @@ class JointFit:
     variances
         Prior variance of every atom's energy, hartree^2, shape ``(n,)``.
     coefficients
-        Column 0 for the centred data, column 1 + B for a unit mean of atom B; shape ``(n_observations, 1 + n)``.
+        Column 0 for the centred data, column 1 + B for a unit mean of atom B; shape ``(n_observations, 1 + n)``.  With
+        symmetry only sums over equivalent atoms have a meaning: their means are alike.
     noises
         Standard deviations assumed for atomic energies, total energies (hartree) and forces (hartree/bohr).
     symmetry

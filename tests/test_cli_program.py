@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,13 @@ def test_interrupt_ends_the_program_with_130(tmp_path: Path) -> None:
     )  # fmt: skip
     # Opening the other end returns as soon as the program has opened the pipe to read.
     with open(pipe, "wb"):
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        err = None
+        for _ in range(6):  # on a busy machine the first may come while modules are imported, which swallows it
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                _, err = process.communicate(timeout=20)
+                break
     assert process.returncode == 130
     assert err == "fflux convert: interrupted; no model was written\n"
     assert not (tmp_path / "out.npz").exists()

@@ -67,8 +67,9 @@ def test_mean_temperature(potential: CompiledPotential, temperature: float, ther
     kinetic, error = mean_and_error(run.kinetic)
     mean, error = (2.0 * x / (freedom * BOLTZMANN) for x in (kinetic, error))
     assert error < 0.03 * temperature  # one degree of freedom more or less is 17 % and more
-    # two standard errors would fail on one in twenty machines, for the trajectory is chaotic
-    assert abs(mean - temperature) < 4.0 * error
+    # Two standard errors would fail on one in twenty machines, for the trajectory is chaotic; and the modes of a stiff,
+    # nearly harmonic molecule exchange energy with a chain so slowly that the error comes out too small.
+    assert abs(mean - temperature) < max(4.0 * error, 0.04 * temperature)
     assert run.temperature.mean() == pytest.approx(2.0 * run.kinetic.mean() / (freedom * BOLTZMANN), rel=1e-12)
 
 

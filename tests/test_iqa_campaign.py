@@ -226,7 +226,7 @@ def test_errors_of_workers_come_back_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_killed_campaign_goes_on_where_it_was(tmp_path: Path, here: ThreadPoolExecutor, blow: signal.Signals) -> None:
-    count = 24
+    count = 48
     folder = tmp_path / "labels"
     geometries(count).write(tmp_path / "geometries.extxyz")
     (tmp_path / "run.py").write_text(SCRIPT)
