@@ -16,6 +16,8 @@ from scipy.integrate import quad
 from scipy.spatial.transform import Rotation
 from scipy.special import erfc, sph_harm_y
 
+from fflux_py import shipped_data
+from fflux_py.dataset import Dataset
 from fflux_py.errors import ConvergenceError
 from fflux_py.iqa import qtaim_grid
 from fflux_py.iqa._density import DensityData, density_at, density_data, orbitals_at
@@ -118,7 +120,11 @@ def test_plane_between_equal_gaussians_is_the_surface() -> None:
         outside = r * np.exp(-b * r * r) / (2 * b) + np.sqrt(np.pi / b) * erfc(np.sqrt(b) * r) / (4 * b)
         return -points * (outside / r**3)[:, None]
 
-    surface = interatomic_surface(density, topology, 0, field, 1e-5)
+    def fluxes(points: np.ndarray, elements: np.ndarray, paths: np.ndarray) -> np.ndarray:
+        flow = np.einsum("px,px->p", field(points), elements)
+        return np.bincount(paths, flow, minlength=15)[:, None]
+
+    surface = interatomic_surface(density, topology, 0, fluxes, 1e-5)
     np.testing.assert_allclose(surface.points[:, 2], 0.5 * distance, atol=1e-6)
     normal = surface.elements / np.linalg.norm(surface.elements, axis=1)[:, None]
     np.testing.assert_allclose(np.abs(normal[:, 2]), 1.0, atol=1e-6)
@@ -353,3 +359,28 @@ def test_label_with_topological_atoms(water: AtomicEnergies) -> None:
     # A result from before there were such integrals is still read.
     old = {name: value for name, value in found.as_dict().items() if name != "integrals"}
     assert Label.from_dict(old).integrals == {}
+
+
+def shipped(number: int) -> Molecule:
+    """A geometry of the malondialdehyde that comes with the package, counted from 1."""
+    geometries = Dataset.read(shipped_data.path("malondialdehyde") / shipped_data.DATA).geometries
+    return geometries.molecule.with_positions(geometries.positions[number - 1])
+
+
+def coarse_density(molecule: Molecule) -> DensityData:
+    """A density good enough for topology."""
+    level = LevelOfTheory(grid_level=0, convergence=1e-5, gradient_convergence=1e-3)
+    return LocalDensities(GroundState(molecule, level)).data
+
+
+def integral_of_laplacian(data: DensityData, molecule: Molecule) -> np.ndarray:
+    """L of every atom, hartree."""
+    grid = topological_basins(data, molecule)
+    laplacian = np.trace(density_at(data, grid.points)[2], axis1=1, axis2=2)
+    return -0.25 * (grid.shares @ (grid.weights * laplacian))
+
+
+def test_slivers_where_two_atoms_face_each_other_are_found() -> None:
+    # Four surfaces meet in a needle between a hydrogen and an oxygen, whose fluxes through it cancel.
+    molecule = shipped(7)
+    assert np.abs(integral_of_laplacian(coarse_density(molecule), molecule)).max() < 6e-5

@@ -21,13 +21,13 @@ from fflux_py.iqa.qtaim_grid import (
     angular_rule,
     cell_weights,
     flux_weights,
-    model_flux,
+    model_fluxes,
     radial_shells,
 )
 from fflux_py.iqa.qtaim_surfaces import Surface, interatomic_surface
 from fflux_py.local_frame import cip_frames, local_axes
 from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.potential import FloatArray, IntArray
 
 # Grid points with fewer electrons than this (by a model of the density) are left out.
 _NEGLIGIBLE_ELECTRONS = 1e-13
@@ -103,11 +103,11 @@ def topological_basins(data: DensityData, molecule: Molecule, settings: BasinSet
     topology = critical_points(data, repr(molecule.name))
     numbers = molecule.numbers.astype(np.float64)
 
-    def field(points: FloatArray) -> FloatArray:
-        return np.asarray(model_flux(points, data.centres, numbers))
+    def fluxes(points: FloatArray, elements: FloatArray, paths: IntArray) -> FloatArray:
+        return np.asarray(model_fluxes(points, elements, paths, 15, data.centres, numbers))
 
     surfaces = tuple(
-        interatomic_surface(data, topology, bond, field, settings.surface_tolerance, repr(molecule.name))
+        interatomic_surface(data, topology, bond, fluxes, settings.surface_tolerance, repr(molecule.name))
         for bond in range(len(topology.bonds))
     )
     axes = grid_axes(molecule)

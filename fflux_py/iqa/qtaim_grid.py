@@ -40,6 +40,7 @@ _NEGLIGIBLE_FLOW = 3e-11
 # Below this many electrons, harmonics up to the low order do.
 _SMALL_FLOW = 3e-8
 _LOW_ORDER = 8
+_ROUNDING = 1e-100
 # Degree of the Lebedev rule and highest harmonic between the radii (in units of the radial scale) that stand beside it.
 _SHELLS = ((0.25, 11, 5), (0.5, 19, 9), (0.0, 0, 0), (4.5, 29, 14), (6.5, 17, 8))
 
@@ -113,6 +114,8 @@ def angular_harmonics(degree: int, order: int) -> FloatArray:
     directions = angular_rule(degree)[0]
     out = np.empty((len(directions), (order + 1) ** 2))
     _harmonics_at(directions, order, recursion(order), out)
+    # High powers of a component that is zero but for rounding are subnormal numbers, with which products are slow.
+    out[np.abs(out) < _ROUNDING] = 0.0
     return out
 
 
@@ -349,11 +352,26 @@ def model_density(number: float, r: float) -> float:  # pragma: no cover - compi
 
 
 @njit(cache=True, fastmath=True)
-def model_flux(
-    points: FloatArray, centres: FloatArray, numbers: FloatArray
+def model_fluxes(
+    points: FloatArray, elements: FloatArray, owners: IntArray, n_owners: int, centres: FloatArray, numbers: FloatArray
 ) -> FloatArray:  # pragma: no cover - compiled
-    """Field G of the valence of the crude free atoms, whose flux steers the refinement of surfaces; ``(n, 3)``."""
-    out = np.zeros((len(points), 3))
+    """Flux of every crude free atom's part of the field G through each path's area elements, ``(n_owners, n_atoms)``.
+
+    Only the valence counts; these fluxes steer the refinement of surfaces.  They are kept apart by atom, since those of
+    two atoms that face each other across a surface cancel.
+
+    Parameters
+    ----------
+    points, elements
+        The surface, each ``(n, 3)``.
+    owners
+        Path of every point, ``(n,)``.
+    n_owners
+        Number of paths.
+    centres, numbers
+        The nuclei.
+    """
+    out = np.zeros((n_owners, len(centres)))
     for p in range(len(points)):
         for a in range(len(centres)):
             x, y, z = points[p, 0] - centres[a, 0], points[p, 1] - centres[a, 1], points[p, 2] - centres[a, 2]
@@ -365,10 +383,8 @@ def model_flux(
                 outside *= numbers[a]
             else:
                 outside = 0.5 * (numbers[a] - 2.0) * (outside + _outside(4.0, r))
-            factor = outside / (4.0 * np.pi * r**3)
-            out[p, 0] -= factor * x
-            out[p, 1] -= factor * y
-            out[p, 2] -= factor * z
+            flow = x * elements[p, 0] + y * elements[p, 1] + z * elements[p, 2]
+            out[owners[p], a] -= outside / (4.0 * np.pi * r**3) * flow
     return out
 
 

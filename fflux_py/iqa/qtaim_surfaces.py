@@ -58,6 +58,9 @@ GAUSS = np.zeros(15)
 GAUSS[1::2] = np.concatenate([_GAUSS_WEIGHTS, _GAUSS_WEIGHTS[-2::-1]])
 
 
+Fluxes = Callable[[FloatArray, FloatArray, IntArray], FloatArray]
+
+
 @dataclass(frozen=True)
 class Surface:
     """Points on one interatomic surface.
@@ -84,7 +87,7 @@ def interatomic_surface(
     data: DensityData,
     topology: CriticalPoints,
     bond: int,
-    field: Callable[[FloatArray], FloatArray],
+    fluxes: Fluxes,
     tolerance: float,
     name: str = "the molecule",
 ) -> Surface:
@@ -98,10 +101,11 @@ def interatomic_surface(
         Its critical points.
     bond
         Which bond critical point.
-    field
-        Vector field whose flux decides on the refinement: points ``(n, 3)`` -> ``(n, 3)``.
+    fluxes
+        The fluxes that decide on the refinement: points ``(n, 3)``, area elements ``(n, 3)`` and the path of each
+        (0 to 14) -> fluxes of every path, ``(15, n_fields)``.
     tolerance
-        Error allowed in that flux.
+        Error allowed in these fluxes together.
     name
         What to call the molecule in an error.
 
@@ -115,7 +119,7 @@ def interatomic_surface(
         # Next to a ring point the paths crowd into a sliver of the azimuth, which the first panels may miss.
         tolerance *= 1e-2
     panels = [
-        _panel(data, start, field, 2.0 * np.pi * k / _FIRST_PANELS, 2.0 * np.pi * (k + 1) / _FIRST_PANELS, name)
+        _panel(data, start, fluxes, 2.0 * np.pi * k / _FIRST_PANELS, 2.0 * np.pi * (k + 1) / _FIRST_PANELS, name)
         for k in range(_FIRST_PANELS)
     ]
     while sum(p.error for p in panels) > tolerance:
@@ -130,8 +134,8 @@ def interatomic_surface(
         worst = max(range(len(panels)), key=lambda k: panels[k].error)
         panel = panels.pop(worst)
         middle = 0.5 * (panel.low + panel.high)
-        panels.append(_panel(data, start, field, panel.low, middle, name))
-        panels.append(_panel(data, start, field, middle, panel.high, name))
+        panels.append(_panel(data, start, fluxes, panel.low, middle, name))
+        panels.append(_panel(data, start, fluxes, middle, panel.high, name))
     ends = topology.bonded[bond]
     centre, centre_elements = start.middle()
     return Surface(
@@ -206,7 +210,7 @@ class _Panel:
 def _panel(
     data: DensityData,
     start: _Start,
-    field: Callable[[FloatArray], FloatArray],
+    fluxes: Fluxes,
     low: float,
     high: float,
     name: str,
@@ -228,13 +232,19 @@ def _panel(
         )
     points, elements = points[:total].copy(), elements[:total] * half
     owner = np.repeat(np.arange(15), counts)
-    flux = np.bincount(owner, np.einsum("px,px->p", field(points), elements), minlength=15)
-    error = abs(float((KRONROD - GAUSS) @ flux))
-    # The difference of the two rules is the error of the lower one; the higher one is far better (QUADPACK's estimate).
-    spread = float(KRONROD @ np.abs(flux - 0.5 * (KRONROD @ flux)))
-    if spread > 0.0:
-        error = spread * min(1.0, (200.0 * error / spread) ** 1.5)
-    return _Panel(low, high, points, elements * KRONROD[owner, None], error)
+    flux = fluxes(points, elements, owner)
+    return _Panel(low, high, points, elements * KRONROD[owner, None], float(_quadrature_errors(flux).sum()))
+
+
+def _quadrature_errors(values: FloatArray) -> FloatArray:
+    """Errors of the Kronrod rule for the columns of ``values`` at its nodes, by QUADPACK's estimate.
+
+    The difference of the two rules is the error of the lower one; the higher one is far better.
+    """
+    error = np.abs((KRONROD - GAUSS) @ values)
+    spread = KRONROD @ np.abs(values - 0.5 * (KRONROD @ values))
+    scale = np.where(spread > 0.0, spread, 1.0)
+    return np.asarray(spread * np.minimum(1.0, (200.0 * error / scale) ** 1.5))
 
 
 @njit(cache=True)
