@@ -28,6 +28,7 @@ from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_th
 from fflux_py.iqa.label import Label, label_geometry
 from fflux_py.iqa.local_densities import LocalDensities, compact_blocks, localising_rotation
 from fflux_py.iqa.qtaim import BasinSettings, check_basins, grid_axes, topological_basins
+from fflux_py.iqa.qtaim_starts import path_starts
 from fflux_py.iqa.qtaim_surfaces import interatomic_surface
 from fflux_py.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
@@ -384,3 +385,14 @@ def test_slivers_where_two_atoms_face_each_other_are_found() -> None:
     # Four surfaces meet in a needle between a hydrogen and an oxygen, whose fluxes through it cancel.
     molecule = shipped(7)
     assert np.abs(integral_of_laplacian(coarse_density(molecule), molecule)).max() < 6e-5
+
+
+def test_bond_and_ring_about_to_merge() -> None:
+    # A hydrogen bond that is about to break: its bond and ring points are 0.14 bohr apart.
+    molecule = shipped(3)
+    data = coarse_density(molecule)
+    topology = critical_points(data)
+    apart = np.linalg.norm(topology.bonds[:, None] - topology.rings[None], axis=2)
+    assert apart.min() < 0.2
+    assert path_starts(data, topology, int(apart.min(axis=1).argmin())).panels[0][1] < 0.0  # a spine, not angles
+    assert np.abs(integral_of_laplacian(data, molecule)).max() < 3e-4

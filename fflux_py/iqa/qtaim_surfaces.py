@@ -23,21 +23,17 @@ from numba import njit
 from scipy.integrate import DOP853
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.iqa._density import DensityData, density_at, evaluate, workspace
+from fflux_py.iqa._density import DensityData, evaluate, workspace
 from fflux_py.iqa.critical_points import CriticalPoints
+from fflux_py.iqa.qtaim_starts import Curve, path_starts
 from fflux_py.potential import FloatArray, IntArray
 
 END_DENSITY = 1e-7
 """A path ends where the density falls below this, e/bohr^3."""
-_START_RADIUS = 0.03
-_FAN_RADIUS = 0.25
-_THINNEST = 0.3
-_FLAT = 2.5
 _LONGEST_STEP = 0.8
 _N_STEP_NODES = 5
 _TOLERANCE = 1e-6
 _MAXIMUM_POINTS = 4000
-_FIRST_PANELS = 4
 _MAXIMUM_PANELS = 400
 
 # Gauss-Kronrod (7, 15): nodes on [-1, 1], weights of both rules.
@@ -114,14 +110,9 @@ def interatomic_surface(
     ConvergenceError
         The tolerance is not reached, or a path does not end.
     """
-    start = _Start.at(data, topology, bond)
-    if topology.curvatures[bond, 0] < _FLAT * topology.curvatures[bond, 1]:
-        # Next to a ring point the paths crowd into a sliver of the azimuth, which the first panels may miss.
-        tolerance *= 1e-2
-    panels = [
-        _panel(data, start, fluxes, 2.0 * np.pi * k / _FIRST_PANELS, 2.0 * np.pi * (k + 1) / _FIRST_PANELS, name)
-        for k in range(_FIRST_PANELS)
-    ]
+    starts = path_starts(data, topology, bond)
+    tolerance *= starts.sharpness
+    panels = [_panel(data, *place, fluxes, name) for place in starts.panels]
     while sum(p.error for p in panels) > tolerance:
         if len(panels) > _MAXIMUM_PANELS:
             a, b = (int(i) + 1 for i in topology.bonded[bond])
@@ -134,72 +125,20 @@ def interatomic_surface(
         worst = max(range(len(panels)), key=lambda k: panels[k].error)
         panel = panels.pop(worst)
         middle = 0.5 * (panel.low + panel.high)
-        panels.append(_panel(data, start, fluxes, panel.low, middle, name))
-        panels.append(_panel(data, start, fluxes, middle, panel.high, name))
+        panels.append(_panel(data, panel.curve, panel.low, middle, fluxes, name))
+        panels.append(_panel(data, panel.curve, middle, panel.high, fluxes, name))
     ends = topology.bonded[bond]
-    centre, centre_elements = start.middle()
     return Surface(
         (int(ends[0]), int(ends[1])),
-        np.concatenate([centre] + [p.points for p in panels]),
-        np.concatenate([centre_elements] + [p.elements for p in panels]),
+        np.concatenate([starts.centre] + [p.points for p in panels]),
+        np.concatenate([starts.centre_elements] + [p.elements for p in panels]),
         float(sum(p.error for p in panels)),
     )
 
 
 @dataclass(frozen=True)
-class _Start:
-    """The ellipse round a bond critical point on which the paths begin.
-
-    Its axes are such that the paths are spread evenly when they have come ``_FAN_RADIUS`` away (less next to a ring).
-    """
-
-    centre: FloatArray
-    axes: FloatArray
-    radii: FloatArray
-    bend: FloatArray
-    """Second-order height of the surface over its tangent plane, ``(2, 2)``, 1/bohr."""
-
-    @classmethod
-    def at(cls, data: DensityData, topology: CriticalPoints, bond: int) -> _Start:
-        centre, axes, curvatures = topology.bonds[bond], topology.axes[bond], topology.curvatures[bond]
-        # Beyond half the way to a ring point the flow is no longer that of the bond point.
-        ring = np.linalg.norm(topology.rings - centre, axis=1).min(initial=np.inf)
-        fan = min(_FAN_RADIUS, 0.5 * float(ring))
-        scale = _START_RADIUS / _FAN_RADIUS
-        # An ellipse too thin would leave all its paths in one direction when the flow is not quite linear.
-        thin = max(scale ** (curvatures[0] / curvatures[1]), _THINNEST * scale)
-        radii = fan * np.array([thin, scale])
-        delta = 0.01
-        bend = np.zeros((2, 2))
-        for i in (0, 1):
-            hessians = density_at(data, centre + np.array([[delta], [-delta]]) * axes[:, i])[2]
-            third = axes.T @ (hessians[0] - hessians[1]) @ axes / (2.0 * delta)
-            for j in (0, 1):
-                bend[i, j] = third[2, j] / (2.0 * (curvatures[i] + curvatures[j] - curvatures[2]))
-        return cls(np.array(centre), np.array(axes), radii, 0.5 * (bend + bend.T))
-
-    def point(self, azimuth: float) -> tuple[FloatArray, FloatArray]:
-        """Where the path of an azimuth begins, and the derivative by the azimuth."""
-        w = self.radii * np.array([np.cos(azimuth), np.sin(azimuth)])
-        dw = self.radii * np.array([-np.sin(azimuth), np.cos(azimuth)])
-        local = np.array([w[0], w[1], w @ self.bend @ w])
-        slope = np.array([dw[0], dw[1], 2.0 * (w @ self.bend @ dw)])
-        return self.centre + self.axes @ local, self.axes @ slope
-
-    def middle(self) -> tuple[FloatArray, FloatArray]:
-        """Points and area elements inside the ellipse (J. Radon's rule of degree 5, Monatsh. Math. 52, 286 (1948))."""
-        angle = np.arange(6) * np.pi / 3.0
-        disc = np.concatenate([[[0.0, 0.0]], np.sqrt(2.0 / 3.0) * np.stack([np.cos(angle), np.sin(angle)], axis=1)])
-        w = disc * self.radii
-        height = np.einsum("pi,ij,pj->p", w, self.bend, w)
-        normals = np.column_stack([-2.0 * w @ self.bend, np.ones(7)])
-        area = np.pi * self.radii.prod() * np.array([0.25] + [0.125] * 6)
-        points = self.centre + np.column_stack([w, height]) @ self.axes.T
-        return points, area[:, None] * (normals @ self.axes.T)
-
-
-@dataclass(frozen=True)
 class _Panel:
+    curve: Curve
     low: float
     high: float
     points: FloatArray
@@ -209,17 +148,17 @@ class _Panel:
 
 def _panel(
     data: DensityData,
-    start: _Start,
-    fluxes: Fluxes,
+    curve: Curve,
     low: float,
     high: float,
+    fluxes: Fluxes,
     name: str,
 ) -> _Panel:
-    """Fifteen paths between two azimuths."""
+    """Fifteen paths that begin on a curve."""
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     begins = np.empty((15, 2, 3))
     for k, node in enumerate(NODES):
-        begins[k] = start.point(middle + half * node)
+        begins[k] = curve(middle + half * node)
     points, elements = np.empty((15 * _MAXIMUM_POINTS, 3)), np.empty((15 * _MAXIMUM_POINTS, 3))
     counts = np.zeros(15, dtype=np.int64)
     total = _trace(data, begins, _TOLERANCE, END_DENSITY, points, elements, counts)
@@ -233,7 +172,7 @@ def _panel(
     points, elements = points[:total].copy(), elements[:total] * half
     owner = np.repeat(np.arange(15), counts)
     flux = fluxes(points, elements, owner)
-    return _Panel(low, high, points, elements * KRONROD[owner, None], float(_quadrature_errors(flux).sum()))
+    return _Panel(curve, low, high, points, elements * KRONROD[owner, None], float(_quadrature_errors(flux).sum()))
 
 
 def _quadrature_errors(values: FloatArray) -> FloatArray:
