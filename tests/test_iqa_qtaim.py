@@ -27,6 +27,7 @@ from fflux_py.iqa.critical_points import critical_points
 from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
 from fflux_py.iqa.label import Label, label_geometry
 from fflux_py.iqa.local_densities import LocalDensities, compact_blocks, localising_rotation
+from fflux_py.iqa.orbitals import OrbitalFile
 from fflux_py.iqa.qtaim import BasinSettings, check_basins, grid_axes, topological_basins
 from fflux_py.iqa.qtaim_starts import path_starts
 from fflux_py.iqa.qtaim_surfaces import interatomic_surface
@@ -354,12 +355,27 @@ def test_label_with_topological_atoms(water: AtomicEnergies) -> None:
     assert found.atomic_energies.sum() == pytest.approx(found.energy, abs=1e-9)
     np.testing.assert_allclose(found.atomic_energies, water.energies, atol=1e-9)
     copy = Label.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False)))
-    for name, shape in (("population", (3,)), ("dipole", (3, 3)), ("quadrupole", (3, 5)), ("laplacian", (3,))):
+    for name, shape in (
+        ("population", (3,)),
+        ("dipole", (3, 3)),
+        ("quadrupole", (3, 5)),
+        ("laplacian", (3,)),
+        ("attraction", (3, 3)),
+    ):
         assert copy.integrals[name].shape == shape
         np.testing.assert_array_equal(copy.integrals[name], found.integrals[name])
+    half = 0.5 * found.integrals["attraction"].sum(axis=0)
+    np.testing.assert_allclose(half, found.components["electron_nuclear"], rtol=1e-12)
     # A result from before there were such integrals is still read.
     old = {name: value for name, value in found.as_dict().items() if name != "integrals"}
     assert Label.from_dict(old).integrals == {}
+
+
+def test_label_again_and_from_stored_orbitals_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    orbitals = OrbitalFile(WATER, SMALL, tmp_path)
+    first = label_geometry(WATER, SMALL, "qtaim", orbitals, keep_orbitals=True).as_dict()
+    for again in (label_geometry(WATER, SMALL, "qtaim", orbitals), label_geometry(WATER, SMALL, "qtaim")):
+        assert {**again.as_dict(), "wall_times": {}} == {**first, "wall_times": {}}
 
 
 def shipped(number: int) -> Molecule:

@@ -62,6 +62,11 @@ class AtomicEnergies:
     laplacians
         L(A), -1/4 of the integral of the density's Laplacian, hartree, ``(n_atoms,)``: zero in a topological atom but
         for the error of the integration.
+    populations
+        Electrons, ``(n_atoms,)``.
+    attractions
+        Attraction of the electrons of an atom (columns) by every nucleus (rows), hartree, ``(n_atoms, n_atoms)``: within
+        the atoms on the diagonal, between them elsewhere.
     """
 
     energies: FloatArray
@@ -73,6 +78,7 @@ class AtomicEnergies:
     quadrupoles: FloatArray
     laplacians: FloatArray
     populations: FloatArray
+    attractions: FloatArray
 
     def integrals(self) -> dict[str, FloatArray]:
         """What is not an energy, by name."""
@@ -81,6 +87,7 @@ class AtomicEnergies:
             "dipole": self.dipoles,
             "quadrupole": self.quadrupoles,
             "laplacian": self.laplacians,
+            "attraction": self.attractions,
         }
 
 
@@ -229,6 +236,7 @@ def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) ->
         quadrupoles=raw.moments[3:].T,
         laplacians=raw.laplacian,
         populations=corrected["electrons"],
+        attractions=raw.attraction + correction,
     )
 
 

@@ -43,8 +43,9 @@ class Label:
     integrals
         Further integrals over the atoms: ``population`` (electrons, ``(n_atoms,)``), ``dipole`` (e bohr, ``(n_atoms,
         3)``) and ``quadrupole`` (Q20, Q21c, Q21s, Q22c, Q22s, e bohr^2, ``(n_atoms, 5)``) of the electrons about the
-        nucleus in global axes, ``laplacian`` (L(A) = K - G, hartree, ``(n_atoms,)``).  Empty in results of earlier
-        versions.
+        nucleus in global axes, ``laplacian`` (L(A) = K - G, hartree, ``(n_atoms,)``), ``attraction`` (of the electrons
+        of an atom, columns, by every nucleus, rows, hartree, ``(n_atoms, n_atoms)``: within atoms on the diagonal,
+        between atoms elsewhere).  Results of earlier versions lack some or all.
     wall_times
         Seconds spent in ``scf``, ``forces`` and ``partition``.
     threads
