@@ -71,7 +71,7 @@ class JointData:
             n_atoms = self.positions.shape[1]
             return np.full(n_atoms, self.energies.mean() / n_atoms)
         means = self.atomic_energies[self.partitioned].mean(axis=0)
-        _, orbits = np.unique(symmetry.orbits(), return_inverse=True)
+        orbits = symmetry.orbit_numbers()
         return np.asarray((np.bincount(orbits, means) / np.bincount(orbits))[orbits])
 
     def subset(self, indices: IntArray) -> JointData:

@@ -88,7 +88,7 @@ class JointFit:
         totals = n_partitioned * n_atoms
         sums = self.coefficients[:totals].reshape(n_atoms, n_partitioned, 1 + n_atoms).sum(axis=1)
         sums += self.coefficients[totals : totals + n_geometries].sum(axis=0)
-        _, orbits = np.unique(self.operations.orbits(), return_inverse=True)
+        orbits = self.operations.orbit_numbers()
         alike = np.eye(orbits.max() + 1)[orbits]
         normal = alike.T @ sums[:, 1:] @ alike
         return np.asarray(self.centres + alike @ np.linalg.solve(normal, alike.T @ sums[:, 0]))

@@ -150,6 +150,10 @@ class Symmetry:
                 lowest[lowest == b] = a
         return lowest
 
+    def orbit_numbers(self) -> IntArray:
+        """For every atom the number of its orbit, counted from 0 by the lowest atom, shape ``(n_atoms,)``."""
+        return np.asarray(np.unique(self.orbits(), return_inverse=True)[1])
+
     def generators(self) -> list[IntArray]:
         """Permutations that generate the group."""
         turns = []

@@ -65,8 +65,8 @@ class AtomicEnergies:
     populations
         Electrons, ``(n_atoms,)``.
     attractions
-        Attraction of the electrons of an atom (columns) by every nucleus (rows), hartree, ``(n_atoms, n_atoms)``: within
-        the atoms on the diagonal, between them elsewhere.
+        Attraction of the electrons of an atom (columns) by every nucleus (rows), hartree, ``(n_atoms, n_atoms)``:
+        within the atoms on the diagonal, between them elsewhere.
     """
 
     energies: FloatArray

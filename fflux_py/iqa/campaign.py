@@ -9,7 +9,6 @@ Needs a POSIX system (file locks).
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ import numpy as np
 
 from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError, FFLUXError, GeometryError, InputError
-from fflux_py.files import write_atomically
+from fflux_py.files import sha256, write_atomically
 from fflux_py.iqa._pyscf import load_pyscf
 from fflux_py.iqa._workers import Refusal, run_in_processes, run_on
 from fflux_py.iqa.electronic_structure import LevelOfTheory
@@ -65,7 +64,7 @@ class _Task:
             "partition": self.partition,
             "schema": SCHEMA,
         }
-        return hashlib.sha256(_canonical(content).encode()).hexdigest()
+        return sha256(_canonical(content))
 
     @property
     def path(self) -> Path:
@@ -306,7 +305,7 @@ def _tasks(
 def _isolated_energies(molecule: Molecule, level: LevelOfTheory, folder: Path) -> dict[str, float]:
     """Energies of the free atoms, from the folder or computed and put there."""
     content = {"symbols": sorted(set(molecule.symbols)), "level": level.as_dict(), "schema": SCHEMA}
-    path = folder / f"isolated-atoms-{hashlib.sha256(_canonical(content).encode()).hexdigest()}.json"
+    path = folder / f"isolated-atoms-{sha256(_canonical(content))}.json"
     result = _read_result(path)
     if result is None:
         try:
@@ -329,7 +328,7 @@ def _made(folder: str | os.PathLike[str]) -> Path:
 
 def _write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write ``result`` with the checksum by which a damaged file is found out."""
-    digest = hashlib.sha256(_canonical(result).encode()).hexdigest()
+    digest = sha256(_canonical(result))
     write_atomically(path, json.dumps({"sha256": digest, "result": result}, indent=1) + "\n")
 
 
@@ -338,7 +337,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         result: dict[str, Any] = stored["result"]
-        whole = stored["sha256"] == hashlib.sha256(_canonical(result).encode()).hexdigest()
+        whole = stored["sha256"] == sha256(_canonical(result))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -348,8 +347,8 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     return result if whole else None
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 @contextmanager

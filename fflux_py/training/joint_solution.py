@@ -122,7 +122,7 @@ def orbit_sums(right: FloatArray, symmetry: Symmetry) -> tuple[FloatArray, Float
     sums, shares
         Shapes ``(n_observations, 1 + n_orbits)`` and ``(1 + n_orbits, 1 + n_atoms)``.
     """
-    _, orbits = np.unique(symmetry.orbits(), return_inverse=True)
+    orbits = symmetry.orbit_numbers()
     alike = np.eye(orbits.max() + 1)[orbits]
     sums = np.concatenate([right[:, :1], right[:, 1:] @ alike], axis=1)
     shares = np.zeros((1 + alike.shape[1], 1 + len(alike)))

@@ -1,0 +1,235 @@
+"""Geometry optimisation of alanine dipeptide (Ac-Ala-NHMe): the force field against our own DFT.
+
+    python benchmarks/alanine_dipeptide dft C7eq C5 C7ax      # minima by PySCF and geomeTRIC, minutes to hours each
+    python benchmarks/alanine_dipeptide starts                # 25 displaced starts of each
+    python benchmarks/alanine_dipeptide optimise model.npz [--starts FILE.npz] [--method internal|bfgs]
+
+Starts are the DFT minima with every coordinate moved by up to 0.25 angstrom (uniform, seeded), the recipe of the
+published test.  A run counts if it ends below 0.023 eV/angstrom in the basin that it started from: phi and psi
+within 40 degrees of the DFT minimum.  Times are wall times of one thread, without compilation and loading of the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+from _shared import show  # sets the number of threads: before everything that reads it
+
+from fflux_py import model_file
+from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
+from fflux_py.dataset import GeometrySet
+from fflux_py.errors import FFLUXError
+from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
+from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.molecule import Molecule
+from fflux_py.optimization import OptimizationResult, optimize
+from fflux_py.potential import FloatArray
+from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
+
+HERE = Path(__file__).resolve().parent
+GEOMETRIES = HERE.parent.parent / "campaigns" / "alanine_dipeptide" / "geometries.extxyz"
+STARTS = HERE / "starts.npz"
+# phi and psi in degrees, where the search for each minimum begins.
+BASINS = {"C7eq": (-83.0, 73.0), "C5": (-157.0, 162.0), "C7ax": (73.0, -54.0)}
+FMAX_EV_ANGSTROM = 0.023
+DISPLACEMENT_ANGSTROM = 0.25
+PER_BASIN = 25
+SAME_BASIN_DEGREES = 40.0
+
+
+class KohnSham:
+    """The labels' level of theory as an energy function."""
+
+    def __init__(self, molecule: Molecule) -> None:
+        self.molecule = molecule
+        self.level = LevelOfTheory()
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy (hartree) and forces (hartree/bohr) at positions in bohr."""
+        state = GroundState(self.molecule.with_positions(positions), self.level)
+        return state.energy, state.forces()
+
+
+def phi_psi(molecule: Molecule, positions: FloatArray) -> FloatArray:
+    """Both torsions of the backbone in degrees, ``(..., 2)``."""
+    return np.degrees(torsions(positions, molecule.backbone_torsions()))
+
+
+def apart(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Largest difference of two pairs of angles, degrees."""
+    return np.abs((first - second + 180.0) % 360.0 - 180.0).max(axis=-1)
+
+
+def dft(names: list[str], threads: int) -> None:
+    """Optimise from the sampled geometry next to each basin, relaxed by GFN2-xTB first."""
+    from fflux_py.sampling.gfn2 import GFN2
+
+    use_threads(threads)
+    sampled = GeometrySet.read(GEOMETRIES)
+    angles = phi_psi(sampled.molecule, sampled.positions)
+    level = LevelOfTheory()
+    for name in names:
+        nearest = int(np.argmin(apart(angles, np.array(BASINS[name]))))
+        begin = sampled.molecule.with_positions(sampled.positions[nearest])
+        begin = optimize(GFN2(begin), begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM).molecule
+        clock = time.perf_counter()
+        found = optimize(KohnSham(begin), begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM / 5.0)
+        facts = {
+            "method": level.method,
+            "basis": level.basis,
+            "energy_hartree": found.energy,
+            "converged": found.converged,
+            "evaluations": found.n_evaluations,
+            "time_s": round(time.perf_counter() - clock, 1),
+            "threads": threads,
+        }
+        write_molecule(HERE / f"{name}.xyz", found.molecule, facts)
+        print(name, facts, phi_psi(begin, found.molecule.positions).round(1), flush=True)
+
+
+def minimum(name: str) -> tuple[Molecule, dict[str, float]]:
+    """A DFT minimum and what its file says."""
+    path = HERE / f"{name}.xyz"
+    return read_molecule(path), dict(read_frames(path)[0].info)  # type: ignore[arg-type]
+
+
+def write_starts(seed: int) -> None:
+    """Displaced starts of all minima."""
+    generator = np.random.default_rng(seed)
+    arrays: dict[str, np.ndarray] = {}
+    for name in BASINS:
+        molecule, _ = minimum(name)
+        shape = (PER_BASIN, *molecule.positions.shape)
+        moved = molecule.positions * ANGSTROM + generator.uniform(-1, 1, shape) * DISPLACEMENT_ANGSTROM
+        arrays[f"{name.lower()}_start_xyz"] = moved
+        arrays["symbols"] = np.array(molecule.symbols)
+    np.savez_compressed(STARTS, **arrays)
+
+
+def in_our_order(positions: FloatArray, symbols: list[str], molecule: Molecule) -> FloatArray:
+    """Geometries in angstrom of any order of atoms, in the order of ``molecule`` and bohr (matched by the bonds).
+
+    Equivalent hydrogens are taken as they come.
+    """
+    import networkx as nx
+
+    def graph(elements: list[str], bonds: tuple[tuple[int, int], ...]) -> nx.Graph:
+        out = nx.Graph()
+        out.add_nodes_from((k, {"element": e}) for k, e in enumerate(elements))
+        out.add_edges_from(bonds)
+        return out
+
+    # The starts are too distorted to see their bonds; their mean is not.
+    mean = Molecule(tuple(symbols), aligned_mean(positions) / ANGSTROM)
+    match = nx.isomorphism.GraphMatcher(
+        graph(list(molecule.symbols), molecule.bonds),
+        graph(symbols, mean.bonds),
+        node_match=lambda a, b: a["element"] == b["element"],
+    )
+    best, order = np.inf, None
+    for mapping in match.isomorphisms_iter():
+        candidate = [mapping[k] for k in range(molecule.n_atoms)]
+        deviation = float(rmsd(mean.positions[candidate], molecule.positions))
+        if deviation < best:
+            best, order = deviation, candidate
+    if order is None:
+        raise SystemExit("the starts are of another molecule")
+    return positions[:, order] / ANGSTROM
+
+
+def aligned_mean(positions: FloatArray) -> FloatArray:
+    """Mean of displaced copies of one geometry."""
+    from fflux_py.analysis.geometry import superpose
+
+    mean = positions[0]
+    for _ in range(20):
+        mean = superpose(positions, mean).mean(axis=0)
+    return np.asarray(mean)
+
+
+def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
+    """Optimise every start with the model and compare with the DFT minima."""
+    forcefield = model_file.load(path)
+    archive = np.load(starts, allow_pickle=False)
+    symbols = [str(s) for s in archive["symbols"]]
+    fmax = FMAX_EV_ANGSTROM / EV_ANGSTROM
+    figures: dict[str, object] = {"fmax_ev_angstrom": FMAX_EV_ANGSTROM}
+    energies: dict[str, list[float]] = {}
+    references: dict[str, float] = {}
+    all_steps: list[int] = []
+    all_times: list[float] = []
+    for name in BASINS:
+        reference, facts = minimum(name)
+        references[name] = float(facts["energy_hartree"])
+        optimize(forcefield, reference, fmax=fmax, method=method)  # compiles before the clock starts
+        begins = in_our_order(archive[f"{name.lower()}_start_xyz"], symbols, reference)
+        found: list[OptimizationResult] = []
+        failed = 0
+        for begin in begins:
+            clock = time.perf_counter()
+            try:
+                result = optimize(forcefield, reference.with_positions(begin), fmax=fmax, method=method)
+            except FFLUXError:
+                failed += 1
+                continue
+            all_times.append(time.perf_counter() - clock)
+            all_steps.append(result.n_steps)
+            here = phi_psi(reference, result.molecule.positions)
+            if result.converged and apart(here, phi_psi(reference, reference.positions)) < SAME_BASIN_DEGREES:
+                found.append(result)
+        ends = np.array([r.molecule.positions for r in found])
+        figures[f"{name}: starts"] = len(begins)
+        figures[f"{name}: search left the model"] = failed
+        figures[f"{name}: converged to the basin"] = len(found)
+        if found:
+            energies[name] = [r.energy for r in found]
+            heavy = heavy_atoms(reference)
+            figures[f"{name}: rmsd_all_median_angstrom"] = float(np.median(rmsd(ends, reference.positions)) * ANGSTROM)
+            figures[f"{name}: rmsd_heavy_median_angstrom"] = float(
+                np.median(rmsd(ends, reference.positions, heavy)) * ANGSTROM
+            )
+        figures[f"{name}: dft_time_s"] = float(facts["time_s"])
+        figures[f"{name}: speed_up"] = float(facts["time_s"]) / float(np.median(all_times))
+    figures["steps_median"] = float(np.median(all_steps))
+    figures["time_median_s"] = float(np.median(all_times))
+    for name in ("C5", "C7ax"):
+        if name in energies and "C7eq" in energies:
+            model = float(np.median(energies[name]) - np.median(energies["C7eq"])) * KCAL_MOL
+            figures[f"{name} above C7eq, model, kcal_mol"] = model
+            figures[f"{name} above C7eq, dft, kcal_mol"] = (references[name] - references["C7eq"]) * KCAL_MOL
+    return figures
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = options.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("dft", help="minima by DFT, written beside this file")
+    run.add_argument("names", nargs="+", choices=list(BASINS))
+    run.add_argument("--threads", type=int, default=1)
+    run = commands.add_parser("starts", help="displaced starts, written beside this file")
+    run.add_argument("--seed", type=int, default=1)
+    run = commands.add_parser("optimise", help="optimise all starts with a model")
+    run.add_argument("model")
+    run.add_argument("--starts", type=Path, default=STARTS)
+    run.add_argument("--method", default="auto", choices=["auto", "internal", "bfgs"])
+    run.add_argument("--json", action="store_true")
+    chosen = options.parse_args()
+    if chosen.command == "dft":
+        dft(chosen.names, chosen.threads)
+    elif chosen.command == "starts":
+        write_starts(chosen.seed)
+    else:
+        figures = optimise(chosen.model, chosen.starts, chosen.method)
+        print(json.dumps(figures, default=float)) if chosen.json else show(figures, False)
+
+
+if __name__ == "__main__":
+    main()
