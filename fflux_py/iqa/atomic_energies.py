@@ -28,7 +28,7 @@ import numpy as np
 from fflux_py.iqa.electronic_structure import AnalyticEnergies, GroundState
 from fflux_py.iqa.local_densities import Densities, LocalDensities, compact_blocks
 from fflux_py.iqa.partition import Partition
-from fflux_py.iqa.qtaim import check_basins, topological_basins
+from fflux_py.iqa.qtaim import BasinSettings, check_basins, topological_basins
 from fflux_py.potential import FloatArray
 
 # Points with fewer electrons than this are left out: 1e-11 electrons in all, below 1e-9 hartree.
@@ -36,6 +36,9 @@ _NEGLIGIBLE_ELECTRONS = 1e-15
 _BLOCK = 1200
 # The limit of the field for the integral of the Laplacian over a topological atom, hartree.
 _LARGEST_LAPLACIAN = 1e-3
+# Above this the surfaces are swept again with another tolerance.
+_SUSPICIOUS_LAPLACIAN = 1.5e-4
+_SHARP_TOLERANCE = 3e-5
 
 
 @dataclass(frozen=True)
@@ -139,15 +142,22 @@ def topological_energies(state: GroundState) -> AtomicEnergies:
         A basin that is not found, holds no nucleus, or does not integrate the Laplacian of the density to zero.
     """
     local = LocalDensities(state)
-    grid = topological_basins(local.data, state.molecule)
+    raw = _topological_integrals(state, local, BasinSettings())
+    if np.abs(raw.laplacian).max() > _SUSPICIOUS_LAPLACIAN:
+        # A sliver of a surface was missed: its two sides cannot both have a Laplacian that integrates to zero.
+        raw = _topological_integrals(state, local, BasinSettings(surface_tolerance=_SHARP_TOLERANCE))
+    check_basins(raw.laplacian, _LARGEST_LAPLACIAN, repr(state.molecule.name))
+    return _correct(raw, state.analytic_energies(), state)
+
+
+def _topological_integrals(state: GroundState, local: LocalDensities, settings: BasinSettings) -> _Integrals:
+    grid = topological_basins(local.data, state.molecule, settings)
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
         for block in compact_blocks(grid.points, _BLOCK):
             yield grid.points[block], grid.shares[:, block] * grid.weights[block]
 
-    raw = _integrate(state, local, blocks())
-    check_basins(raw.laplacian, _LARGEST_LAPLACIAN, repr(state.molecule.name))
-    return _correct(raw, state.analytic_energies(), state)
+    return _integrate(state, local, blocks())
 
 
 def _integrate(

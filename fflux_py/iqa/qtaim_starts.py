@@ -68,13 +68,7 @@ def path_starts(data: DensityData, topology: CriticalPoints, bond: int) -> Start
     angles = 2.0 * np.pi * np.arange(_FIRST_PANELS + 1) / _FIRST_PANELS
     panels = tuple((ellipse.point, float(angles[k]), float(angles[k + 1])) for k in range(_FIRST_PANELS))
     curvatures = topology.curvatures[bond]
-    sharpness = 1.0
-    if curvatures[0] < _CROWDED * curvatures[1]:
-        sharpness = 1e-2
-    elif any(_merging_rings(topology, other) for other in range(len(topology.bonds))):
-        # All surfaces of the ring meet along a line near which their paths spread.
-        sharpness = 0.1
-    return Starts(panels, *ellipse.middle(), sharpness)
+    return Starts(panels, *ellipse.middle(), 1e-2 if curvatures[0] < _CROWDED * curvatures[1] else 1.0)
 
 
 @dataclass(frozen=True)
