@@ -105,4 +105,5 @@ def _clenshaw_curtis() -> tuple[FloatArray, FloatArray]:
     nodes = -np.cos(np.pi * np.arange(_N_PATHS) / (_N_PATHS - 1))
     degrees = np.arange(_N_PATHS)
     integrals = np.where(degrees % 2 == 0, 2.0 / (1.0 - degrees.astype(float) ** 2 + (degrees == 1)), 0.0)
-    return nodes, np.linalg.solve(chebyshev.chebvander(nodes, _N_PATHS - 1).T, integrals)
+    weights = np.linalg.solve(chebyshev.chebvander(nodes, _N_PATHS - 1).T, integrals)
+    return nodes, np.asarray(weights, dtype=np.float64)
