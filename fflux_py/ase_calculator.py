@@ -49,6 +49,18 @@ class FFLUXCalculator(Calculator):
         super().__init__()  # type: ignore[no-untyped-call]
         self.forcefield = forcefield if isinstance(forcefield, ForceField) else model_file.load(forcefield)
 
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation, of all that an isolated molecule's energy depends on.
+
+        ASE compares cell, initial charges and magnetic moments too, as slowly as a third of a force evaluation.
+        """
+        known = self.atoms
+        if known is None or len(known) != len(atoms):
+            return list(all_changes)
+        if np.array_equal(known.numbers, atoms.numbers) and np.array_equal(known.pbc, atoms.pbc):
+            return ["positions"] if np.abs(known.positions - atoms.positions).max() > tol else []
+        return ["numbers", "pbc", "positions"]
+
     def calculate(
         self,
         atoms: Atoms | None = None,

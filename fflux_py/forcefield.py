@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Literal
+from functools import cache, cached_property
+from typing import Literal, get_args
 
 import numpy as np
 
 from fflux_py import _force_kernels as kernels
-from fflux_py._feature_kernels import FEATURES
+from fflux_py._feature_kernels import smallest_sine
+from fflux_py._kernel_arrays import kernel_arrays
+from fflux_py._posterior_kernels import KernelArrays
 from fflux_py.atomic_model import AtomicModel
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.extended_xyz import Value
-from fflux_py.frame_queries import frame_queries
-from fflux_py.joint_fit import JointFit, frame_basis, rotor_features, rotors_last
-from fflux_py.local_frame import check_frames
+from fflux_py.joint_fit import JointFit, frame_basis, rotor_features
+from fflux_py.local_frame import LINEAR_SINE, check_frames
 from fflux_py.molecule import Molecule, check_positions, check_same_molecule
 from fflux_py.posterior import NEIGHBOURS, Posterior
 from fflux_py.potential import FloatArray
 from fflux_py.prior_mean import prior_mean
-from fflux_py.symmetry import Symmetry, no_symmetry
+from fflux_py.symmetry import Symmetry
+from fflux_py.threads import get_threads
+
+Precision = Literal["double", "single"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,9 @@ class ForceField:
     calibration
         Factors of the predictive standard deviations, ``"atomic"`` and ``"total"``, found on held-out data, and the
         number of ``"neighbours"`` that they belong to; empty if not calibrated (then the factors are one).
+    precision
+        In which training points are stored and products formed: ``"double"``, or ``"single"``, which takes half the
+        time (:meth:`with_precision`).  Positions, features and predictive deviations are double in both.
     """
 
     molecule: Molecule
@@ -54,6 +63,7 @@ class ForceField:
     metadata: Mapping[str, Value] = field(default_factory=dict)
     joint: JointFit | None = None
     calibration: Mapping[str, float] = field(default_factory=dict)
+    precision: Precision = "double"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atoms", tuple(self.atoms))
@@ -74,6 +84,8 @@ class ForceField:
             )
             if not same:
                 raise InputError(f"atom {model.frame.atom + 1}", "features and kernel as of atom 1", "others")
+        if self.precision not in get_args(Precision):
+            raise InputError("precision", " or ".join(get_args(Precision)), repr(self.precision))
 
     def check_molecule(self, molecule: Molecule) -> None:
         """Refuse a molecule with other elements, another order of atoms, or another charge.
@@ -87,6 +99,9 @@ class ForceField:
 
     def compute(self, positions: FloatArray, deriv: Literal[0, 1] = 1) -> tuple[FloatArray, FloatArray | None]:
         """Energies and, for ``deriv=1``, forces of any number of geometries.
+
+        Groups of geometries are spread over the threads of :func:`fflux_py.threads.set_threads`; the result has the
+        same bits for any number of them.
 
         Parameters
         ----------
@@ -173,6 +188,13 @@ class ForceField:
             return replace(self, atoms=tuple(atoms))
         return replace(self, atoms=joint_atoms(self.joint, self.atoms, name, isolated))
 
+    def with_precision(self, precision: Precision) -> ForceField:
+        """The same model, its training points stored and multiplied in ``"double"`` or ``"single"`` precision.
+
+        The model file does not keep it.  Kernels whose azimuths wrap (``rbf-cyclic``) stay in double.
+        """
+        return replace(self, precision=precision)
+
     @property
     def prior_means(self) -> FloatArray:
         """Prior mean of every atom, hartree, shape ``(n_atoms,)``."""
@@ -185,26 +207,26 @@ class ForceField:
             return 1.0
         return sum(len(m.points) for m in self.atoms) / (self.molecule.n_atoms * len(self.joint.positions))
 
-    def kernel_arrays(self) -> kernels.KernelArrays:
+    def kernel_arrays(self) -> KernelArrays:
         """The arrays that the compiled kernels take."""
         return self._arrays
 
     @cached_property
-    def _arrays(self) -> kernels.KernelArrays:
+    def _arrays(self) -> KernelArrays:
         weights, slopes = [m.weights for m in self.atoms], [m.slopes for m in self.atoms]
         means = [m.share * m.mean for m in self.atoms]
-        return _kernel_arrays(self.atoms, self._symmetry, means, _polynomials(self.atoms), weights, slopes)
+        return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision == "single")
 
     @property
     def _symmetry(self) -> Symmetry | None:
         return None if self.joint is None else self.joint.symmetry
 
     @cached_property
-    def _unit_arrays(self) -> kernels.KernelArrays:
+    def _unit_arrays(self) -> KernelArrays:
         """The arrays for which the kernels give the coverage in place of the energies."""
         weights, slopes = [m.w_1 for m in self.atoms], [m.u_1 for m in self.atoms]
-        none = np.zeros((len(self.atoms), 0, self.atoms[0].covariance.n_embedded))
-        return _kernel_arrays(self.atoms, self._symmetry, [0.0] * len(self.atoms), none, weights, slopes)
+        means = [0.0] * len(self.atoms)
+        return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, polynomials=False)
 
     @cached_property
     def _posterior(self) -> Posterior | None:
@@ -217,15 +239,18 @@ class ForceField:
         if array.shape[-2:] != (n, 3):
             raise InputError("positions", f"shape (..., {n}, 3)", f"shape {array.shape}")
         flat = np.ascontiguousarray(array.reshape(-1, n, 3))
+        if not flat.flags.writeable:  # for read-only arrays, numba would compile everything once more
+            flat = flat.copy()
         if not np.isfinite(flat).all():
             raise GeometryError("positions", "finite numbers", "NaN or infinity", "the run before it went wrong")
-        check_frames(flat, [model.frame for model in self.atoms])
+        if not smallest_sine(flat, self._arrays.frames) > LINEAR_SINE:
+            check_frames(flat, [model.frame for model in self.atoms])
         return flat
 
     def _batch(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         flat = self._checked(positions)
         energies, gradient = np.empty(flat.shape[:2]), np.empty_like(flat)
-        kernels.batch(flat, self._arrays, energies, gradient)
+        _spread(flat, self._arrays, energies, gradient)
         if not np.isfinite(gradient).all():
             for geometry in flat:
                 check_positions(geometry, f"molecule {self.molecule.name!r}")
@@ -233,75 +258,25 @@ class ForceField:
         return energies.reshape(shape[:-1]), gradient.reshape(shape)
 
 
-def _kernel_arrays(
-    atoms: Sequence[AtomicModel],
-    symmetry: Symmetry | None,
-    means: Sequence[float],
-    polynomials: FloatArray,
-    weights: Sequence[FloatArray],
-    slopes: Sequence[FloatArray | None],
-) -> kernels.KernelArrays:
-    """Arrays of the compiled kernels: a frame's points without images, which become queries."""
-    first = atoms[0]
-    symmetry = symmetry or no_symmetry(max(m.frame.atom for m in atoms) + 1)
-    queries = frame_queries(symmetry, atoms)
-    counts = [len(m.points) // q.n_images for m, q in zip(atoms, queries, strict=True)]
-    n_embedded = first.covariance.n_embedded
-    n_slopes = n_embedded if first.u_y is not None else 0
-    points = np.zeros((len(atoms), n_embedded, max(counts)))
-    padded_slopes, padded_weights = (
-        np.zeros((len(atoms), n_slopes, max(counts))),
-        np.zeros((len(atoms), 1, max(counts))),
-    )
-    for a, (model, count) in enumerate(zip(atoms, counts, strict=True)):
-        order = rotors_last(model.rotors, n_embedded)
-        points[a, :, :count] = model.covariance.embed(model.points[:count])[:, order].T
-        padded_weights[a, 0, :count] = weights[a][:count]
-        own_slopes = slopes[a]
-        if own_slopes is not None:
-            padded_slopes[a, :, :count] = own_slopes[:count, order].T
-    periods = np.array([m.covariance.periods() for m in atoms])
-    squared = first.covariance.shape == "squared-exponential"
-    shape_number = kernels.SQUARED_EXPONENTIAL if squared else kernels.MATERN52
-    options = [FEATURES[first.feature_kind], shape_number, int((periods > 0).any())]
-    return kernels.KernelArrays(
-        frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
-        points=_blocks(points),
-        weights=np.ascontiguousarray(_blocks(padded_weights)[:, :, 0]),
-        slopes=_blocks(padded_slopes),
-        means=np.array(means, dtype=np.float64),
-        polynomials=polynomials,
-        scales=np.array([np.sqrt(m.covariance.theta) for m in atoms]),
-        periods=periods,
-        expanded=np.array(first.covariance.expanded, dtype=np.int64),
-        first_query=np.cumsum([0, *(len(q.sources) for q in queries)]).astype(np.int64),
-        sources=np.concatenate([q.sources for q in queries]),
-        order=np.concatenate([q.order for q in queries]),
-        signs=np.concatenate([q.signs for q in queries]),
-        shifts=np.concatenate([q.shifts for q in queries]),
-        rotors=np.array([len(m.rotors) for m in atoms], dtype=np.int64),
-        options=np.array(options, dtype=np.int64),
-    )
+def _spread(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray) -> None:
+    """:func:`fflux_py._force_kernels.batch` with groups of geometries on several threads."""
+    n_groups = -(-len(positions) // kernels.TOGETHER)
+    threads = min(get_threads(), n_groups)
+    if threads < 2:
+        kernels.batch(positions, arrays, energies, gradient)
+        return
+    cuts = [slice(k * kernels.TOGETHER, (k + 1) * kernels.TOGETHER) for k in range(n_groups)]
+    jobs = [_pool(threads).submit(kernels.batch, positions[c], arrays, energies[c], gradient[c]) for c in cuts]
+    for job in jobs:
+        job.result()
 
 
-def _polynomials(atoms: Sequence[AtomicModel]) -> FloatArray:
-    """Centre, linear and quadratic coefficients of the means that are no constants."""
-    n_embedded = atoms[0].covariance.n_embedded
-    if all(model.polynomial is None for model in atoms):
-        return np.zeros((len(atoms), 0, n_embedded))
-    rows = np.zeros((len(atoms), 3, n_embedded))
-    for row, model in zip(rows, atoms, strict=True):
-        if model.polynomial is not None:
-            row[0], row[1], row[2] = model.polynomial.monomials()
-    return rows
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="forces")
 
 
-def _blocks(values: FloatArray) -> FloatArray:
-    """From ``(m, d, n_points)`` to blocks of points, ``(m, n_blocks, d, BLOCK)``, padded with zeros."""
-    n_blocks = -(-values.shape[2] // kernels.BLOCK)
-    padded = np.zeros((*values.shape[:2], n_blocks * kernels.BLOCK))
-    padded[:, :, : values.shape[2]] = values
-    return np.ascontiguousarray(padded.reshape(*values.shape[:2], n_blocks, kernels.BLOCK).transpose(0, 2, 1, 3))
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
 
 
 def joint_atoms(

@@ -38,7 +38,7 @@ _ISOTOPE_MASS: Final = {
     "H": 1.007825, "B": 11.009305, "C": 12.0, "N": 14.003074, "O": 15.994915, "F": 18.998403, "Si": 27.976927,
     "P": 30.973762, "S": 31.972071, "Cl": 34.968853, "Br": 78.918338, "I": 126.904473,
 }  # fmt: skip
-_LINEAR_SINE: Final = 1e-4
+LINEAR_SINE: Final = 1e-4
 _POLE: Final = 1e-12
 
 
@@ -145,12 +145,12 @@ def check_frames(positions: FloatArray, frames: Sequence[LocalFrame]) -> None:
         b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
         area = np.linalg.norm(np.cross(a, b), axis=-1)
         product = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-        if not np.all(area > _LINEAR_SINE * product):  # False for NaN and for coinciding atoms as well
-            worst = np.argmin(np.where(area > _LINEAR_SINE * product, np.inf, 0.0))
+        if not np.all(area > LINEAR_SINE * product):  # False for NaN and for coinciding atoms as well
+            worst = np.argmin(np.where(area > LINEAR_SINE * product, np.inf, 0.0))
             sine = np.ravel(area)[worst] / (np.ravel(product)[worst] or np.inf)
             raise GeometryError(
                 f"local frame of atom {frame.atom + 1} (x axis to {frame.x_axis + 1}, plane of {frame.xy_plane + 1})",
-                f"three atoms with a sine of their angle above {_LINEAR_SINE:g}",
+                f"three atoms with a sine of their angle above {LINEAR_SINE:g}",
                 f"{sine:.2g}",
                 "a linear frame has no axes; choose another geometry or other frame atoms",
             )

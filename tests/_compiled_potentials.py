@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from fflux_py.bias._kernels import TORSION, variable
 from fflux_py.dynamics import CompiledPotential
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, IntArray
+from fflux_py.units import KCAL_MOL
 
 
 class Pairs(NamedTuple):
@@ -132,3 +134,42 @@ def hydrogen_chloride() -> CompiledPotential:
     """A diatomic Morse molecule."""
     molecule = Molecule(("H", "Cl"), np.array([(0.0, 0.0, 0.0), (0.0, 0.0, 2.41)]), name="hcl")
     return CompiledPotential(molecule, morse, pair_arrays(molecule))
+
+
+class Chain(NamedTuple):
+    """Pair terms as above, and a torsion k/2 (1 - cos 2 (phi - phi0)) of the four atoms (hartree, radian)."""
+
+    pairs: IntArray
+    depth: FloatArray
+    exponent: FloatArray
+    length: FloatArray
+    torsion: FloatArray
+
+
+@njit(cache=True)
+def chain(positions, arrays):
+    """Springs that hold bonds and angles of a chain of four atoms, and a torsion with two minima."""
+    energy, forces = springs(positions, arrays)
+    gradient = np.empty((4, 3))
+    angle = variable(positions, TORSION, np.arange(4), gradient)
+    turned = angle - arrays.torsion[1]
+    energy += 0.5 * arrays.torsion[0] * (1.0 - np.cos(2.0 * turned))
+    slope = arrays.torsion[0] * np.sin(2.0 * turned)
+    for i in range(4):
+        for c in range(3):
+            forces[i, c] -= slope * gradient[i, c]
+    return energy, forces
+
+
+def peroxide() -> CompiledPotential:
+    """A chain H-O-O-H whose ends turn about the middle, over barriers of 2 kcal/mol."""
+    angle, turn = np.radians(100.0), np.radians(110.0)
+    arm = np.array([-1.83 * np.cos(angle), 1.83 * np.sin(angle), 0.0])
+    other = np.array([2.75 - arm[0], arm[1] * np.cos(turn), arm[1] * np.sin(turn)])
+    ends = arm * (-1.0, 1.0, 1.0), other + np.array([2.0 * arm[0], 0.0, 0.0])
+    places = np.array([ends[0], (0.0, 0.0, 0.0), (2.75, 0.0, 0.0), ends[1]])
+    molecule = Molecule(("H", "O", "O", "H"), places, name="peroxide")
+    pairs = np.array([(0, 1), (1, 2), (2, 3), (0, 2), (1, 3)])
+    lengths = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=1)
+    arrays = Chain(pairs, np.array([0.17, 0.17, 0.17, 0.1, 0.1]), np.ones(5), lengths, np.array([2.0 / KCAL_MOL, turn]))
+    return CompiledPotential(molecule, chain, arrays)

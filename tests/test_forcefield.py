@@ -213,30 +213,6 @@ def test_batches_of_any_shape() -> None:
     assert forcefield.coverage(positions.reshape(2, 2, 6, 3)).shape == (2, 2, 6)
 
 
-@pytest.mark.parametrize("basis", ["plain", "derivative"])
-def test_sums_are_the_same_bits_wherever_the_arrays_lie_in_memory(basis: str) -> None:
-    """Bit for bit the same trajectory needs bit for bit the same forces.
-
-    A compiled loop that stores and sums exists twice, and the distance of its arrays in memory decides which one runs.
-    """
-    arrays = _forcefield("unit-vector", "squared-exponential", "periodic", basis).kernel_arrays()
-    n_embedded = arrays.points.shape[2]
-    at = features(_test_geometry()[None], SEQUENCE[0], "unit-vector")[0] * arrays.scales[0]
-    results = set()
-    for gap in range(n_embedded, n_embedded + 64):
-        memory = np.zeros(2 * n_embedded + 2 * gap)
-        z, gradient = (memory[k * gap : k * gap + n_embedded] for k in range(2))
-        rows = np.zeros(7 * (kernels.BLOCK + gap))
-        w = tuple(rows[k * (kernels.BLOCK + gap) :][: kernels.BLOCK] for k in range(7))
-        z[:] = at
-        energy = kernels._block(
-            z, arrays.points[0, 0], arrays.weights[0, 0], arrays.slopes[0, 0], arrays.periods[0], 0, arrays.options,
-            w, np.zeros((3, 1, 3, kernels.BLOCK)), w[6].view(np.int64), gradient,
-        )  # fmt: skip
-        results.add((float(energy), gradient.tobytes()))
-    assert len(results) == 1
-
-
 def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
     forcefield = _forcefield("unit-vector", "squared-exponential", "periodic")
     positions = sample(19, 1000.0, seed=2)
@@ -245,22 +221,6 @@ def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
         alone = forcefield.compute(positions[k])
         assert alone[0] == together[0][k]
         assert np.array_equal(alone[1], together[1][k])
-
-
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 30.0, 700.0])
-def test_vector_exponential(scale: float) -> None:
-    x = -scale * np.linspace(0.0, 1.0, kernels.BLOCK)
-    found, rounded = np.empty(kernels.BLOCK), np.empty(kernels.BLOCK)
-    kernels.exponential(x, found, rounded, rounded.view(np.int64))
-    np.testing.assert_allclose(found, np.exp(x), rtol=5e-16)
-
-
-def test_vector_exponential_far_away() -> None:
-    x = np.full(kernels.BLOCK, -1e9)
-    found, rounded = np.empty(kernels.BLOCK), np.empty(kernels.BLOCK)
-    kernels.exponential(x, found, rounded, rounded.view(np.int64))
-    assert (found > 0.0).all()
-    assert (found < 1e-300).all()
 
 
 def test_models_of_different_numbers_of_points_fit_into_one_array() -> None:

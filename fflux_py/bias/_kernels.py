@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
+from fflux_py._small_vectors import cross, dot
 from fflux_py.potential import FloatArray, IntArray
 
 TORSION: Final = 0
@@ -64,36 +65,24 @@ class BiasArrays(NamedTuple):
 
 
 @njit(cache=True, error_model="numpy")
-def _cross(a: Any, b: Any, out: Any) -> None:
-    out[0] = a[1] * b[2] - a[2] * b[1]
-    out[1] = a[2] * b[0] - a[0] * b[2]
-    out[2] = a[0] * b[1] - a[1] * b[0]
-
-
-@njit(cache=True, error_model="numpy")
-def _dot(a: Any, b: Any) -> Any:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@njit(cache=True, error_model="numpy")
 def _torsion(positions: Any, atoms: Any, gradient: Any) -> Any:
     f, g, h, a, b, c = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     for x in range(3):
         f[x] = positions[atoms[0], x] - positions[atoms[1], x]
         g[x] = positions[atoms[1], x] - positions[atoms[2], x]
         h[x] = positions[atoms[3], x] - positions[atoms[2], x]
-    _cross(f, g, a)
-    _cross(h, g, b)
-    _cross(b, a, c)
-    length, aa, bb = np.sqrt(_dot(g, g)), _dot(a, a), _dot(b, b)
-    fg, hg = _dot(f, g) / length, _dot(h, g) / length
+    cross(f, g, a)
+    cross(h, g, b)
+    cross(b, a, c)
+    length, aa, bb = np.sqrt(dot(g, g)), dot(a, a), dot(b, b)
+    fg, hg = dot(f, g) / length, dot(h, g) / length
     for x in range(3):
         shift = fg / aa * a[x] - hg / bb * b[x]
         gradient[0, x] = -length / aa * a[x]
         gradient[3, x] = length / bb * b[x]
         gradient[1, x] = -gradient[0, x] + shift
         gradient[2, x] = -gradient[3, x] - shift
-    return np.arctan2(_dot(c, g) / length, _dot(a, b))
+    return np.arctan2(dot(c, g) / length, dot(a, b))
 
 
 @njit(cache=True, error_model="numpy")
@@ -102,15 +91,15 @@ def _angle(positions: Any, atoms: Any, gradient: Any) -> Any:
     for x in range(3):
         a[x] = positions[atoms[0], x] - positions[atoms[1], x]
         b[x] = positions[atoms[2], x] - positions[atoms[1], x]
-    _cross(a, b, n)
-    sine = np.sqrt(_dot(n, n))
-    _cross(a, n, p)
-    _cross(n, b, q)
+    cross(a, b, n)
+    sine = np.sqrt(dot(n, n))
+    cross(a, n, p)
+    cross(n, b, q)
     for x in range(3):
-        gradient[0, x] = p[x] / (_dot(a, a) * sine)
-        gradient[2, x] = q[x] / (_dot(b, b) * sine)
+        gradient[0, x] = p[x] / (dot(a, a) * sine)
+        gradient[2, x] = q[x] / (dot(b, b) * sine)
         gradient[1, x] = -gradient[0, x] - gradient[2, x]
-    return np.arctan2(sine, _dot(a, b))
+    return np.arctan2(sine, dot(a, b))
 
 
 @njit(cache=True, error_model="numpy")
@@ -307,3 +296,47 @@ def deposit(positions: Any, arrays: Any) -> Any:
     for v in range(k):
         values[v] = variable(positions, arrays.kinds[v], arrays.atoms[v], gradient)
     return deposit_at(values, arrays)
+
+
+class BiasOfReplicas(NamedTuple):
+    """The biases of a group of g replicas.
+
+    Parameters
+    ----------
+    bias
+        Variables and grid, which all have in common; its own table does not count.
+    tables
+        Table of every replica, ``(g, rows, columns)``, or one for all, ``(1, rows, columns)``.
+    energies
+        Bias energies (hartree) at the last positions, ``(g,)``; :func:`add_bias` writes them.
+    """
+
+    bias: BiasArrays
+    tables: FloatArray
+    energies: FloatArray
+
+
+@njit(cache=True, error_model="numpy")
+def add_bias(positions: Any, forces: Any, replicas: Any) -> Any:
+    """Add the bias forces of g replicas to ``forces`` ``(g, n_atoms, 3)`` and write their energies; returns zero."""
+    common, tables = replicas.bias, replicas.tables
+    for r in range(positions.shape[0]):
+        own = BiasArrays(
+            common.kinds, common.atoms, common.groups, common.minima, common.spacings, common.points, common.periodic,
+            common.starts, tables[r if tables.shape[0] > 1 else 0], common.sigmas, common.constants, common.n_hills,
+            common.centres, common.heights,
+        )  # fmt: skip
+        replicas.energies[r], pull = energy_and_forces(positions[r], own)
+        for i in range(pull.shape[0]):
+            for x in range(3):
+                forces[r, i, x] += pull[i, x]
+    return 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def values_of(positions: Any, kinds: Any, atoms: Any) -> Any:
+    """Values of variables ``(k,)`` at ``positions`` (bohr); ``kinds`` and ``atoms`` as in :class:`BiasArrays`."""
+    values, gradient = np.empty(kinds.shape[0]), np.empty((4, 3))
+    for v in range(kinds.shape[0]):
+        values[v] = variable(positions, kinds[v], atoms[v], gradient)
+    return values

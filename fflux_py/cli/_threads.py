@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fflux_py.errors import InputError
-
-_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from fflux_py.threads import set_threads
 
 CACHE_VARIABLE: Final = "NUMBA_CACHE_DIR"
 """Where numba keeps compiled code; without it, beside the package."""
@@ -35,20 +34,8 @@ def use_cache(folder: Path) -> None:
 
 
 def use_threads(threads: int) -> None:
-    """Let BLAS, OpenMP and numba use ``threads`` threads in this process and in the processes that it starts.
+    """Let BLAS, OpenMP, numba and force evaluations use ``threads`` threads (:func:`fflux_py.threads.set_threads`).
 
-    The libraries read the variables when they are loaded.  So a command calls this before it imports anything heavy;
-    what is loaded already (in an interpreter that ran other things before) is set through its own function where it
-    has one.
+    A command calls this before it imports anything heavy.
     """
-    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
-    # OpenBLAS's idle threads spin for 2^26 cycles before they sleep, which on a busy machine takes the cores from those
-    # that work: a training of 60 geometries took 41 s instead of 8 s.  Sleep at once.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    if "numba" in sys.modules:
-        import numba
-
-        largest = int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        numba.set_num_threads(min(threads, largest))
-    else:
-        os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    set_threads(threads)
