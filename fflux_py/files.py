@@ -40,6 +40,12 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         ) from error
 
 
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what a process killed in :func:`write_atomically` left in ``folder``, where nobody else may write."""
+    for leftover in Path(folder).glob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of ``path``; a missing, unreadable or binary file is an error with one line."""
     try:

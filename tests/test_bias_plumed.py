@@ -22,7 +22,7 @@ from fflux_py.bias.plumed_files import (
     write_free_energy,
     write_hills,
 )
-from fflux_py.bias.plumed_input import read_plumed_input
+from fflux_py.bias.plumed_input import PlumedInput, parse_plumed_input, read_plumed_input
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.units import ANGSTROM, FEMTOSECOND, KCAL_MOL, KJ_MOL
 
@@ -312,7 +312,7 @@ def test_no_bias_factor_is_plain_metadynamics(tmp_path: Path) -> None:
     [
         (("d1: DISTANCE", "d1: COORDINATION"), r"plumed.dat:5: expected one of the actions .*, found COORDINATION"),
         (("PRINT", "FLUSH"), r"plumed.dat:16: .*found FLUSH; this action is not supported"),
-        (("  CALC_RCT", "  WALKERS_MPI"), r"plumed.dat:6, METAD: expected one of the keywords .*, found WALKERS_MPI"),
+        (("  CALC_RCT", "  WALKERS_ID=1"), r"plumed.dat:6, METAD: expected one of the keywords .*, found WALKERS_ID=1"),
         (("HEIGHT=1.2", "TAU=1.2"), r"plumed.dat:6, METAD.*found TAU=1.2"),
         (("HEIGHT=1.2", ""), r"plumed.dat:6, METAD: expected the keyword HEIGHT, found none"),
         (("ATOMS=5,7,9,15", "ATOMS=5,7,9"), r"plumed.dat:3, TORSION phi: expected 4 different atoms, found 5, 7, 9"),
@@ -357,3 +357,18 @@ def test_any_text_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
     path = write_input(tmp_path_factory.mktemp("input"), text)
     with pytest.raises(FileFormatError):
         read_plumed_input(path)
+
+
+def test_walkers_are_told_apart_from_biases_of_their_own(tmp_path: Path) -> None:
+    lines = "phi: TORSION ATOMS=1,2,3,4\n{} ARG=phi SIGMA=0.3 HEIGHT=1 PACE=10 {}\n"
+    for name, flag in (("METAD", "WALKERS_MPI"), ("PBMETAD", "MULTIPLE_WALKERS")):
+        path = tmp_path / "plumed.dat"
+        path.write_text(lines.format(name, flag))
+        found = read_plumed_input(path)
+        assert found.walkers
+        assert found.text == path.read_text()
+        assert not read_plumed_input_of(lines.format(name, "")).walkers
+
+
+def read_plumed_input_of(text: str) -> PlumedInput:
+    return parse_plumed_input(text, "text")

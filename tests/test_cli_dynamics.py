@@ -43,6 +43,54 @@ def test_a_resumed_run_is_the_longer_run(files: Files, tmp_path: Path, thermosta
             assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.parametrize("words", ["--torsions", "--bias"])
+def test_metadynamics_goes_on_where_it_was(files: Files, tmp_path: Path, words: str) -> None:
+    if words == "--bias":
+        plumed = tmp_path / "in.dat"
+        plumed.write_text("t: TORSION ATOMS=3,1,2,6\nMETAD ARG=t SIGMA=0.3 HEIGHT=1 PACE=5\nPRINT ARG=* STRIDE=5\n")
+        settings = ["--bias", plumed]
+    else:
+        settings = ["--torsions", "3-1-2-6", "--replicas", 2]
+    assert fflux(*start(files, tmp_path / "whole", "--steps", 120, *settings)).code == 0
+    first = fflux(*start(files, tmp_path / "parts", "--steps", 60, *settings))
+    assert first.code == 0, first.err
+    assert "HILLS" in first.out
+    assert fflux("resume", tmp_path / "parts", "--steps", 120).code == 0
+    written = [p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.suffix in ("", ".dat")]
+    names = {path.name for path in written if (tmp_path / "whole" / path).is_file()}
+    assert names == {"HILLS", "COLVAR", "plumed.dat"}
+    for path in written:
+        if (tmp_path / "whole" / path).is_file():
+            assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "parts" / path).read_bytes()
+    if words == "--torsions":
+        assert (tmp_path / "whole" / "plumed.dat").read_text().splitlines() == [
+            "UNITS LENGTH=A ENERGY=kcal/mol TIME=ps",
+            "t1: TORSION ATOMS=3,1,2,6",
+            "metad: METAD ARG=t1 SIGMA=0.3 HEIGHT=0.25 PACE=100 BIASFACTOR=8 TEMP=300",
+            "PRINT ARG=t1,metad.bias,metad.rct STRIDE=20",
+        ]
+    else:
+        assert (tmp_path / "whole" / "plumed.dat").read_bytes() == (tmp_path / "in.dat").read_bytes()
+
+
+def test_wrong_biases_are_one_line(files: Files, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plumed = tmp_path / "in.dat"
+    plumed.write_text("t: TORSION ATOMS=3,1,2,6\nMETAD ARG=t SIGMA=0.3 HEIGHT=1 PACE=5 TEMP=400\n")
+    for settings, words in (
+        (["--bias", "torsions"], "a molecule with rotatable single bonds"),
+        (["--bias", tmp_path / "no"], "'torsions' or a PLUMED input file"),
+        (["--bias", plumed], "the temperature of the run, 300 K, found 400"),
+        (["--bias", plumed, "--torsions", "3-1-2-6"], "--torsions: expected --bias torsions"),
+        (["--bias", plumed, "--joint"], "--parallel or --joint: expected --bias torsions"),
+        (["--joint"], "--parallel or --joint: expected --bias torsions, found no bias"),
+        (["--torsions", "3-1-2"], "torsions such as"),
+        (["--torsions", "3-1-2-9"], "atoms from 1 to 6"),
+    ):
+        assert words in refused(*start(files, run, "--steps", 10, *settings))
+        assert not run.exists()
+
+
 def test_resume_says_what_is_wrong(files: Files, tmp_path: Path) -> None:
     assert fflux(*start(files, tmp_path / "run", "--steps", 20)).code == 0
     assert "expected a folder that 'fflux md' wrote, found nothing" in refused("resume", tmp_path / "no")

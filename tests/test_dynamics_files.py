@@ -19,7 +19,7 @@ from fflux_py import dynamics
 from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, run_nvt, run_replicas
 from fflux_py.dynamics.dcd import DCDWriter, read_dcd
-from fflux_py.dynamics.output import _LineFile
+from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.trajectory import COLUMNS, read_thermo
 from fflux_py.errors import FFLUXError, FileFormatError, GeometryError, InputError, ModelMismatchError
 from fflux_py.extended_xyz import read_frames
@@ -268,7 +268,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="No space left on device"):
         writer.write(ammonia().positions)
     writer.close()
-    log = _LineFile(tmp_path / "x.csv")
+    log = LineFile(tmp_path / "x.csv")
     os.dup2(full, log._stream.fileno())
     with pytest.raises(InputError, match="No space left on device"):
         log.write("1,2")

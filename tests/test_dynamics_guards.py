@@ -74,6 +74,40 @@ def test_saved_frames_can_be_labelled(tmp_path: Path) -> None:
         assert np.abs(flagged.positions - np.array([event.positions for event in events])).max() < 1e-13
 
 
+LIMITS: dict[str, dict[str, float]] = {
+    "bond": {"bond_shortest": 0.98, "bond_longest": 1.02},
+    "contact": {"contact_distance": 0.95},
+    "conserved": {"conserved_jump": 1e-5},
+    "features": {"features_margin": 1e-4},
+    "deviation": {"deviation_limit": 1e-6},
+}
+
+
+@pytest.mark.parametrize("action", ["off", "warn", "save", "stop"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_guard_does_everything(tmp_path: Path, name: str, action: str) -> None:
+    """Five guards and four actions on one run; what is not asked for is off, so that nothing else interferes."""
+    off = dict.fromkeys(LIMITS, "off")
+    guards = GuardConfig(**{**off, name: action}, **LIMITS[name], every=20)  # type: ignore[arg-type]
+    config = MDConfig(steps=200, temperature=1200.0, seed=4, guards=guards)
+    seen: list[GuardEvent] = []
+    stop: GuardTripped | None = None
+    try:
+        run_nvt(fitted(), methanol(), config, tmp_path, on_event=seen.append)
+    except GuardTripped as error:
+        stop = error
+    assert {(event.kind, event.action) for event in seen} == ({(name, action)} if action != "off" else set())
+    assert {(row["guard"], row["action"]) for row in read_events(tmp_path)} == {(e.kind, e.action) for e in seen}
+    assert (stop is not None) == (tmp_path / "stopped.extxyz").exists() == (action == "stop")
+    assert (tmp_path / "final.extxyz").exists() == (action != "stop")
+    assert (tmp_path / "flagged.extxyz").exists() == (action == "save")
+    if action == "save":
+        assert len(GeometrySet.read(tmp_path / "flagged.extxyz")) == len(seen) > 0
+    if stop is not None:
+        assert stop.exit_code == EXIT_CODES[name]
+        assert len(seen) == 1
+
+
 @njit(cache=True)
 def stepped(positions, arrays):
     """A spring with a step in its energy, which no force tells of: what a discontinuous model does."""

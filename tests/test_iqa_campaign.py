@@ -232,7 +232,11 @@ def test_killed_campaign_goes_on_where_it_was(tmp_path: Path, here: ThreadPoolEx
     (tmp_path / "run.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "geometries.extxyz"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        command, env=environment, stderr=subprocess.DEVNULL,
+        # a shell lets what it starts in the background ignore the signal, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert until(lambda: len(results(folder)) >= 2, 120.0)
     workers = _children(run.pid)
     assert workers

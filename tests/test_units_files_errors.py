@@ -11,7 +11,7 @@ import ase.units
 import pytest
 
 from fflux_py import errors, units
-from fflux_py.files import read_text, sha256, write_atomically
+from fflux_py.files import read_text, remove_leftovers, sha256, write_atomically
 
 pytestmark = pytest.mark.core
 
@@ -99,6 +99,14 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(errors.FileFormatError, match=text) as caught:
             read_text(tmp_path / name)
         assert caught.value.where == str(tmp_path / name)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "whole.json", "{}")
+    (tmp_path / ".whole.json.ab12cd34.part").write_text("{")
+    (tmp_path / "not-ours.part").write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["not-ours.part", "whole.json"]
 
 
 def test_sha256_of_the_empty_text() -> None:

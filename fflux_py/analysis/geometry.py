@@ -12,11 +12,9 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
-
-Torsion = tuple[int, int, int, int]
 
 _SINE_LIMIT: Final = 1e-6
 

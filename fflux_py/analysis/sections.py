@@ -247,7 +247,7 @@ def run_section(
     config = run.config
     text = (
         f"{run.length_ps:g} ps at {config.timestep:g} fs per step, "
-        f"{run.thermostat}, seed {config.seed}; "
+        f"{run.thermostat}, {'metadynamics bias, ' if run.record.get('bias') else ''}seed {config.seed}; "
         f"{len(run.trajectory)} reports, the first tenth left out of the averages. {run.message}"
     )
     return Section(title, text, items), analysis.criteria()
@@ -314,9 +314,12 @@ def _torsion_pictures(analysis: RunAnalysis, molecule: Molecule, training: Float
         return []
     trajectory, temperature = analysis.run.trajectory, analysis.run.config.temperature or analysis.temperature_k.mean
     layers = [] if training is None else [("training set", training)]
-    figure = torsion_map(molecule, (pair[0], pair[1]), layers, trajectory.positions, temperature)
-    bin_width = 360 // torsion_bins(len(trajectory))
-    caption = f"Free energy −kT ln p of the visited torsions (bins of {bin_width}°), lowest bin at zero."
+    biased = bool(analysis.run.record.get("bias"))
+    figure = torsion_map(molecule, (pair[0], pair[1]), layers, trajectory.positions, temperature, biased)
+    bins = f"(bins of {360 // torsion_bins(len(trajectory))}°), lowest bin at zero."
+    caption = f"Free energy −kT ln p of the visited torsions {bins}"
+    if biased:
+        caption = f"−kT ln p of the visited torsions under the bias {bins} Not a free energy: that is in the hills."
     if training is not None:
         caption += " Points: the training set; where the run goes and no point is near, the model extrapolates."
     return [Picture(to_svg(figure), caption, "Map of two torsion angles visited by the run", 66)]

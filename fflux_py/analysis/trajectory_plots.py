@@ -30,12 +30,12 @@ from fflux_py.analysis.drawing import (
     solid_legend,
     styled,
 )
-from fflux_py.analysis.geometry import Torsion, angles, bond_lengths, superpose, torsion_free_energy, torsions
+from fflux_py.analysis.geometry import angles, bond_lengths, superpose, torsion_free_energy, torsions
 from fflux_py.analysis.plots import atom_label
 from fflux_py.analysis.runs import RunAnalysis
 from fflux_py.analysis.spectrum import HIGHEST, PowerSpectrum
 from fflux_py.analysis.statistics import running_mean
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
@@ -89,6 +89,7 @@ def torsion_map(
     layers: Sequence[tuple[str, FloatArray]],
     run_positions: FloatArray | None = None,
     temperature: float = 300.0,
+    biased: bool = False,
 ) -> Figure:
     """Two torsions against each other on a periodic map.
 
@@ -101,9 +102,11 @@ def torsion_map(
     layers
         Named sets of geometries in bohr, ``(m, n_atoms, 3)``, drawn as points.
     run_positions
-        Trajectory in bohr whose free energy -kT ln p lies underneath; none if not given.
+        Trajectory in bohr whose -kT ln p lies underneath; none if not given.
     temperature
         Its temperature in kelvin.
+    biased
+        Whether a bias acted on it, so that -kT ln p is not its free energy.
     """
     figure = new_figure(4.3, 5.4)
     axes = figure.subplots()
@@ -115,7 +118,7 @@ def torsion_map(
             degrees, degrees, np.ma.masked_invalid(surface.T * KCAL_MOL), cmap=DEPTH, rasterized=True
         )
         bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=22)
-        bar.set_label("free energy of the run (kcal/mol)")
+        bar.set_label("−kT ln p under the bias (kcal/mol)" if biased else "free energy of the run (kcal/mol)")
         bar.outline.set_visible(False)
     # Blue is taken by the free energy, if there is one.
     colours = (ORANGE, VERMILLION, PURPLE) if run_positions is not None else (BLUE, ORANGE, PURPLE)

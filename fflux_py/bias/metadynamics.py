@@ -27,7 +27,7 @@ from fflux_py.bias.collective_variables import CollectiveVariable, difference, v
 from fflux_py.bias.grid import Grid, check_size
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray
+from fflux_py.potential import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
 
 HillShape = Literal["gaussian", "stretched-gaussian"]
@@ -268,6 +268,11 @@ class Metadynamics:
 
     def deposit(self, positions: FloatArray) -> float:
         """Put down one hill (in each group) at ``positions`` (bohr) and return the sum of their heights (hartree)."""
+        if self.settings.grid is not None:
+            count = _kernels.deposit(np.asarray(positions, dtype=np.float64), self.arrays(1))
+            if count > 0:
+                return float(self._arrays.heights[count - 1].sum())
+            # Below, what is wrong gets its name.
         return self.deposit_at(self.values(positions))
 
     def deposit_at(self, values: FloatArray) -> float:
@@ -301,6 +306,32 @@ class Metadynamics:
                   self.heights[:, g], self.parameters.bias_factor)
             for g, group in enumerate(self._groups)
         )  # fmt: skip
+
+    def newest_hill(self, time: float) -> tuple[Hills, ...]:
+        """The last hill of each group, said to be of this time (atomic units)."""
+        centre, height = self._arrays.centres[self.n_hills - 1], self._arrays.heights[self.n_hills - 1]
+        return tuple(
+            Hills(self.variables[group], np.array([time]), centre[None, group], self._sigmas[None, group],
+                  height[None, g], self.parameters.bias_factor)
+            for g, group in enumerate(self._groups)
+        )  # fmt: skip
+
+    def offset(self) -> float:
+        """c(t) of the bias as it stands, hartree, from its grid; see ``free_energy.reweighting_offset``."""
+        if self.settings.grid is None or len(self._groups) > 1:
+            raise InputError("c(t)", "a joint bias on a grid", "another bias", "weigh frames with the bias alone")
+        gamma, thermal = self.parameters.bias_factor, BOLTZMANN * self.temperature
+        full, less = (gamma / (gamma - 1.0), 1.0 / (gamma - 1.0)) if np.isfinite(gamma) else (1.0, 0.0)
+        weights = self.settings.grid.weights().ravel()
+        scaled = self._arrays.table[:, 0] / thermal
+        top = scaled.max()
+        above, below = weights @ np.exp(full * (scaled - top)), weights @ np.exp(less * (scaled - top))
+        return float(thermal * (np.log(above / below) + (full - less) * top))
+
+    def keep_in(self, table: FloatArray) -> None:
+        """Keep the bias in this array from now on, of the shape of ``arrays().table``: one of several in one array."""
+        table[...] = self._arrays.table
+        self._arrays = self._arrays._replace(table=table)
 
     def arrays(self, room: int = 0) -> _kernels.BiasArrays:
         """The bias for compiled code, with room for that many more hills; the bias and the arrays are one.
@@ -355,14 +386,20 @@ class Metadynamics:
             self._arrays = self._arrays._replace(centres=centres, heights=heights)
 
 
+def compiled_variables(variables: Sequence[CollectiveVariable]) -> tuple[IntArray, IntArray]:
+    """Kinds ``(k,)`` and atoms ``(k, 4)`` of variables for compiled code."""
+    atoms = np.zeros((len(variables), 4), dtype=np.int64)
+    for v, variable in enumerate(variables):
+        atoms[v, : len(variable.atoms)] = variable.atoms
+    return np.array([_KINDS[v.kind] for v in variables], dtype=np.int64), atoms
+
+
 def _arrays(settings: BiasSettings, temperature: float) -> _kernels.BiasArrays:
     """Arrays of a bias without hills; without a grid, its table is empty."""
     variables, hills = settings.variables, settings.hills
     k = len(variables)
     groups = np.arange(k + 1) if settings.parallel else np.array([0, k])
-    atoms = np.zeros((k, 4), dtype=np.int64)
-    for v, variable in enumerate(variables):
-        atoms[v, : len(variable.atoms)] = variable.atoms
+    kinds, atoms = compiled_variables(variables)
     points = np.array(settings.grid.shape if settings.grid is not None else np.zeros(k), dtype=np.int64)
     sizes = [int(points[a:b].prod()) if settings.grid is not None else 0
              for a, b in itertools.pairwise(groups)]  # fmt: skip
@@ -370,7 +407,7 @@ def _arrays(settings: BiasSettings, temperature: float) -> _kernels.BiasArrays:
     check_size([sum(sizes), columns])
     thermal = BOLTZMANN * temperature
     return _kernels.BiasArrays(
-        kinds=np.array([_KINDS[v.kind] for v in variables], dtype=np.int64),
+        kinds=kinds,
         atoms=atoms,
         groups=groups.astype(np.int64),
         minima=np.array(settings.grid.minima if settings.grid is not None else np.zeros(k), dtype=np.float64),

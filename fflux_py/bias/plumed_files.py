@@ -9,7 +9,7 @@ that the negative sum of the file's hills is the free energy.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -116,19 +116,33 @@ def _numbers(words: Sequence[str], fields: tuple[str, ...], where: str) -> list[
     return values
 
 
+def head_lines(fields: Sequence[str], constants: Mapping[str, object]) -> list[str]:
+    """The header of a file: names of the columns and constants."""
+    return ["#! FIELDS " + " ".join(fields), *(f"#! SET {name} {value}" for name, value in constants.items())]
+
+
+def row_line(row: Iterable[float], number: str) -> str:
+    """One line of numbers in the given format."""
+    return " " + " ".join(number % x for x in row)
+
+
 def _format(fields: Sequence[str], constants: Mapping[str, object], rows: FloatArray, number: str) -> str:
-    lines = ["#! FIELDS " + " ".join(fields)]
-    lines += [f"#! SET {name} {value}" for name, value in constants.items()]
-    lines += [" " + " ".join(number % x for x in row) for row in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*head_lines(fields, constants), *(row_line(row, number) for row in rows)]) + "\n"
 
 
-def _domain(variables: Sequence[CollectiveVariable]) -> dict[str, object]:
+def domain(variables: Sequence[CollectiveVariable]) -> dict[str, object]:
+    """Constants that say which variables are periodic."""
     return {f"{end}_{v.label}": sign + "pi" for v in variables if v.period for end, sign in (("min", "-"), ("max", ""))}
 
 
 def write_hills(path: str | os.PathLike[str], hills: Hills, units: PlumedUnits = PLUMED_UNITS) -> None:
     """Write a HILLS file; 17 significant digits, so that no digit of a restart is lost but by the change of unit."""
+    head, rows = hills_lines(hills, units)
+    write_atomically(path, "\n".join([*head, *rows]) + "\n")
+
+
+def hills_lines(hills: Hills, units: PlumedUnits = PLUMED_UNITS) -> tuple[list[str], list[str]]:
+    """Header and one line for each hill of a HILLS file."""
     labels = [v.label for v in hills.variables]
     factors = np.array([units.of(v) for v in hills.variables])
     gamma = hills.bias_factor if np.isfinite(hills.bias_factor) else 1.0
@@ -136,8 +150,8 @@ def write_hills(path: str | os.PathLike[str], hills: Hills, units: PlumedUnits =
     columns = [hills.times * units.time, *(hills.centres * factors).T, *(hills.sigmas * factors).T]
     columns += [hills.heights * units.energy * scale, np.full(len(hills), gamma)]
     fields = ["time", *labels, *(f"sigma_{label}" for label in labels), "height", "biasf"]
-    constants = {"multivariate": "false", "kerneltype": hills.shape, **_domain(hills.variables)}
-    write_atomically(path, _format(fields, constants, np.stack(columns, axis=1), "%24.17g"))
+    constants = {"multivariate": "false", "kerneltype": hills.shape, **domain(hills.variables)}
+    return head_lines(fields, constants), [row_line(row, "%24.17g") for row in np.stack(columns, axis=1)]
 
 
 def read_hills(
@@ -203,7 +217,7 @@ def write_colvar(
     factors = np.array([units.of(v) for v in variables])
     columns = [times * units.time, *(values * factors).T, *(np.asarray(e) * units.energy for e in energies.values())]
     fields = ["time", *(v.label for v in variables), *energies]
-    write_atomically(path, _format(fields, _domain(variables), np.stack(columns, axis=1), "%.9f"))
+    write_atomically(path, _format(fields, domain(variables), np.stack(columns, axis=1), "%.9f"))
 
 
 def read_colvar(

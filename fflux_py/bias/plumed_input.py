@@ -34,7 +34,12 @@ _KEYWORDS: Final = {
     "PRINT": ("ARG", "STRIDE", "FILE"),
 }  # fmt: skip
 # The molecule is free, so that NOPBC changes nothing; c(t) is always at hand.
-_FLAGS: Final = {**dict.fromkeys(_VARIABLES, ("NOPBC",)), "METAD": ("CALC_RCT",)}
+_WALKERS: Final = {"METAD": "WALKERS_MPI", "PBMETAD": "MULTIPLE_WALKERS"}
+_FLAGS: Final = {
+    **dict.fromkeys(_VARIABLES, ("NOPBC",)),
+    "METAD": ("CALC_RCT", _WALKERS["METAD"]),
+    "PBMETAD": (_WALKERS["PBMETAD"],),
+}
 _LENGTHS: Final = {"nm": 0.1 * ANGSTROM, "A": ANGSTROM, "um": 1e-4 * ANGSTROM, "Bohr": 1.0}
 _ENERGIES: Final = {"kj/mol": KJ_MOL, "j/mol": 1e3 * KJ_MOL, "kcal/mol": KCAL_MOL, "eV": EV, "Ha": 1.0}
 _TIMES: Final = {"ps": 1e-3 * FEMTOSECOND, "fs": FEMTOSECOND, "ns": 1e-6 * FEMTOSECOND, "atomic": 1.0}
@@ -71,6 +76,10 @@ class PlumedInput:
         ``PRINT`` actions.
     units
         Units of the input and of all files.
+    walkers
+        Whether all replicas of a run share one bias (``WALKERS_MPI``, ``MULTIPLE_WALKERS``).
+    text
+        The file itself, from which :func:`parse_plumed_input` makes the same again, bit for bit.
     """
 
     bias: BiasSettings
@@ -80,6 +89,8 @@ class PlumedInput:
     files: tuple[str, ...]
     prints: tuple[Print, ...]
     units: PlumedUnits
+    walkers: bool = False
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ class _Action:
     label: str
     keywords: Mapping[str, str]
     where: str
+    flags: frozenset[str] = frozenset()
 
     def text(self, key: str) -> str:
         if key not in self.keywords:
@@ -117,7 +129,19 @@ class _Action:
 
 
 def read_plumed_input(path: str | os.PathLike[str]) -> PlumedInput:
-    """Read a PLUMED input file.
+    """Read a PLUMED input file: :func:`parse_plumed_input` of its text."""
+    return parse_plumed_input(read_text(path), str(path))
+
+
+def parse_plumed_input(text: str, path: str) -> PlumedInput:
+    """What a PLUMED input says.
+
+    Parameters
+    ----------
+    text
+        The input.
+    path
+        Its name, for errors.
 
     Raises
     ------
@@ -128,7 +152,7 @@ def read_plumed_input(path: str | os.PathLike[str]) -> PlumedInput:
     units, variables = PlumedUnits(), dict[str, CollectiveVariable]()
     bias: _Action | None = None
     prints: list[_Action] = []
-    for count, action in enumerate(_actions(read_text(path), str(path))):
+    for count, action in enumerate(_actions(text, path)):
         if action.name == "UNITS":
             if count:
                 raise FileFormatError(f"{action.where}, UNITS", "UNITS before all other actions", "it after others")
@@ -144,7 +168,7 @@ def read_plumed_input(path: str | os.PathLike[str]) -> PlumedInput:
         else:
             raise FileFormatError(action.where, "one METAD or PBMETAD", f"{action.name} after {bias.name}")
     if bias is None:
-        raise FileFormatError(str(path), "an action METAD or PBMETAD", "none")
+        raise FileFormatError(path, "an action METAD or PBMETAD", "none")
     settings, files = _settings(bias, variables, units)
     temperature = bias.numbers("TEMP", 1)[0] if "TEMP" in bias.keywords else None
     if temperature is not None and not temperature > 0.0:
@@ -160,6 +184,8 @@ def read_plumed_input(path: str | os.PathLike[str]) -> PlumedInput:
         files,
         tuple(_print(p, [*variables], energies) for p in prints),
         units,
+        _WALKERS[bias.name] in bias.flags,
+        text,
     )
 
 
@@ -200,12 +226,13 @@ def _action(words: list[str], where: str) -> _Action:
         raise FileFormatError(where, f"one of the actions {', '.join(_KEYWORDS)}", name,
                               "this action is not supported")  # fmt: skip
     keywords: dict[str, str] = {}
+    flags: set[str] = set()
     for word in rest:
         key, equals, value = word.partition("=")
         if key == "LABEL" and equals:
             label = value
         elif not equals and key in _FLAGS.get(name, ()):
-            continue
+            flags.add(key)
         elif not equals or key not in _KEYWORDS[name]:
             known = ", ".join((*_KEYWORDS[name], *_FLAGS.get(name, ())))
             raise FileFormatError(f"{where}, {name}", f"one of the keywords {known}", word,
@@ -214,7 +241,7 @@ def _action(words: list[str], where: str) -> _Action:
             raise FileFormatError(f"{where}, {name}", f"{key} once", "it twice")
         else:
             keywords[key] = value
-    return _Action(name, label, keywords, where)
+    return _Action(name, label, keywords, where, frozenset(flags))
 
 
 def _units(action: _Action) -> PlumedUnits:

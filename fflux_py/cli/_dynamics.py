@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fflux_py.cli._command import Outcome, print_line
-from fflux_py.cli._progress import Callback
+from fflux_py.cli._progress import Callback, progress
 from fflux_py.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,32 +54,10 @@ def parse_guards(words: Sequence[str], every: int) -> GuardConfig:
     return GuardConfig(**settings, every=every)  # type: ignore[arg-type]
 
 
-@contextmanager
-def run_progress(what: str, timestep_fs: float) -> Iterator[Callback]:
+def run_progress(what: str, timestep_fs: float) -> AbstractContextManager[Callback]:
     """A bar that tells nanoseconds a day (of all replicas together) and the time left; off a terminal nothing."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-               TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="")
-        pace = Pace(timestep_fs)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, rate=pace(done, time.perf_counter()))
-
-        yield show
+    pace = Pace(timestep_fs)
+    return progress(what, lambda done: pace(done, time.perf_counter()))
 
 
 class Pace:

@@ -10,8 +10,16 @@ Callback = Callable[[int, int], None]
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callback]:
-    """Give the callback ``(done, total)`` of a bar with the words ``what``; silent if standard error is no terminal."""
+def progress(what: str, words: Callable[[int], str] | None = None) -> Iterator[Callback]:
+    """Give the callback ``(done, total)`` of a bar; silent if standard error is no terminal.
+
+    Parameters
+    ----------
+    what
+        What is being done.
+    words
+        What else to say, such as a speed, when so much is done.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -20,13 +28,20 @@ def progress(what: str) -> Iterator[Callback]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "left:",
-               TimeRemainingColumn())  # fmt: skip
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    if words is not None:
+        columns.append(TextColumn("{task.fields[words]}"))
+    columns += [TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(what, total=None, words="")
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, words="" if words is None else words(done))
+
+        yield show

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,6 +14,38 @@ from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_prog
 from fflux_py.cli._options import JsonOption, SeedOption
 from fflux_py.cli._paths import check_new_folder, reading
 from fflux_py.cli._threads import use_threads
+from fflux_py.errors import InputError
+
+if TYPE_CHECKING:
+    from fflux_py.bias.plumed_input import PlumedInput
+    from fflux_py.molecule import Molecule
+
+_PACE_FS: Final = 50.0
+_PRINT_FS: Final = 10.0
+
+_Bias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="torsions|FILE",
+        help="Well-tempered metadynamics: a PLUMED input file, or 'torsions' for one on all rotatable single bonds but "
+        "methyl groups. Every replica has its own bias, or all share one (WALKERS_MPI in the file).",
+    ),
+]
+_Torsions = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I-J-K-L,...|backbone",
+        help="Torsions to bias, by atoms from 1; 'backbone': phi and psi of a peptide. Goes with --bias torsions.",
+    ),
+]
+_Parallel = Annotated[
+    bool | None,
+    typer.Option(
+        "--parallel/--joint",
+        help="One bias for each torsion (PBMETAD) or one of all of them. Without it: joint for one or two.",
+        show_default=False,
+    ),
+]
 
 
 @command(interrupted="go on with 'fflux resume' and the output folder")
@@ -34,6 +67,9 @@ def md(
     hydrogen_mass: Annotated[
         float | None, typer.Option(help="Mass of hydrogen in dalton, taken from its neighbour; 3 allows longer steps.")
     ] = None,
+    bias: _Bias = None,
+    torsions: _Torsions = None,
+    parallel: _Parallel = None,
     replicas: Annotated[int, typer.Option(min=1, help="Independent runs from the same start.")] = 1,
     seed: SeedOption = 0,
     report_every: Annotated[int, typer.Option(min=1, help="Steps between two lines of the log and two frames.")] = 10,
@@ -86,6 +122,7 @@ def md(
     with reading(start):
         geometry = read_molecule(start)
         forcefield.check_molecule(geometry)
+    plumed = _bias_of(bias, torsions, parallel, geometry, config.temperature, config.timestep)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()
     ensemble = "NVE" if thermostat == "none" else "NVT"
@@ -93,8 +130,59 @@ def md(
         try:
             run_replicas(
                 forcefield, geometry, config, output, show, threads=threads, on_event=event_teller(),
-                model=str(model.resolve()),
+                model=str(model.resolve()), bias=plumed,
             )  # fmt: skip
         except SimulationStopped as stopped:
             stop = stopped
-    return outcome(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
+    found = outcome(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
+    if plumed is None:
+        return found
+    files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
+    return replace(found, text=[*found.text, f"The bias is in plumed.dat, its files are {files}."])
+
+
+def _bias_of(
+    bias: str | None,
+    torsions: str | None,
+    parallel: bool | None,
+    molecule: Molecule,
+    temperature: float,
+    timestep: float,
+) -> PlumedInput | None:
+    """The metadynamics that the options ask for."""
+    from fflux_py.bias.plumed_input import parse_plumed_input, read_plumed_input
+
+    if bias is None and torsions is None:
+        if parallel is not None:
+            raise InputError("--parallel or --joint", "--bias torsions", "no bias", "leave it out")
+        return None
+    if bias in (None, "torsions"):
+        return parse_plumed_input(
+            _torsion_input(torsions, parallel, molecule, temperature, timestep), "--bias torsions"
+        )
+    if torsions is not None or parallel is not None:
+        name = "--torsions" if torsions is not None else "--parallel or --joint"
+        raise InputError(name, "--bias torsions", f"--bias {bias}", "leave one of them out")
+    path = Path(str(bias))
+    if not path.is_file():
+        raise InputError("--bias", "'torsions' or a PLUMED input file", repr(bias))
+    return read_plumed_input(path)
+
+
+def _torsion_input(
+    torsions: str | None, parallel: bool | None, molecule: Molecule, temperature: float, timestep: float
+) -> str:
+    """PLUMED input of a bias on torsions: 0.25 kcal/mol, 0.3 rad, bias factor 8, one hill in 50 fs."""
+    from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
+    from fflux_py.bias.plumed_writer import plumed_text
+    from fflux_py.cli.sample import parse_torsions
+    from fflux_py.units import KCAL_MOL
+
+    chosen = molecule.torsions(methyl=False) if torsions is None else parse_torsions(torsions, molecule)
+    if not chosen:
+        raise InputError("--bias torsions", "a molecule with rotatable single bonds", f"none in {molecule.formula}",
+                         "name torsions with --torsions")  # fmt: skip
+    variables = tuple(CollectiveVariable("torsion", atoms, f"t{k}") for k, atoms in enumerate(chosen, start=1))
+    hills = HillParameters(0.25 / KCAL_MOL, 0.3, 8.0, max(1, round(_PACE_FS / timestep)))
+    settings = BiasSettings(variables, hills, len(variables) > 2 if parallel is None else parallel)
+    return plumed_text(settings, temperature, max(1, round(_PRINT_FS / timestep)))

@@ -75,7 +75,10 @@ def _dynamics(model: ForceField | None) -> ForceField:
     from fflux_py.dynamics import MDConfig, run_nvt
 
     assert model is not None
-    run_nvt(model, model.molecule, MDConfig(steps=1, report_every=1, timestep=0.1, temperature=1.0))
+    config = MDConfig(steps=1, report_every=1, timestep=0.1, temperature=1.0)
+    bias = "t: ANGLE ATOMS=2,1,3\nMETAD ARG=t SIGMA=0.2 HEIGHT=1e-6 PACE=1 GRID_MIN=0.1 GRID_MAX=3 GRID_BIN=50\n"
+    for each in (None, bias):
+        run_nvt(model, model.molecule, config, bias=each)
     return model
 
 

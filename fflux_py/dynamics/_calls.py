@@ -30,7 +30,7 @@ def compiled_call(function: Any, force: Any, *rest: Any, dimensions: int = 2) ->
     """
     if not hasattr(function, "compile"):
         return cast(Callable[..., Any], function)
-    if type(rest[0]).__module__.split(".")[0] != __name__.split(".")[0]:
+    if _foreign(rest[0]):
         function = in_memory(function)
     typed = [numba.typeof(argument) for argument in rest]  # type: ignore[no-untyped-call]
     arguments = (types.Array(types.float64, dimensions, "C"), typed[0])
@@ -39,6 +39,39 @@ def compiled_call(function: Any, force: Any, *rest: Any, dimensions: int = 2) ->
     whole = (types.FunctionType(signature), *typed)
     function.compile(whole)
     return cast(Callable[..., Any], function.overloads[whole].entry_point)
+
+
+def compiled_biased_call(
+    function: Any, force: Any, pull: Any, arrays: Any, bias: Any, *rest: Any, dimensions: int = 2
+) -> Callable[..., Any]:
+    """As :func:`compiled_call`, of ``function(force, pull, arrays, bias, *rest)``.
+
+    Parameters
+    ----------
+    pull
+        Njit function ``(positions, forces, bias) -> float`` of shapes ``(g, n_atoms, 3)``.
+    """
+    if not hasattr(function, "compile"):
+        return cast(Callable[..., Any], function)
+    if _foreign(arrays):
+        function = in_memory(function)
+    several = types.Array(types.float64, 3, "C")
+    typed = [numba.typeof(argument) for argument in (arrays, bias, *rest)]  # type: ignore[no-untyped-call]
+    positions = several if dimensions == 3 else types.Array(types.float64, dimensions, "C")
+    signatures = []
+    for part, arguments in ((force, (positions, typed[0])), (pull, (several, several, typed[1]))):
+        part.compile(arguments)
+        signatures.append(types.FunctionType(part.overloads[arguments].signature))
+    whole = (*signatures, *typed)
+    function.compile(whole)
+    return cast(Callable[..., Any], function.overloads[whole].entry_point)
+
+
+def _foreign(arrays: Any) -> bool:
+    """Whether the class of a tuple of arrays, or of one in it, is not of this package."""
+    if type(arrays).__module__.split(".")[0] != __name__.split(".")[0]:
+        return True
+    return any(_foreign(part) for part in arrays if isinstance(part, tuple))
 
 
 @cache

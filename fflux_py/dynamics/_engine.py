@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from fflux_py.bias._kernels import add_bias
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import guards, mechanics
-from fflux_py.dynamics._calls import compiled_call
+from fflux_py.dynamics._calls import compiled_biased_call, compiled_call
 from fflux_py.dynamics._random import stream_key
 from fflux_py.dynamics.checkpoint import STATE_ARRAYS, Checkpoint
 from fflux_py.dynamics.config import MDConfig
+from fflux_py.dynamics.metadynamics import RunBias
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.errors import GeometryError
 from fflux_py.molecule import Molecule
@@ -128,6 +130,8 @@ class Engine:
         What moves; ``timestep`` in atomic units.
     threads
         Groups that are advanced at the same time.  The groups themselves do not depend on it.
+    bias
+        The metadynamics of the replicas, if there is one.
     """
 
     def __init__(
@@ -137,8 +141,9 @@ class Engine:
         state: compiled.State,
         timestep: float,
         threads: int,
+        bias: RunBias | None = None,
     ) -> None:
-        self.potential, self.system, self.state = potential, system, state
+        self.system, self.state = system, state
         self.n_replicas = len(state.active)
         self._timestep = timestep
         self.events = guards.new_events(self.n_replicas, state.positions.shape[1])
@@ -146,19 +151,25 @@ class Engine:
         cuts = [slice(a, min(a + size, self.n_replicas)) for a in range(0, self.n_replicas, size)]
         self._groups = [
             (
+                () if bias is None else (bias.of_group(cut),),
                 compiled.State._make(array[cut] for array in state),
                 compiled.Events._make(array[cut] for array in self.events),
             )
             for cut in cuts
         ]
-        group_state, group_events = self._groups[0]
-        rest = (potential.arrays, group_state, system, group_events, timestep, 0, 1)
-        if potential.together is None:
-            self._force = potential.kernel
-            self._call = compiled_call(compiled.advance, potential.kernel, *rest)
+        pulls, group_state, group_events = self._groups[0]
+        rest = (group_state, system, group_events, timestep, 0, 1)
+        alone = potential.together is None
+        force: Any = potential.kernel if alone else potential.together
+        self._arrays, dimensions = potential.arrays, 2 if alone else 3
+        if bias is None:
+            loop: Any = compiled.advance if alone else compiled.advance_together
+            self._functions: tuple[Any, ...] = (force,)
+            self._call = compiled_call(loop, force, self._arrays, *rest, dimensions=dimensions)
         else:
-            self._force = potential.together
-            self._call = compiled_call(compiled.advance_together, potential.together, *rest, dimensions=3)
+            loop = compiled.advance_biased if alone else compiled.advance_together_biased
+            self._functions = (force, add_bias)
+            self._call = compiled_biased_call(loop, force, add_bias, self._arrays, *pulls, *rest, dimensions=dimensions)
         workers = min(threads, len(self._groups))
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
@@ -166,11 +177,11 @@ class Engine:
         """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps."""
         self.events.counts[:] = 0
 
-        def run(group: tuple[compiled.State, compiled.Events]) -> None:
-            state, events = group
+        def run(group: tuple[tuple[Any, ...], compiled.State, compiled.Events]) -> None:
+            pulls, state, events = group
             if state.active.any():
                 self._call(
-                    self._force, self.potential.arrays, state, self.system, events, self._timestep, first, n_steps
+                    *self._functions, self._arrays, *pulls, state, self.system, events, self._timestep, first, n_steps
                 )
 
         if self._pool is None:

@@ -440,3 +440,47 @@ def advance_together(
         for r in range(state.active.shape[0]):
             if state.active[r] == 1:
                 end_step(r, step, energies[r], forces[r], state, system, events, timestep)
+
+
+@njit(cache=True, nogil=True)
+def advance_biased(
+    force: Any, pull: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any,
+    n_steps: Any,
+) -> None:  # fmt: skip
+    """As :func:`advance`, with a bias on top.
+
+    ``pull(positions, forces, bias)`` takes shapes ``(g, n_atoms, 3)``, adds the forces of the bias to ``forces`` and
+    puts its energies into ``bias.energies``; its own value says nothing.
+    """
+    energies, forces = np.zeros(state.active.shape[0]), np.zeros_like(state.positions)
+    for step in range(first + 1, first + n_steps + 1):
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                begin_step(r, step, state, system, events, timestep)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                energies[r], own = force(state.positions[r], arrays)
+                copy_atoms(own, forces[r])
+        pull(state.positions, forces, bias)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                energy = energies[r] + bias.energies[r]
+                end_step(r, step, energy, forces[r], state, system, events, timestep)
+
+
+@njit(cache=True, nogil=True)
+def advance_together_biased(
+    force: Any, pull: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any,
+    n_steps: Any,
+) -> None:  # fmt: skip
+    """As :func:`advance_together`, with a bias as in :func:`advance_biased`."""
+    for step in range(first + 1, first + n_steps + 1):
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                begin_step(r, step, state, system, events, timestep)
+        energies, forces = force(state.positions, arrays)
+        pull(state.positions, forces, bias)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                energy = energies[r] + bias.energies[r]
+                end_step(r, step, energy, forces[r], state, system, events, timestep)

@@ -39,6 +39,7 @@ STATE_ARRAYS: Final = ("positions", "velocities", "forces", "chain_positions", "
 """Names of the arrays of the integrator's state that are kept."""
 
 _ARRAYS: Final = (*STATE_ARRAYS, "first_conserved")
+_BIAS_ARRAYS: Final = ("counts", "centres", "heights", "energies")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,32 @@ class ReplicaRecord:
 
 
 @dataclass(frozen=True)
+class BiasRecord:
+    """What a checkpoint knows of the biases of a run.
+
+    Parameters
+    ----------
+    text
+        The PLUMED input.
+    sizes
+        Bytes of every HILLS and COLVAR file, by its path relative to the folder of the run.
+    counts
+        Hills of every bias, ``(b,)``.
+    centres, heights
+        All hills, those of the first bias first: radian or bohr ``(n, k)``, hartree ``(n, groups)``.
+    energies
+        Bias energies of the replicas, hartree, ``(g,)``.
+    """
+
+    text: str
+    sizes: Mapping[str, int]
+    counts: IntArray
+    centres: FloatArray
+    heights: FloatArray
+    energies: FloatArray
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A run at one step; arrays have the replicas as their first axis and are in atomic units.
 
@@ -87,7 +114,9 @@ class Checkpoint:
     first_conserved
         Conserved quantities at the first report, which the thermo log counts from.
     memory
-        What the potential itself had changed (a bias), as it is; None if it changes nothing.
+        What the potential itself had changed, as it is; None if it changes nothing.
+    bias
+        Hills and files of the metadynamics; None without one.
     """
 
     step: int
@@ -108,6 +137,7 @@ class Checkpoint:
     first_conserved: FloatArray
     active: IntArray
     memory: NDArray[Any] | None = None
+    bias: BiasRecord | None = None
 
     def check_model(self, digest: str, where: str) -> None:
         """Refuse a potential that is not that of the run."""
@@ -152,11 +182,14 @@ class Checkpoint:
             "model_sha256": self.model_sha256,
             "model": self.model,
             "replicas": [asdict(record) for record in self.replicas],
+            "bias": None if self.bias is None else {"text": self.bias.text, "sizes": dict(self.bias.sizes)},
         }
         arrays = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         arrays["start"] = np.asarray(self.molecule.positions)
         if self.memory is not None:
             arrays["memory"] = np.asarray(self.memory)
+        if self.bias is not None:
+            arrays.update({f"bias_{name}": np.asarray(getattr(self.bias, name)) for name in _BIAS_ARRAYS})
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         stream = io.BytesIO()
         np.savez(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
@@ -181,7 +214,7 @@ class Checkpoint:
                 str(path), f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
             )
         try:
-            parts = header["molecule"]
+            parts, bias = header["molecule"], header.get("bias")
             return cls(
                 step=int(header["step"]),
                 config=MDConfig.of(header["config"]),
@@ -190,6 +223,7 @@ class Checkpoint:
                 model=header["model"],
                 replicas=tuple(ReplicaRecord(**record) for record in header["replicas"]),
                 memory=arrays.get("memory"),
+                bias=None if bias is None else _bias_record(bias, arrays),
                 **{name: arrays[name] for name in _ARRAYS},
             )
         except (KeyError, TypeError) as error:
@@ -219,12 +253,19 @@ def usable(folder: Path) -> tuple[Checkpoint, str]:
 
 
 def _check_outputs(folder: Path, checkpoint: Checkpoint) -> None:
-    for record in checkpoint.replicas:
-        for name, size in record.sizes.items():
-            path = folder / record.folder / name
-            found = path.stat().st_size if path.is_file() else 0
-            if found < size:
-                raise FileFormatError(str(path), f"at least {size} bytes, as in the checkpoint", f"{found}")
+    sizes = {Path(r.folder) / name: size for r in checkpoint.replicas for name, size in r.sizes.items()}
+    if checkpoint.bias is not None:
+        sizes.update({Path(name): size for name, size in checkpoint.bias.sizes.items()})
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else 0
+        if found < size:
+            raise FileFormatError(str(path), f"at least {size} bytes, as in the checkpoint", f"{found}")
+
+
+def _bias_record(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> BiasRecord:
+    counts, centres, heights, energies = (arrays[f"bias_{name}"] for name in _BIAS_ARRAYS)
+    return BiasRecord(header["text"], header["sizes"], counts, centres, heights, energies)
 
 
 def sync_folder(folder: Path) -> None:

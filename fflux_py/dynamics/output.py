@@ -25,10 +25,11 @@ from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.dcd import DCDWriter
 from fflux_py.dynamics.guards import GuardEvent
+from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.topology import topology_pdb
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.extended_xyz import Frame, Value, write_frames, write_molecule
-from fflux_py.files import read_text, write_atomically
+from fflux_py.files import read_text, remove_leftovers, write_atomically
 from fflux_py.molecule import Molecule, check_positions
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND, KCAL_MOL
@@ -111,8 +112,8 @@ class RunFolder:
         self._write_record()
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout)
         _lock(self._frames, folder)
-        self._log = _LineFile(folder / names.THERMO_FILE)
-        self._events = _LineFile(folder / names.EVENTS_FILE)
+        self._log = LineFile(folder / names.THERMO_FILE)
+        self._events = LineFile(folder / names.EVENTS_FILE)
         self._log.write(",".join(names.COLUMNS))
         self._events.write(",".join(names.EVENT_COLUMNS))
 
@@ -124,9 +125,10 @@ class RunFolder:
         frames, log, events = (known.sizes[name] for name in _STREAMS)
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout, size=frames)
         _lock(self._frames, folder)
+        remove_leftovers(folder)
         self._frames.truncate()
-        self._log = _LineFile(folder / names.THERMO_FILE, log)
-        self._events = _LineFile(folder / names.EVENTS_FILE, events)
+        self._log = LineFile(folder / names.THERMO_FILE, log)
+        self._events = LineFile(folder / names.EVENTS_FILE, events)
         self._first_conserved = first_conserved
         self._counts = dict(known.events)
         self._cut_flagged(known.flagged)
@@ -224,44 +226,6 @@ class RunFolder:
 
     def _write_record(self) -> None:
         write_atomically(self.folder / names.RUN_FILE, json.dumps(self._record, indent=2) + "\n")
-
-
-class _LineFile:
-    """A text file, one write for each line; new, or an old one that is cut to ``size`` bytes."""
-
-    def __init__(self, path: Path, size: int | None = None) -> None:
-        self._path = path
-        self.size = size or 0
-        try:
-            self._stream = open(path, "xb" if size is None else "r+b", buffering=0)
-            if size is not None:
-                self._stream.truncate(size)
-                self._stream.seek(size)
-        except OSError as error:
-            raise InputError(str(path), "a new file", error.strerror or str(error), "choose another folder") from error
-
-    def write(self, line: str) -> None:
-        data = line.encode() + b"\n"
-        try:
-            done = self._stream.write(data)
-        except OSError as error:
-            raise _full(self._path, error.strerror or str(error)) from error
-        if done != len(data):
-            raise _full(self._path, f"room for {done} of {len(data)} bytes")
-        self.size += len(data)
-
-    def sync(self) -> None:
-        try:
-            os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise _full(self._path, error.strerror or str(error)) from error
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def _full(path: Path, found: str) -> InputError:
-    return InputError(str(path), "room for the log", found, "free space, then go on with 'fflux resume'")
 
 
 def _lock(frames: DCDWriter, folder: Path) -> None:

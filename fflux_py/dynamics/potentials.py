@@ -37,6 +37,8 @@ class CompiledPotential:
     memory
         One of ``arrays`` that the kernel itself changes during the run (a bias that grows), or None.  It goes into the
         checkpoints and is put back on resuming; all replicas share it, in one group.
+    identity
+        What tells this potential from all others; made of kernel and arrays if empty.
     """
 
     molecule: Molecule
@@ -45,6 +47,7 @@ class CompiledPotential:
     together: Callable[..., Any] | None = None
     group: int = 1
     memory: FloatArray | None = None
+    identity: str = ""
 
     def __post_init__(self) -> None:
         if self.group < 1:
@@ -63,10 +66,33 @@ class CompiledPotential:
             potential.kernel_arrays(),
             together=_force_kernels.energies_and_forces,
             group=_force_kernels.TOGETHER,
+            identity=_identity(potential),
         )
 
     def digest(self) -> str:
-        """SHA-256 of elements and arrays: two potentials that give the same forces by the same kernel have the same."""
+        """SHA-256 that two potentials have in common only if they are the same."""
+        if self.identity:
+            return self.identity
         parts = [" ".join(self.molecule.symbols).encode(), getattr(self.kernel, "__name__", "").encode()]
         parts += [np.ascontiguousarray(array).tobytes() for array in self.arrays if array is not self.memory]
         return sha256(b"\n".join(parts))
+
+
+def _identity(forcefield: ForceField) -> str:
+    """SHA-256 of what a model file holds of the energies.
+
+    Not of the kernel's arrays: those are laid out anew in every version, and what follows from the solution of a joint
+    fit (the atoms' points and weights) has other last bits on another processor.
+    """
+    parts: list[object] = [forcefield.molecule.symbols, forcefield.molecule.charge, forcefield.precision]
+    parts.append(sorted(forcefield.isolated_energies.items()))  # of MF5
+    joint = forcefield.joint
+    for atom in forcefield.atoms:
+        frame, covariance = atom.frame, atom.covariance
+        parts += [(frame.atom, frame.x_axis, frame.xy_plane), atom.feature_kind, covariance.shape, covariance.azimuth]
+        parts += [covariance.theta, atom.mean_name]
+        if joint is None:
+            parts += [atom.mean, atom.points, atom.w_y, atom.w_1]
+    if joint is not None:
+        parts += [joint.positions, joint.centres, joint.coefficients]
+    return sha256(b"\n".join(x.tobytes() if isinstance(x, np.ndarray) else repr(x).encode() for x in parts))

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from fflux_py.bias.plumed_input import PlumedInput
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import checkpoint as checkpoints
 from fflux_py.dynamics import guards
@@ -21,13 +21,15 @@ from fflux_py.dynamics._engine import Engine, initial_state, restored_state, sys
 from fflux_py.dynamics.checkpoint import Checkpoint, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import GuardEvent, GuardTripped, Inspector
+from fflux_py.dynamics.metadynamics import RunBias, input_of
 from fflux_py.dynamics.output import RunFolder
 from fflux_py.dynamics.potentials import CompiledPotential
+from fflux_py.dynamics.reports import Report, ReportsInMemory
 from fflux_py.dynamics.trajectory import FINAL_FILE, STOPPED_FILE, Trajectory
 from fflux_py.errors import GeometryError, InputError
+from fflux_py.files import remove_leftovers
 from fflux_py.forcefield import ForceField
 from fflux_py.molecule import Molecule, check_same_molecule
-from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
 
 Progress = Callable[[int, int], None]
@@ -44,6 +46,7 @@ def run_nvt(
     *,
     on_event: OnEvent | None = None,
     model: str = "",
+    bias: PlumedInput | str | None = None,
 ) -> Trajectory:
     """Run one replica at constant temperature; NVE with ``config.thermostat == "none"``.
 
@@ -69,6 +72,9 @@ def run_nvt(
         Called with every event of a guard, also of one that stops the run.
     model
         Path of the model's file, for :func:`resume` and ``run.json``.
+    bias
+        A metadynamics to run on: a PLUMED input, or its text (:mod:`fflux_py.bias.plumed_input`).  Its HILLS and COLVAR
+        files go into the folder; energies of the reports are those without it.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def run_nvt(
     ModelMismatchError, InputError, GeometryError
         The start is another molecule or distorted beyond the limits; the folder holds another run; the disk is full.
     """
-    run = _Run.new(forcefield, start, config, (replica,), folder, (".",), model, 1)
+    run = _Run.new(forcefield, start, config, (replica,), folder, (".",), model, 1, bias)
     return run.finish(progress, on_event)[0]
 
 
@@ -95,16 +101,18 @@ def run_replicas(
     threads: int = 1,
     on_event: OnEvent | None = None,
     model: str = "",
+    bias: PlumedInput | str | None = None,
 ) -> tuple[Trajectory, ...]:
     """Run ``config.replicas`` replicas side by side; the same bits on any number of threads.
 
-    One replica writes to ``folder`` itself, several to ``folder/replica-000`` and so on.  A replica that a guard stops
-    does not keep the others from running; the first error is raised at the end.  ``progress`` counts the steps of all
-    replicas; everything else is as in :func:`run_nvt`.
+    Each replica has a bias of its own, or all are walkers of one if the PLUMED input says so.  One replica writes to
+    ``folder`` itself, several to ``folder/replica-000`` and so on.  A replica that a guard stops does not keep the
+    others from running; the first error is raised at the end.  ``progress`` counts the steps of all replicas;
+    everything else is as in :func:`run_nvt`.
     """
     numbers = tuple(range(config.replicas))
     places = (".",) if config.replicas == 1 else tuple(f"replica-{r:03d}" for r in numbers)
-    run = _Run.new(forcefield, start, config, numbers, folder, places, model, threads)
+    run = _Run.new(forcefield, start, config, numbers, folder, places, model, threads, bias)
     return run.finish(progress, on_event)
 
 
@@ -155,16 +163,6 @@ def resume(
     return _Run.resumed(forcefield, found, config, folder, threads).finish(progress, on_event)
 
 
-class _Report(NamedTuple):
-    """What is known at a report, in atomic units and kelvin."""
-
-    step: int
-    potential: float
-    kinetic: float
-    conserved: float
-    temperature: float
-
-
 class _Run:
     """A run in progress; made by :meth:`new` or :meth:`resumed`, done by :meth:`finish`."""
 
@@ -178,6 +176,7 @@ class _Run:
         folder: Path | None,
         model: str,
         threads: int,
+        bias: PlumedInput | None,
     ) -> None:
         self._start, self._config, self._numbers = start, config, numbers
         self._folder, self._model = folder, model
@@ -185,12 +184,13 @@ class _Run:
         self._digest = self._potential.digest()
         self._inspector = _inspector_of(forcefield, config)
         system = system_of(self._potential.molecule, config)
-        self._engine = Engine(self._potential, system, state, config.timestep / FEMTOSECOND, threads)
+        self._bias = None if bias is None else RunBias(bias, start, config, numbers)
+        self._engine = Engine(self._potential, system, state, config.timestep / FEMTOSECOND, threads, self._bias)
         self._outputs: list[RunFolder | None] = [None] * len(numbers)
         # of replicas whose output is closed, and of all their places
         self._records: list[ReplicaRecord] = []
         self._first_conserved = np.full(len(numbers), np.nan)
-        self._memory = [_Memory(config, start.n_atoms) for _ in numbers] if folder is None else []
+        self._memory = [ReportsInMemory(config, start.n_atoms) for _ in numbers] if folder is None else []
         self._stops: dict[int, GuardTripped] = {}
         self._done = self._last_checkpoint = 0
         self._resumed = False
@@ -206,24 +206,29 @@ class _Run:
         places: Sequence[str],
         model: str,
         threads: int,
+        bias: PlumedInput | str | None,
     ) -> _Run:
         """A run at its start; all checks are made before any file is."""
         potential = CompiledPotential.of(forcefield)
         check_same_molecule(potential.molecule, start)
         system = system_of(potential.molecule, config)
         state = initial_state(potential, start, system, config, numbers)
-        run = cls(forcefield, start, config, numbers, state, None if folder is None else Path(folder), model, threads)
-        if folder is not None:
-            if (Path(folder) / checkpoints.CHECKPOINT_FILE).exists():
+        plumed = None if bias is None else input_of(bias)
+        home = None if folder is None else Path(folder)
+        run = cls(forcefield, start, config, numbers, state, home, model, threads, plumed)
+        if home is not None:
+            if (home / checkpoints.CHECKPOINT_FILE).exists():
                 found = f"{checkpoints.CHECKPOINT_FILE} of another run"
                 raise InputError(
                     str(folder), "a new or empty folder", found, "choose another folder, or resume that run"
                 )
             description = run._description()
             for r, (place, number) in enumerate(zip(places, numbers, strict=True)):
-                output = RunFolder(Path(folder) / place, start, config, number, description)
+                output = RunFolder(home / place, start, config, number, description)
                 run._outputs[r] = output
-                run._records.append(output.state(Path(folder)))
+                run._records.append(output.state(home))
+            if run._bias is not None:
+                run._bias.begin(home, places)
         return run
 
     @classmethod
@@ -244,7 +249,9 @@ class _Run:
                 )
             potential.memory[...] = found.memory
         numbers = tuple(record.number for record in found.replicas)
-        run = cls(forcefield, found.molecule, config, numbers, restored_state(found), folder, found.model, threads)
+        plumed = None if found.bias is None else input_of(found.bias.text)
+        state = restored_state(found)
+        run = cls(forcefield, found.molecule, config, numbers, state, folder, found.model, threads, plumed)
         run._done = run._last_checkpoint = found.step
         run._resumed = True
         run._records = list(found.replicas)
@@ -256,6 +263,9 @@ class _Run:
                 run._outputs[r] = RunFolder(
                     folder / record.folder, found.molecule, config, record.number, description, continuation
                 )
+        remove_leftovers(folder)
+        if run._bias is not None and found.bias is not None:
+            run._bias.restore(found.bias, folder, [record.folder for record in found.replicas])
         return run
 
     def finish(self, progress: Progress | None, on_event: OnEvent | None) -> tuple[Trajectory, ...]:
@@ -264,6 +274,7 @@ class _Run:
         total = config.steps * len(self._numbers)
         try:
             if not self._resumed:
+                self._act_of_bias()
                 self._report()
                 self._checkpoint()
             if progress is not None:
@@ -273,6 +284,7 @@ class _Run:
                 self._engine.advance(self._done, block)
                 self._done += block
                 self._handle_events(on_event)
+                self._act_of_bias()
                 if self._done % config.report_every == 0:
                     self._report()
                 if self._checkpoint_due():
@@ -289,6 +301,8 @@ class _Run:
             raise
         finally:
             self._engine.close()
+            if self._bias is not None:
+                self._bias.close()
         return self._trajectories()
 
     def _block(self) -> int:
@@ -297,7 +311,14 @@ class _Run:
         if self._inspector is not None:
             every = self._config.guards.every
             ends.append((self._done // every + 1) * every)
+        if self._bias is not None:
+            ends.append(self._bias.next_stop(self._done))
         return min(ends) - self._done
+
+    def _act_of_bias(self) -> None:
+        """Print variables and put down hills, where they are due."""
+        if self._bias is not None:
+            self._bias.after_step(self._done, self._engine.state)
 
     def _report(self) -> None:
         """A frame and a line of every replica that runs; jumps of the conserved quantity count from here."""
@@ -310,7 +331,8 @@ class _Run:
             if step == 0:
                 self._first_conserved[r] = conserved
             temperature = 2.0 * kinetic / (system.degrees_of_freedom * BOLTZMANN)
-            report = _Report(step, float(state.potential[r]), kinetic, conserved, temperature)
+            potential = float(state.potential[r]) - (0.0 if self._bias is None else float(self._bias.energies[r]))
+            report = Report(step, potential, kinetic, conserved, temperature)
             output = self._outputs[r]
             if output is not None:
                 output.report(step, state.positions[r], *report[1:])
@@ -335,6 +357,8 @@ class _Run:
 
     def _handle(self, r: int, event: GuardEvent, on_event: OnEvent | None) -> None:
         output = self._outputs[r]
+        if event.kind == "energy" and self._bias is not None:
+            event = self._bias.named(event)
         if r not in self._stops:
             if output is not None:
                 output.event(event)
@@ -384,6 +408,7 @@ class _Run:
             replicas=tuple(self._records),
             first_conserved=self._first_conserved,
             memory=self._potential.memory,
+            bias=None if self._bias is None else self._bias.record(),
             **arrays,
         ).write(self._folder)
         self._last_checkpoint = self._done
@@ -415,46 +440,18 @@ class _Run:
     def _description(self) -> Mapping[str, object]:
         """What run.json says about model and limits."""
         system, limits = self._engine.system, self._config.guards
-        names = [guards.label(self._potential.molecule, int(i), int(j)) for i, j in system.bonds]
+        labels = [guards.label(self._potential.molecule, int(i), int(j)) for i, j in system.bonds]
         table = np.round(np.stack([system.bond_minima, system.bond_maxima], axis=1) * ANGSTROM, 6)
         return {
             "model": self._model,
             "model_sha256": self._digest,
             "degrees_of_freedom": system.degrees_of_freedom,
+            "bias": None if self._bias is None else self._bias.plumed.text,
             "guards": {
-                "bond_limits_angstrom": dict(zip(names, table.tolist(), strict=True)),
+                "bond_limits_angstrom": dict(zip(labels, table.tolist(), strict=True)),
                 "contact_angstrom": round(limits.contact_distance, 6),
             },
         }
-
-
-class _Memory:
-    """Reports of a run that writes no files."""
-
-    def __init__(self, config: MDConfig, n_atoms: int) -> None:
-        # pages of memory are taken only as reports fill them
-        self._positions: FloatArray = np.empty((config.n_reports, n_atoms, 3))
-        self._table: FloatArray = np.empty((config.n_reports, len(_Report._fields)))
-        self._n = 0
-
-    def add(self, report: _Report, positions: FloatArray) -> None:
-        self._positions[self._n] = positions
-        self._table[self._n] = report
-        self._n += 1
-
-    def trajectory(self, start: Molecule, config: MDConfig, replica: int) -> Trajectory:
-        step, potential, kinetic, conserved, temperature = self._table[: self._n].T
-        return Trajectory(
-            molecule=start,
-            times_fs=step * config.timestep,
-            positions=self._positions[: self._n],
-            potential=potential,
-            kinetic=kinetic,
-            conserved=conserved,
-            temperature=temperature,
-            seed=config.seed,
-            replica=replica,
-        )
 
 
 def _inspector_of(forcefield: ForceField | CompiledPotential, config: MDConfig) -> Inspector | None:

@@ -77,6 +77,12 @@ class GFN2:
         self._previous = result
         return energy, -gradient
 
+    def atomic_energies(self) -> FloatArray:
+        """Atom-resolved energies (hartree, ``(n_atoms,)``, summing to the total) of the geometry computed last."""
+        if self._previous is None:
+            raise InputError("GFN2-xTB, atomic energies", "a geometry that was computed", "none")
+        return np.array(self._previous.get("energies"), dtype=np.float64)
+
     def _single_point(self) -> Any:
         if self._previous is not None:
             try:

@@ -20,13 +20,15 @@ from fflux_py.units import BOLTZMANN
 
 
 def check_prints(plumed: PlumedInput, config: SamplingConfig) -> None:
-    """Refuse a ``PRINT`` between the frames that a sampling keeps, and c(t) of a bias without limits.
+    """Refuse a ``PRINT`` between the frames that a sampling keeps, c(t) of a bias without limits, and walkers.
 
     Raises
     ------
     InputError
         Naming the keyword.
     """
+    if plumed.walkers:
+        raise InputError("bias", "a bias for each trajectory", "walkers that share one", "leave the keyword out")
     for each in plumed.prints:
         if each.stride % config.stride:
             raise InputError(f"PRINT FILE={each.file}, STRIDE", f"a multiple of {config.stride} (steps between frames)",
