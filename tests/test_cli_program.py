@@ -34,6 +34,11 @@ COMMANDS = (
     "md",
     "resume",
     "report",
+    "certify",
+    "improve",
+    "trajectories",
+    "train-propagator",
+    "propagate",
     "ipi",
     "convert",
     "demo",
@@ -51,9 +56,10 @@ def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 def test_help_names_every_command_and_no_other() -> None:
     answer = fflux("--help")
     assert answer.code == 0
-    listed = [line.split()[1] for line in answer.out.split("Commands")[1].splitlines() if line.startswith("│ ")]
-    assert [word for word in listed if word in COMMANDS] == list(COMMANDS)
-    assert {info.callback.__name__ for info in app.registered_commands if info.callback} == set(COMMANDS)
+    lines = answer.out.split("Commands")[1].splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("│ ") and line[2] != " "] == list(COMMANDS)
+    registered = {info.callback.__name__.replace("_", "-") for info in app.registered_commands if info.callback}
+    assert registered == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -250,6 +256,8 @@ def test_interrupt_ends_the_program_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "fflux_py.cli", "convert", str(pipe), str(tmp_path / "out.npz"), "--prior-mean", "MF1"],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        # a shell lets what it starts in the background ignore the signal, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     # Opening the other end returns as soon as the program has opened the pipe to read.
     with open(pipe, "wb"):

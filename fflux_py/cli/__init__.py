@@ -13,7 +13,25 @@ import typer
 from typer.core import TyperGroup
 
 from fflux_py import __version__
-from fflux_py.cli import convert, demo, ipi, label, md, optimize, report, resume, sample, train, validate, warmup
+from fflux_py.cli import (
+    certify,
+    convert,
+    demo,
+    improve,
+    ipi,
+    label,
+    md,
+    optimize,
+    propagate,
+    report,
+    resume,
+    sample,
+    train,
+    train_propagator,
+    trajectories,
+    validate,
+    warmup,
+)
 from fflux_py.cli._command import BAD_INPUT, fail
 
 __all__ = ["app", "main"]
@@ -89,6 +107,11 @@ for _function in (
     md.md,
     resume.resume,
     report.report,
+    certify.certify,
+    improve.improve,
+    trajectories.trajectories,
+    train_propagator.train_propagator,
+    propagate.propagate,
     ipi.ipi,
     convert.convert,
     demo.demo,

@@ -66,7 +66,7 @@ def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, No
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
             _run(
                 functools.partial(function, *args, **kwargs),
-                function.__name__,
+                function.__name__.replace("_", "-"),
                 bool(kwargs["json_output"]),
                 interrupted,
             )

@@ -26,6 +26,7 @@ from fflux_py.training.hyperparameters import Criterion, check_criterion, fit_hy
 from fflux_py.training.joint_solution import Solver, SolverSettings
 from fflux_py.training.joint_training import SymmetryChoice, check_symmetry_choice, train_jointly
 
+_LEVEL_OF_THEORY: Final = ("method", "basis", "partition", "basis_functions", "density_fit", "grid", "scf_convergence")
 _SMALLEST_SPREAD: Final = 1e-6
 _AZIMUTH_SPREAD: Final = 0.7
 _CRITERIA: Final = {
@@ -314,7 +315,7 @@ def _metadata(
     atoms: tuple[AtomicModel, ...],
     joint: JointFit | None = None,
 ) -> dict[str, str | int | float | bool]:
-    labels = {k: v for k, v in dataset.metadata.items() if k in ("method", "basis", "partition")}
+    labels = {k: v for k, v in dataset.metadata.items() if k in _LEVEL_OF_THEORY}
     return {
         **labels,
         "data_digest": dataset.digest(),

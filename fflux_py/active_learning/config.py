@@ -1,0 +1,81 @@
+"""Settings of active learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fflux_py.certification import CertificationConfig, Limits
+from fflux_py.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImprovementConfig:
+    """Settings of active learning.
+
+    Parameters
+    ----------
+    temperatures
+        Kelvin.
+    replicas
+        Runs at every temperature in every round.
+    picoseconds
+        Length of a run.
+    timestep
+        Femtosecond.
+    checks
+        Frames, equally spaced, that are labelled at every temperature to judge the round's model; it has not seen them.
+    batch
+        Frames that are chosen to be learnt in every round.
+    budget
+        Labels that may be computed in all, checks included.
+    candidates
+        Visited frames of a round for which deviations are computed.
+    rounds
+        Most rounds.
+    seed
+        Seed of all random numbers; every round has its own runs.
+    limits
+        What ends the loop, as in a certification.
+    """
+
+    temperatures: tuple[float, ...] = (300.0, 500.0, 1000.0)
+    replicas: int = 3
+    picoseconds: float = 5.0
+    timestep: float = 0.5
+    checks: int = 5
+    batch: int = 15
+    budget: int = 100
+    candidates: int = 300
+    rounds: int = 20
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "checks", "batch", "candidates", "rounds"):
+            if getattr(self, name) < 1:
+                raise InputError(name, "at least 1", str(getattr(self, name)))
+        self.runs(1)
+        if self.budget < self.checks_of_a_round:
+            raise InputError(
+                "budget", f"at least {self.checks_of_a_round}, the checks of one round", str(self.budget),
+                "check fewer frames or temperatures",
+            )  # fmt: skip
+
+    @property
+    def checks_of_a_round(self) -> int:
+        """Labels by which a model is judged: those of visited frames, and its minimum."""
+        return self.checks * len(self.temperatures) + 1
+
+    def runs(self, number: int) -> CertificationConfig:
+        """The runs of a round, counted from 1, as those of a certification."""
+        return CertificationConfig(
+            temperatures=self.temperatures,
+            seeds=self.replicas,
+            picoseconds=self.picoseconds,
+            timestep=self.timestep,
+            frames=self.checks,
+            report_fs=10.0,
+            thermostat="langevin",
+            seed=self.seed + number,
+            limits=self.limits,
+        )

@@ -1,0 +1,128 @@
+"""What a certification runs and what it asks for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from fflux_py.dynamics.config import GuardConfig, MDConfig
+from fflux_py.errors import InputError
+
+FULL_SEEDS: Final = 3
+"""Fewest seeds of the definition."""
+
+FULL_FRAMES: Final = 100
+"""Fewest labelled frames for each temperature."""
+
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a stage of the work by its name; gives its progress callback ``(done, total)``."""
+
+
+@contextmanager
+def silent(_: str) -> Iterator[Callable[[int, int], None]]:
+    """A stage that nobody watches."""
+    yield lambda done, total: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What every temperature is held against; the defaults are the definition of a stable run.
+
+    Parameters
+    ----------
+    energy_mae_kcal_mol
+        Mean absolute error of the total energy on visited frames.
+    force_mae_kcal_mol_angstrom
+        The same of force components; None: told, not judged.
+    mean_energy_kcal_mol
+        Difference of the mean energies of model and reference over the visited frames.
+    drift_kcal_mol_100ps
+        Drift of the conserved quantity.
+    jump_kcal_mol
+        Change of the conserved quantity between two reports that counts as a jump.
+    """
+
+    energy_mae_kcal_mol: float = 1.0
+    force_mae_kcal_mol_angstrom: float | None = None
+    mean_energy_kcal_mol: float = 1.0
+    drift_kcal_mol_100ps: float = 1.0
+    jump_kcal_mol: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not (math.isfinite(value) and value > 0.0):
+                raise InputError(f"limits.{name}", "a positive number", str(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificationConfig:
+    """Settings of a certification.
+
+    Parameters
+    ----------
+    temperatures
+        Kelvin.
+    seeds
+        Independent runs at every temperature.
+    picoseconds
+        Length of every run.
+    timestep
+        Femtosecond.
+    frames
+        Visited frames that are labelled at every temperature, equally spaced over all its runs.
+    report_fs
+        Time between two frames, femtosecond; the nearest number of steps is taken.
+    thermostat
+        As in :class:`~fflux_py.dynamics.MDConfig`.
+    seed
+        Seed of all random numbers.
+    limits
+        What is asked for.
+    """
+
+    temperatures: tuple[float, ...] = (300.0, 500.0, 700.0, 1000.0)
+    seeds: int = FULL_SEEDS
+    picoseconds: float = 1000.0
+    timestep: float = 0.5
+    frames: int = FULL_FRAMES
+    report_fs: float = 20.0
+    thermostat: str = "nose-hoover"
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        temperatures = tuple(float(t) for t in self.temperatures)
+        if not temperatures or len(set(temperatures)) < len(temperatures):
+            raise InputError("temperatures", "one or more different ones", str(self.temperatures))
+        object.__setattr__(self, "temperatures", temperatures)
+        for name in ("seeds", "frames"):
+            if getattr(self, name) < 1:
+                raise InputError(name, "at least 1", str(getattr(self, name)))
+        for name in ("picoseconds", "timestep", "report_fs"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise InputError(name, "a positive number", str(value))
+        for temperature in temperatures:
+            self.run(temperature)
+
+    def run(self, temperature: float) -> MDConfig:
+        """The runs at one temperature."""
+        return MDConfig(
+            steps=max(1, round(1000.0 * self.picoseconds / self.timestep)),
+            temperature=temperature,
+            timestep=self.timestep,
+            thermostat=self.thermostat,
+            report_every=max(1, round(self.report_fs / self.timestep)),
+            checkpoint_every=20_000,
+            seed=self.seed,
+            replicas=self.seeds,
+            guards=GuardConfig(conserved="warn", conserved_jump=self.limits.jump_kcal_mol),
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether seeds and frames are as many as the definition asks for."""
+        return self.seeds >= FULL_SEEDS and self.frames >= FULL_FRAMES

@@ -1,0 +1,89 @@
+"""The runs of a certification: started, or taken up where they were left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fflux_py.analysis.runs import EQUILIBRATION, Run, read_runs
+from fflux_py.dataset import GeometrySet
+from fflux_py.dynamics import MDConfig, resume, run_replicas
+from fflux_py.dynamics import checkpoint as checkpoints
+from fflux_py.errors import InputError, SimulationStopped
+from fflux_py.forcefield import ForceField
+from fflux_py.molecule import Molecule
+from fflux_py.potential import IntArray
+
+
+def simulate(
+    forcefield: ForceField,
+    start: Molecule,
+    config: MDConfig,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    threads: int = 1,
+) -> tuple[Run, ...]:
+    """All replicas of ``config``, each to its end; a run that a guard stops is a result like any other.
+
+    What the folder holds already is taken: runs that were killed go on from their checkpoint, shorter ones are
+    prolonged.
+
+    Raises
+    ------
+    InputError
+        The folder holds runs with other settings, or longer ones.
+    ModelMismatchError
+        It holds runs of another model.
+    """
+    with suppress(SimulationStopped):
+        if not _has_checkpoint(folder):
+            if folder.exists():
+                # Killed before its first checkpoint: nothing in it can be used.
+                shutil.rmtree(folder)
+            run_replicas(forcefield, start, config, folder, progress, threads=threads)
+        else:
+            found, _ = checkpoints.usable(folder)
+            if replace(found.config, steps=config.steps, checkpoint_every=config.checkpoint_every) != config:
+                raise InputError(
+                    str(folder), "runs with the settings asked for", "runs with others", "choose another folder"
+                )
+            resume(forcefield, folder, config.steps, progress, threads=threads)
+    return read_runs(folder)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return (folder / checkpoints.CHECKPOINT_FILE).exists()
+
+
+def visited(runs: tuple[Run, ...], count: int, source: str) -> GeometrySet | None:
+    """``count`` frames of these runs (all of one temperature), equally spaced, the first tenth of each left out.
+
+    A run too short for that gives what it has; the start is never among them.  None if every run was stopped before its
+    first report.
+    """
+    places: list[tuple[int, int]] = []
+    for r, run in enumerate(runs):
+        last = len(run.trajectory)
+        places += [(r, k) for k in range(min(max(1, int(EQUILIBRATION * last)), last - 1), last) if k > 0]
+    if not places:
+        return None
+    chosen = [places[k] for k in _evenly(len(places), count)]
+    return GeometrySet(
+        molecule=runs[0].trajectory.molecule,
+        positions=np.array([runs[r].trajectory.positions[k] for r, k in chosen]),
+        source=tuple(f"{source}-r{r}" for r, _ in chosen),
+        temperature=np.array([runs[r].config.temperature for r, _ in chosen]),
+        split=("test",) * len(chosen),
+    )
+
+
+def _evenly(m: int, count: int) -> IntArray:
+    """Indices of ``count`` of m things in the middles of equal parts."""
+    if count >= m:
+        return np.arange(m)
+    return np.asarray(((np.arange(count) + 0.5) * m / count).astype(np.int64))

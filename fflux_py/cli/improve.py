@@ -1,0 +1,169 @@
+"""``fflux improve``: active learning."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fflux_py.cli._command import Outcome, command, print_line
+from fflux_py.cli._options import JsonOption, SeedOption, WorkersOption
+from fflux_py.cli._paths import check_folder, reading
+from fflux_py.cli._progress import progress
+from fflux_py.cli._threads import use_threads
+from fflux_py.cli.certify import parse_temperatures
+from fflux_py.errors import FFLUXError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fflux_py.active_learning import Improvement, Round
+
+
+class NotImproved(FFLUXError):
+    """The budget is spent and a criterion does not hold."""
+
+    exit_code = 10
+
+
+@command(interrupted="runs, labels and rounds are kept, the same command goes on from there")
+def improve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
+    data: Annotated[Path, typer.Argument(metavar="DATA.extxyz", help="Its data set.")],
+    start: Annotated[
+        Path | None,
+        typer.Argument(metavar="[START.xyz]", help="Start geometry (angstrom). Without it: the model's reference."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs, labels, models and the table.")
+    ] = Path("improved"),
+    temperatures: Annotated[
+        str, typer.Option(metavar="T,T,...", help="Temperatures in kelvin, separated by commas.")
+    ] = "300,500,1000",
+    budget: Annotated[int, typer.Option(min=1, help="Labels that may be computed in all.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, help="Frames to learn in every round.")] = 15,
+    checks: Annotated[
+        int, typer.Option(min=1, help="Frames at every temperature to judge every model by; learnt afterwards.")
+    ] = 5,
+    replicas: Annotated[int, typer.Option(min=1, help="Runs at every temperature in every round.")] = 3,
+    picoseconds: Annotated[float, typer.Option(help="Length of a run.")] = 5.0,
+    timestep: Annotated[float, typer.Option(help="Time step in femtosecond.")] = 0.5,
+    energy_mae: Annotated[float, typer.Option(help="Largest energy MAE on visited frames (kcal/mol).")] = 1.0,
+    force_mae: Annotated[
+        float | None, typer.Option(help="Largest force MAE (kcal/mol/angstrom). Without it: told, not judged.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="Partition of the new labels, also 'none'. Without it: that of the data set.")
+    ] = None,
+    label_folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of single labels. Without it: labels in the output.")
+    ] = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of runs, labels and training.")] = 1,
+    executor: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where to label instead of in --workers processes.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> Outcome:
+    """Improve a model by active learning: label what it visits, train again, until it is right.
+
+    Every round runs molecular dynamics, labels frames of it and judges the model by these as 'fflux certify' does. If a
+    criterion fails, frames on which the model is unsure, that lie outside of its data, or where energy was not
+    conserved are labelled and learnt. Ends with 0 if all criteria hold, with 10 if the budget is spent before.
+    """
+    check_folder(output)
+    use_threads(threads)
+    from fflux_py import model_file
+    from fflux_py.active_learning import ImprovementConfig
+    from fflux_py.active_learning import improve as improve_model
+    from fflux_py.certification import Limits, labeller_of
+    from fflux_py.dataset import Dataset
+    from fflux_py.executor import executor_from_file
+    from fflux_py.extended_xyz import read_molecule
+
+    config = ImprovementConfig(
+        temperatures=parse_temperatures(temperatures),
+        replicas=replicas,
+        picoseconds=picoseconds,
+        timestep=timestep,
+        checks=checks,
+        batch=batch,
+        budget=budget,
+        seed=seed,
+        limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
+    )
+    with reading(model):
+        forcefield = model_file.load(model)
+    with reading(data):
+        dataset = Dataset.read(data)
+    geometry = None
+    if start is not None:
+        with reading(start):
+            geometry = read_molecule(start)
+    wanted = partition if partition is not None else str(dataset.metadata["partition"])
+    with nullcontext() if executor is None else executor_from_file(executor, output / "runinfo") as pool:
+        labeller = labeller_of(dataset.metadata, wanted, workers, threads, pool)
+        result = improve_model(
+            forcefield, dataset, labeller, config, output, geometry, label_folder, stage=progress, threads=threads,
+            on_round=_tell,
+        )  # fmt: skip
+    return _outcome(result, output, budget)
+
+
+def _tell(done: Round) -> None:
+    print_line(
+        f"round {done.number}: {done.n_train} training geometries, {done.n_survived} of {done.n_runs} runs survived, "
+        f"energy MAE on visited frames {done.energy_mae_kcal_mol:.3g} kcal/mol, {done.labels_spent} labels spent"
+    )
+
+
+def _outcome(result: Improvement, output: Path, budget: int) -> Outcome:
+    from fflux_py.active_learning.improve import DATA_FILE, MODEL_FILE
+
+    last = result.rounds[-1]
+    figures = {
+        "output": str(output),
+        "model": str(output / MODEL_FILE),
+        "data": str(output / DATA_FILE),
+        "holds": result.holds,
+        "labels_spent": last.labels_spent,
+        "n_labels": len(result.dataset),
+        "rounds": [asdict(entry) for entry in result.rounds],
+    }
+    error = None
+    if not result.holds:
+        error = NotImproved(
+            "model", f"all {last.criteria} criteria met", f"{last.criteria_met}, {last.labels_spent} labels spent",
+            f"a larger --budget than {budget} goes on from here",
+        )  # fmt: skip
+    text: list[str | Table] = [_table(result)]
+    text.append(f"The model is {output / MODEL_FILE}, all labels are in {output / DATA_FILE}.")
+    text.append(f"Next: fflux certify {output / MODEL_FILE} --data {output / DATA_FILE}")
+    return Outcome(figures, text, error)
+
+
+def _table(result: Improvement) -> Table:
+    from rich.table import Table
+
+    heads = ("round", "trained on", "survived", "energy MAE", "at the hottest", "force MAE", "⟨E⟩ model − ref.",
+             "largest deviation", "criteria", "learnt", "labels spent")  # fmt: skip
+    table = Table(*heads, caption="on visited frames that the model had not learnt; kcal/mol, kcal/mol/Å")
+    for entry in result.rounds:
+        table.add_row(
+            str(entry.number),
+            str(entry.n_train),
+            f"{entry.n_survived}/{entry.n_runs}",
+            f"{entry.energy_mae_kcal_mol:.3g}",
+            f"{entry.hottest_energy_mae_kcal_mol:.3g}",
+            f"{entry.force_mae_kcal_mol_angstrom:.3g}",
+            f"{entry.mean_energy_difference_kcal_mol:.3g}",
+            f"{entry.largest_deviation_kcal_mol:.3g}",
+            f"{entry.criteria_met}/{entry.criteria}",
+            str(entry.n_learnt),
+            str(entry.labels_spent),
+        )
+    return table
