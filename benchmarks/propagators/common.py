@@ -1,0 +1,122 @@
+"""Models, starts and runs that the rows share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # read by the libraries when they are imported
+
+import numpy as np  # noqa: E402
+
+from fflux_py import model_file, shipped_data  # noqa: E402
+from fflux_py.errors import ConvergenceError, SimulationStopped  # noqa: E402
+from fflux_py.forcefield import ForceField  # noqa: E402
+from fflux_py.optimization import optimize  # noqa: E402
+from fflux_py.potential import FloatArray  # noqa: E402
+from fflux_py.propagators.equipartition import EquipartitionMonitor, NormalModes, normal_modes  # noqa: E402
+from fflux_py.propagators.propagator import Propagator, load_propagator, networks  # noqa: E402
+from fflux_py.propagators.run import Propagation, PropagationConfig, propagate  # noqa: E402
+from fflux_py.propagators.trajectories import TrajectorySet  # noqa: E402
+
+TEMPERATURE = 300.0
+
+
+@dataclass
+class Setting:
+    """Everything that a row needs.
+
+    Parameters
+    ----------
+    data
+        Trajectories, of which the held-out ones serve as starts.
+    models
+        Propagators by kind and step, one for each seed.
+    picoseconds, replicas
+        Length and number of the runs.
+    """
+
+    data: TrajectorySet
+    models: Mapping[str, Sequence[Propagator]]
+    picoseconds: float
+    replicas: int
+
+    @classmethod
+    def read(cls, trajectories: Path, files: Sequence[Path], picoseconds: float, replicas: int) -> Setting:
+        networks().use_threads(1)
+        data = TrajectorySet.load(trajectories)
+        models: dict[str, list[Propagator]] = {}
+        for file in files:
+            model = load_propagator(file)
+            model.header.check(data.molecule, data.masses)
+            even = model.header.settings.get("even", True)
+            name = f"{model.header.kind}_{model.header.step:g}fs{'' if even else '_not_even'}"
+            models.setdefault(name, []).append(model)
+        return cls(data, models, picoseconds, replicas)
+
+    def of(self, *kinds: str, even: bool = True) -> list[tuple[str, Sequence[Propagator]]]:
+        """Groups of models of some kinds."""
+        return [
+            (name, models) for name, models in self.models.items()
+            if models[0].header.kind in kinds and models[0].header.settings.get("even", True) == even
+        ]  # fmt: skip
+
+    @cached_property
+    def forcefield(self) -> ForceField:
+        return model_file.load(shipped_data.path("malondialdehyde") / shipped_data.MODEL)
+
+    @cached_property
+    def modes(self) -> NormalModes:
+        minimum = optimize(self.forcefield, self.forcefield.molecule, method="internal").molecule
+        return normal_modes(self.forcefield, np.array(minimum.positions), self.data.masses)
+
+    def starts(self, count: int) -> tuple[FloatArray, FloatArray]:
+        """Thermal starts at 300 K that no model has seen."""
+        held_out = np.flatnonzero((self.data.split > 0) & (self.data.temperatures == TEMPERATURE))
+        if len(held_out) == 0:
+            raise SystemExit(f"--trajectories: expected some at {TEMPERATURE:g} K, found none")
+        # two frames of one trajectory, 100 fs apart and more, are as good as two starts
+        frames = [(k, f) for f in (0, self.data.n_frames - 1) for k in held_out]
+        if count > len(frames):
+            raise SystemExit(f"--replicas: expected at most {len(frames)} starts, found {count}")
+        chosen = frames[:count]
+        return (np.array([self.data.positions[c] for c in chosen]), np.array([self.data.velocities[c] for c in chosen]))
+
+    def run(
+        self, model: Propagator, ensemble: str, picoseconds: float, report_fs: float, with_energy: bool = False,
+        monitor: EquipartitionMonitor | None = None, replicas: int | None = None,
+    ) -> Propagation | str:  # fmt: skip
+        """A run, or why it ended early: 'apart' or 'not converged'."""
+        step = model.header.step
+        every = max(1, round(report_fs / step))
+        steps = max(every, round(1000.0 * picoseconds / step))
+        config = PropagationConfig(steps=steps, step=step, ensemble=ensemble, temperature=TEMPERATURE,
+                                   report_every=every)  # fmt: skip
+        q, v = self.starts(replicas or self.replicas)
+        try:
+            return propagate(model, q, v, config, self.forcefield if with_energy else None, monitor)
+        except SimulationStopped:
+            return "came apart"
+        except ConvergenceError:
+            return "Newton did not converge"
+
+
+def over_seeds(values: Sequence[float | str]) -> str:
+    """Mean and standard error of a figure over the seeds; what failed is counted."""
+    numbers = np.array([v for v in values if not isinstance(v, str)])
+    failed = [v for v in values if isinstance(v, str)]
+    words = f" ({len(failed)} of {len(values)} seeds: {failed[0]})" if failed else ""
+    if not len(numbers):
+        return f"none{words}"
+    error = f" +- {numbers.std(ddof=1) / np.sqrt(len(numbers)):.2g}" if len(numbers) > 1 else " (one seed)"
+    return f"{numbers.mean():.4g}{error}{words}"
+
+
+def show(figures: Mapping[str, object]) -> None:
+    """Print figures, whose names end in their units."""
+    for name, value in figures.items():
+        print(f"{name:<70} {value:.4g}" if isinstance(value, float) else f"{name:<70} {value}", flush=True)

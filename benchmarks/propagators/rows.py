@@ -1,0 +1,290 @@
+"""One function for each group of figures."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from common import TEMPERATURE, Setting, over_seeds
+from reference import Shapes, canonical_run, constant_energy_run
+
+from fflux_py.analysis.spectrum import power_spectrum
+from fflux_py.analysis.statistics import linear_drift
+from fflux_py.dynamics import CompiledPotential, MDConfig
+from fflux_py.dynamics._engine import Engine, initial_state, system_of
+from fflux_py.potential import FloatArray
+from fflux_py.propagators.equipartition import EquipartitionMonitor
+from fflux_py.propagators.propagator import Propagator
+from fflux_py.propagators.training import held_out_errors
+from fflux_py.units import FEMTOSECOND, KCAL_MOL
+
+Figures = dict[str, object]
+SYMMETRIC = ("direct", "continuous")
+
+
+def structure(setting: Setting) -> Figures:
+    """Symplecticity and reversal of trained actions; the control is the same network, not made even in the momenta."""
+    figures: Figures = {}
+    for name, models in setting.of("action"):
+        figures[f"{name}_symplectic_norm_of_mtjm_minus_j"] = over_seeds([symplecticity(setting, m) for m in models])
+        figures[f"{name}_forward_flip_back_bohr"] = over_seeds([reversal(setting, m) for m in models])
+        control = []
+        for model in models:
+            model.net.even = False  # type: ignore[attr-defined]
+            try:
+                control.append(reversal(setting, model))
+            finally:
+                model.net.even = True  # type: ignore[attr-defined]
+        figures[f"{name}_symmetry_taken_out_forward_flip_back_bohr"] = over_seeds(control)
+    return figures
+
+
+def symplecticity(setting: Setting, model: Propagator) -> float:
+    """Jacobian of whole steps by differences of sixth order, in scaled coordinates."""
+    length, unit, root = model.scales()  # type: ignore[attr-defined]
+    q, v = setting.starts(1)
+    q = q - q.mean(axis=1, keepdims=True)
+    z = np.concatenate([(q * root / length).ravel(), (v * root / unit).ravel()])
+    size, delta, n = len(z), 1e-2, q.shape[1]
+
+    def moved(rows: FloatArray) -> FloatArray:
+        half = size // 2
+        a, b = rows[:, :half].reshape(-1, n, 3) * length / root, rows[:, half:].reshape(-1, n, 3) * unit / root
+        a, b = model.advance(a, b, model.header.step)
+        return np.concatenate([(a * root / length).reshape(len(a), -1), (b * root / unit).reshape(len(b), -1)], axis=1)
+
+    jacobian = np.zeros((size, size))
+    for k, weight in ((1, 0.75), (2, -0.15), (3, 1.0 / 60.0)):
+        shift = k * delta * np.eye(size)
+        jacobian += weight * (moved(z + shift) - moved(z - shift)).T / delta
+    form = np.kron(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.eye(size // 2))
+    return float(np.linalg.norm(jacobian.T @ form @ jacobian - form))
+
+
+def reversal(setting: Setting, model: Propagator, steps: int = 10) -> float:
+    start, v = setting.starts(4)
+    q = start
+    for _ in range(steps):
+        q, v = model.advance(q, v, model.header.step)
+    v = -v
+    for _ in range(steps):
+        q, v = model.advance(q, v, model.header.step)
+    return float(np.abs(q - start).max())
+
+
+def momenta_of(setting: Setting, q: FloatArray, v: FloatArray) -> FloatArray:
+    masses = setting.data.masses
+    centre = np.einsum("i,...ic->...c", masses, q)[..., None, :] / masses.sum()
+    turning = np.einsum("i,...ic->...c", masses, np.cross(q - centre, v))
+    return np.concatenate([np.einsum("i,...ic->...c", masses, v), turning], axis=-1)
+
+
+def momenta(setting: Setting) -> Figures:
+    """Largest momentum and angular momentum over 10 ps, from starts at rest as a whole."""
+    figures: Figures = {}
+    for name, models in setting.of("action"):
+
+        def largest(model: Propagator) -> float | str:
+            run = setting.run(model, "nve", min(10.0, setting.picoseconds), 30.0, replicas=2)
+            return (
+                run if isinstance(run, str) else float(np.abs(momenta_of(setting, run.positions, run.velocities)).max())
+            )
+
+        figures[f"{name}_momenta_over_10ps_atomic_units"] = over_seeds([largest(model) for model in models])
+    return figures
+
+
+def symmetry(setting: Setting) -> Figures:
+    """Random rotations and mirror images; momenta of one step, with a start that moves and turns."""
+    figures: Figures = {}
+    for name, models in setting.of(*SYMMETRIC):
+
+        def rotated(model: Propagator) -> float:
+            q, v = setting.starts(8)
+            step, worst, generator = model.header.step, 0.0, np.random.default_rng(0)
+            a, b = model.advance(q, v, step)
+            for _ in range(4):
+                turn = np.linalg.qr(generator.standard_normal((3, 3)))[0]
+                c, d = model.advance(q @ turn.T, v @ turn.T, step)
+                worst = max(worst, float(np.abs(a @ turn.T - c).max() / np.abs(a - q).max()),
+                            float(np.abs(b @ turn.T - d).max() / np.abs(b).max()))  # fmt: skip
+            return worst
+
+        def kept(model: Propagator) -> float:
+            q, v = setting.starts(8)
+            v = v + 1e-4 * np.random.default_rng(1).standard_normal(v.shape)
+            after = model.advance(q, v, model.header.step)
+            return float(np.abs(momenta_of(setting, *after) - momenta_of(setting, q, v)).max())
+
+        figures[f"{name}_equivariance_relative"] = over_seeds([rotated(model) for model in models])
+        figures[f"{name}_momenta_change_atomic_units"] = over_seeds([kept(model) for model in models])
+    return figures
+
+
+def errors(setting: Setting) -> Figures:
+    """One step on the test trajectories."""
+    figures: Figures = {}
+    for name, models in setting.of("direct", "continuous", "action"):
+        found = [held_out_errors(model, setting.data) for model in models]
+        for key in found[0]:
+            figures[f"{name}_{key}"] = over_seeds([f[key] for f in found])
+    return figures
+
+
+def temperatures(setting: Setting) -> Figures:
+    """Temperature of elements and of modes: thermostatted predictors, actions at constant energy."""
+    figures: Figures = {}
+    for name, models in setting.of("direct", "continuous", "action"):
+        ensemble = "nve" if models[0].header.kind == "action" else "langevin"
+        by_part: dict[str, list[float | str]] = {}
+        for model in models:
+            monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses, setting.modes)
+            run = setting.run(model, ensemble, setting.picoseconds, 100.0, monitor=monitor)
+            if isinstance(run, str):
+                by_part.setdefault("all", []).append(run)
+                continue
+            for part, (mean, error) in monitor.temperatures().items():
+                by_part.setdefault(part, []).append(mean)
+                by_part.setdefault(f"{part}, error over replicas", []).append(error)
+        for part, values in by_part.items():
+            figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}_k"] = over_seeds(values)
+    return figures
+
+
+def drift(setting: Setting) -> Figures:
+    """Energy in NVE, no correction: slope over the run, and the largest excursion."""
+    figures: Figures = {}
+    for name, models in setting.of("direct", "continuous", "action"):
+        runs = [setting.run(m, "nve", setting.picoseconds, 20.0, with_energy=True, replicas=4) for m in models]
+
+        slopes: list[float | str] = []
+        excursions: list[float | str] = []
+        for run in runs:
+            if isinstance(run, str):
+                slopes.append(run)
+                excursions.append(run)
+                continue
+            total = (run.kinetic + run.potential) * KCAL_MOL
+            lines = [linear_drift(run.times_fs / 1000.0, total[:, r]) for r in range(total.shape[1])]
+            slopes.append(float(np.mean([abs(line.slope) for line in lines])))
+            excursions.append(float(np.abs(total - total[0]).max()))
+        figures[f"{name}_nve_{setting.picoseconds:g}ps_drift_kcal_mol_ps"] = over_seeds(slopes)
+        figures[f"{name}_nve_{setting.picoseconds:g}ps_largest_excursion_kcal_mol"] = over_seeds(excursions)
+    return figures
+
+
+def distributions(setting: Setting) -> Figures:
+    """Bonds, angles and torsions against Verlet: Jensen-Shannon distances, and free energies along the torsions."""
+    shapes = Shapes.of(setting.forcefield.molecule)
+    ours, again = (canonical_run(setting, seed) for seed in (1, 2))
+    figures: Figures = {}
+    for part, (distance, free) in shapes.compared(ours, again).items():
+        figures[f"verlet_again_{part}_jensen_shannon"] = distance
+        if free is not None:
+            figures[f"verlet_again_{part}_free_energy_kcal_mol"] = free
+    for name, models in setting.of("direct", "continuous", "action"):
+        ensemble = "nve" if models[0].header.kind == "action" else "langevin"
+        runs = [setting.run(m, ensemble, setting.picoseconds, 10.0) for m in models]
+        found = [
+            r if isinstance(r, str) else shapes.compared(ours, r.positions.reshape(-1, *ours.shape[1:])) for r in runs
+        ]
+        for part in shapes.parts:
+            distances = [f if isinstance(f, str) else f[part][0] for f in found]
+            figures[f"{name}_{ensemble}_{part}_jensen_shannon"] = over_seeds(distances)
+        free = [f if isinstance(f, str) else float(f["torsions"][1] or 0.0) for f in found]
+        figures[f"{name}_{ensemble}_torsions_free_energy_kcal_mol"] = over_seeds(free)
+    return figures
+
+
+def spectrum(setting: Setting) -> Figures:
+    """Shifts of the peaks of the power spectrum against Verlet at 0.25 fs, NVE."""
+    frames, interval = constant_energy_run(setting)
+    wanted = mean_spectrum(setting, frames, interval)
+    figures: Figures = {}
+    peaks = _peaks(*wanted)
+    figures["verlet_peaks_wavenumber"] = " ".join(f"{p:.0f}" for p in peaks)
+    for name, models in setting.of("action", "continuous"):
+
+        def shift(model: Propagator) -> float | str:
+            frames: list[FloatArray] = []
+            q, v = setting.starts(min(4, setting.replicas))
+            step = model.header.step
+            if model.header.kind == "continuous":
+                times = np.arange(1, 5) * step / 4.0  # between two steps it fills in
+                for _ in range(round(1000.0 * min(20.0, setting.picoseconds) / step)):
+                    path = model.path(q, v, times)  # type: ignore[attr-defined]
+                    frames += list(path[0])
+                    q, v = path[0][-1], path[1][-1]
+                    if not np.isfinite(q).all() or np.abs(q - q.mean(1, keepdims=True)).max() > 20.0:
+                        return "came apart"
+                every = step / 4.0
+            else:
+                run = setting.run(model, "nve", min(20.0, setting.picoseconds), step, replicas=4)
+                if isinstance(run, str):
+                    return run
+                frames, every = list(run.positions), step
+            found = mean_spectrum(setting, np.array(frames), every)
+            own = _peaks(*found)
+            return float(max(min(abs(own - p), default=np.nan) for p in peaks if p < 0.97 * found[0][-1]))
+
+        figures[f"{name}_largest_peak_shift_wavenumber"] = over_seeds([shift(model) for model in models])
+    return figures
+
+
+def mean_spectrum(setting: Setting, frames: FloatArray, interval: float) -> tuple[FloatArray, FloatArray]:
+    """Mean over replicas of frames ``(m, r, n, 3)``; smoothed over 30 cm^-1, so that a band is one peak."""
+    parts = [
+        power_spectrum(frames[:, r], interval, setting.data.masses, TEMPERATURE, 10.0) for r in range(frames.shape[1])
+    ]
+    density = np.mean([p.density for p in parts], axis=0)
+    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.0) ** 2)
+    return parts[0].wavenumbers, np.convolve(density, kernel / kernel.sum(), mode="same")
+
+
+def _peaks(wavenumbers: FloatArray, density: FloatArray) -> FloatArray:
+    """Places of the local maxima above 300 cm^-1 that stand out, by a parabola through three points."""
+    out = []
+    for k in range(2, len(density) - 2):
+        inside = density[k] == density[k - 2 : k + 3].max() and wavenumbers[k] > 300.0
+        if inside and density[k] > 0.1 * density[wavenumbers > 300.0].max():
+            a, b, c = density[k - 1 : k + 2]
+            out.append(wavenumbers[k] + 0.5 * (a - c) / (a - 2.0 * b + c) * (wavenumbers[1] - wavenumbers[0]))
+    return np.array(out)
+
+
+def speed(setting: Setting) -> Figures:
+    """Nanoseconds a day of processor time of one thread, alternating with Verlet in one process."""
+    figures: Figures = {}
+    verlet = {n: _verlet(setting, n) for n in (1, 64)}
+    generator = np.random.default_rng(0)
+    for name, models in setting.of("direct", "continuous", "action"):
+        model = models[0]
+        for replicas in (1, 64):
+            q, v = setting.starts(1)
+            turns = [np.linalg.qr(generator.standard_normal((3, 3)))[0] for _ in range(replicas)]
+            q, v = (np.array([part[0] @ turn for turn in turns]) for part in (q, v))
+            ours, theirs = [], []
+            for _ in range(4):
+                begin = time.process_time()
+                for _ in range(3):
+                    q, v = model.advance(q, v, model.header.step)
+                ours.append((time.process_time() - begin) / 3)
+                begin = time.process_time()
+                verlet[replicas].advance(0, 20)
+                theirs.append((time.process_time() - begin) / 20)
+            days = 86400.0e-6 * replicas
+            own, half = days * model.header.step / min(ours), days * 0.5 / min(theirs)
+            figures[f"{name}_{replicas}_replicas_ns_per_day"] = own
+            figures[f"{name}_{replicas}_replicas_verlet_0.5fs_ns_per_day"] = half
+            figures[f"{name}_{replicas}_replicas_over_verlet_0.5fs"] = own / half
+    return figures
+
+
+def _verlet(setting: Setting, replicas: int) -> Engine:
+    potential = CompiledPotential.of(setting.forcefield)
+    config = MDConfig(steps=1, timestep=0.5, thermostat="none", temperature=TEMPERATURE)
+    system = system_of(potential.molecule, config)
+    state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
+    engine = Engine(potential, system, state, config.timestep / FEMTOSECOND, 1)
+    engine.advance(0, 2)
+    return engine

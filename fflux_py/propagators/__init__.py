@@ -1,0 +1,1 @@
+"""Long time steps: maps of positions and velocities over many force-field steps (extra ``propagate``)."""

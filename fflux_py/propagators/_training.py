@@ -1,0 +1,275 @@
+"""The loop that trains: Adam with a cosine, checkpoints, errors on held-out trajectories."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fflux_py.errors import ConvergenceError, ModelMismatchError
+from fflux_py.files import write_atomically
+from fflux_py.propagators._action import ActionNet, fit_quadratic, increments
+from fflux_py.propagators._continuous import NODES, ContinuousNet
+from fflux_py.propagators._direct import DirectNet
+from fflux_py.propagators._networks import Network, build, pack, thermal_unit, unpack
+from fflux_py.propagators.propagator import Header, Propagator
+from fflux_py.propagators.training import PropagatorTraining
+from fflux_py.propagators.trajectories import TrajectorySet
+from fflux_py.units import ANGSTROM, FEMTOSECOND
+
+Progress = Callable[[int, int], None]
+Loss = Callable[[torch.Generator], Tensor]
+
+CHECKPOINT_EVERY: Final = 60.0
+"""Seconds between two checkpoints."""
+
+FIT_SIZE: Final = 600
+"""Pairs for the linear least squares that an action starts from; each has as many equations as coordinates."""
+
+RESPONSE_SIZE: Final = 30000
+"""Pairs for the least squares that the other predictors start from."""
+
+SHOWN: Final = 256
+"""Pairs on which errors are computed."""
+
+
+def train(
+    data: TrajectorySet, config: PropagatorTraining, checkpoint: Path | None, progress: Progress | None
+) -> Network:
+    """See :func:`fflux_py.propagators.training.train_propagator`."""
+    frames, settings = data.frames_in(config.step), config.settings
+    if config.kind == "continuous":
+        settings["nodes"] = sorted({max(1, round(node * frames)) / frames for node in NODES})
+    metadata = {"trajectories": data.digest(), "seed": config.seed}
+    header = Header(config.kind, data.molecule, data.masses, config.step, config.temperature, settings, metadata)
+    # the seed must fix the initial weights, and nothing outside may notice
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = build(header)
+    run = _Run(header, net, config, checkpoint)
+    if not run.restored:
+        if isinstance(net, ActionNet):
+            _start_action(net, data, header, config)
+        elif isinstance(net, DirectNet | ContinuousNet):
+            _start_response(net, data, header, config)
+    loss = _losses(data, net, header, config)
+    run.go(loss, progress)
+    errors: dict[str, Any]
+    try:
+        errors = step_errors(Network(header, net), data, "test")
+    except ConvergenceError:
+        # an action that is hardly trained; it can be looked at, and trained on
+        errors = {"steps_converge": False}
+    done = {**metadata, **errors, "training_minutes": run.seconds / 60.0, "updates": run.updates}
+    header = Header(config.kind, data.molecule, data.masses, config.step, config.temperature, settings, done)
+    return Network(header, net)
+
+
+class _Run:
+    """Weights and optimiser on their way; what a checkpoint holds."""
+
+    def __init__(self, header: Header, net: nn.Module, config: PropagatorTraining, checkpoint: Path | None) -> None:
+        self.header, self.net, self.config, self.checkpoint = header, net, config, checkpoint
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.updates, self.seconds = 0, 0.0
+        self.restored = checkpoint is not None and checkpoint.exists()
+        if self.restored:
+            self._restore()
+
+    def go(self, loss: Loss, progress: Progress | None) -> None:
+        """Update the weights until the time or the number of updates is reached."""
+        config, total = self.config, 60.0 * self.config.minutes
+        begin, before = time.monotonic(), self.seconds
+        saved = self.seconds
+        assert config.learning_rate is not None
+        while self.seconds < total and (config.updates is None or self.updates < config.updates):
+            part = self.updates / config.updates if config.updates else 0.0
+            part = min(1.0, max(part, self.seconds / total))
+            for group in self.optimiser.param_groups:
+                group["lr"] = config.learning_rate * (0.5 * (1.0 + math.cos(math.pi * part)) + 1e-3)
+            self.optimiser.zero_grad()
+            value = loss(self.generator)
+            if not bool(torch.isfinite(value)):
+                raise ConvergenceError("training", "a finite loss", "NaN", "lower --learning-rate")
+            value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.optimiser.step()
+            self.updates += 1
+            self.seconds = before + time.monotonic() - begin
+            if progress is not None:
+                progress(min(round(self.seconds), round(total)), round(total))
+            if self.checkpoint is not None and self.seconds - saved > CHECKPOINT_EVERY:
+                self._save()
+                saved = self.seconds
+        if self.checkpoint is not None:
+            self._save()
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a training to go on; its length may differ."""
+        settings = asdict(self.config)
+        return {k: v for k, v in settings.items() if k not in ("minutes", "updates", "learning_rate", "batch")}
+
+    def _save(self) -> None:
+        assert self.checkpoint is not None
+        tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
+        for name, parameter in self.net.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"adam/{key}/{name}"] = value
+        tensors["generator"] = self.generator.get_state()
+        extra = {"training": self._identity(), "updates": self.updates, "seconds": self.seconds}
+        write_atomically(self.checkpoint, pack(self.header, tensors, extra))
+
+    def _restore(self) -> None:
+        assert self.checkpoint is not None
+        header, tensors, content = unpack(self.checkpoint)
+        same_data = header.metadata.get("trajectories") == self.header.metadata["trajectories"]
+        if content.get("training") != self._identity() or not same_data:
+            raise ModelMismatchError(
+                str(self.checkpoint), "a checkpoint of this training and these trajectories", "another one",
+                "remove it, or name another checkpoint",
+            )  # fmt: skip
+        self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net/")})
+        for name, parameter in self.net.named_parameters():
+            state = {k.split("/")[1]: v for k, v in tensors.items() if k.startswith("adam/") and k.endswith(f"/{name}")}
+            if state:
+                self.optimiser.state[parameter] = state
+        self.generator.set_state(tensors["generator"])
+        self.updates, self.seconds = int(content["updates"]), float(content["seconds"])
+
+
+def _losses(data: TrajectorySet, net: nn.Module, header: Header, config: PropagatorTraining) -> Loss:
+    """The loss of a random batch, in units in which all coordinates count alike."""
+    root = torch.from_numpy(np.sqrt(data.masses)[:, None])
+    unit = thermal_unit(header)
+    members = data.members("train")
+    positions = torch.from_numpy(data.positions[members])
+    velocities = torch.from_numpy(data.velocities[members])
+    frames = data.frames_in(config.step)
+
+    def batch(generator: torch.Generator, count: Tensor) -> tuple[Tensor, ...]:
+        """Starts and ends ``count`` intervals apart, half of them reversed in time."""
+        which = torch.randint(len(members), (config.batch,), generator=generator)
+        room = data.n_frames - count
+        first = (torch.rand(config.batch, generator=generator) * room).long().clamp(max=data.n_frames - 1)
+        backward = torch.rand(config.batch, generator=generator) < 0.5
+        start, end = torch.where(backward, first + count, first), torch.where(backward, first, first + count)
+        sign = torch.where(backward, -1.0, 1.0)[:, None, None].double()
+        return (positions[which, start], sign * velocities[which, start],
+                positions[which, end], sign * velocities[which, end])  # fmt: skip
+
+    def predicted(generator: torch.Generator) -> Tensor:
+        count = torch.full((config.batch,), frames)
+        if header.kind == "continuous":
+            count = torch.randint(1, frames + 1, (config.batch,), generator=generator)
+        q, v, q_next, v_next = batch(generator, count)
+        time_of = count * (data.interval / FEMTOSECOND)
+        ends = net(q, v, time_of.double()) if header.kind == "continuous" else net(q, v)
+        scale = root / unit
+        by_velocity = (scale * (ends[1] - v_next)) ** 2
+        # one error of position counts as the error of velocity that makes it in a third of the longest step
+        by_position = (scale * (ends[0] - q_next) * (3.0 * FEMTOSECOND / header.step)) ** 2
+        loss: Tensor = by_velocity.mean() + by_position.mean()
+        return loss
+
+    def action(generator: torch.Generator) -> Tensor:
+        q, v, q_next, v_next = batch(generator, torch.full((config.batch,), frames))
+        y, u, dy, du = _midpoints(header, root, q, v, q_next, v_next)
+        by_u, by_y = increments(net, y, u, graph=True)
+        return ((by_u - dy) ** 2).mean() + ((by_y - du) ** 2).mean()
+
+    return action if header.kind == "action" else predicted
+
+
+def _midpoints(header: Header, root: Tensor, *ends: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scaled midpoints and increments of pairs: what an action is trained on, without solving anything."""
+    q, v, q_next, v_next = ends
+    unit = thermal_unit(header)
+    length = header.step / FEMTOSECOND * unit
+    by_length, by_unit = root / length, root / unit
+    return (
+        0.5 * (q + q_next) * by_length,
+        0.5 * (v + v_next) * by_unit,
+        (q_next - q) * by_length,
+        (v_next - v) * by_unit,
+    )
+
+
+def _start_action(net: ActionNet, data: TrajectorySet, header: Header, config: PropagatorTraining) -> None:
+    pairs = data.pairs(config.step, "train")
+    chosen = np.random.default_rng(config.seed).permutation(len(pairs.positions))[:FIT_SIZE]
+    root = torch.from_numpy(np.sqrt(data.masses)[:, None])
+    fit_quadratic(net, *_midpoints(header, root, *(torch.from_numpy(part[chosen]) for part in pairs)))
+
+
+def _start_response(
+    net: DirectNet | ContinuousNet, data: TrajectorySet, header: Header, config: PropagatorTraining
+) -> None:
+    """Least squares for what the network corrects: at the end of the step, or at the nodes of a segment."""
+    train = _response_data(net, data, header, config, "train", RESPONSE_SIZE)
+    net.response.fit(*train, _response_data(net, data, header, config, "validation", RESPONSE_SIZE // 20))
+
+
+def _response_data(
+    net: nn.Module, data: TrajectorySet, header: Header, config: PropagatorTraining, split: str, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, mass-weighted velocities, and what the response is to give, of random frames of a part."""
+    frames, members = data.frames_in(config.step), data.members(split)
+    generator = np.random.default_rng(config.seed)
+    room = data.n_frames - frames
+    chosen = generator.permutation(len(members) * room)[:size]
+    # half of them reversed in time
+    sign = np.where(generator.random(len(chosen)) < 0.5, -1, 1)
+    which, first = members[chosen // room], chosen % room + np.where(sign < 0, frames, 0)
+    root = np.sqrt(data.masses)[:, None]
+    unit = thermal_unit(header)
+    length = header.step / FEMTOSECOND * unit
+
+    def at(count: int) -> tuple[Tensor, Tensor]:
+        """Mass-weighted displacement and velocity after some intervals."""
+        moved = data.positions[which, first + sign * count] - data.positions[which, first]
+        fast = data.velocities[which, first + sign * count] * sign[:, None, None]
+        return torch.from_numpy(moved * root / length), torch.from_numpy(fast * root / unit)
+
+    q, u = torch.from_numpy(data.positions[which, first]), at(0)[1]
+    if isinstance(net, DirectNet):
+        return q, u, torch.stack(at(frames), dim=1)
+    assert isinstance(net, ContinuousNet)
+    wanted = []
+    for node in net.nodes:
+        count = round(node * frames)
+        t = torch.tensor(count / frames, dtype=torch.float64)
+        f = float(net.switch(t))
+        wanted.append((at(count)[0] - u * t * (1.0 - f)) / f)
+    return q, u, torch.stack(wanted, dim=1)
+
+
+def step_errors(propagator: Propagator, data: TrajectorySet, split: str) -> dict[str, float]:
+    """See :func:`fflux_py.propagators.training.held_out_errors`."""
+    header = propagator.header
+    header.check(data.molecule, data.masses)
+    pairs = data.pairs(header.step, split)
+    chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:SHOWN]
+    q, v, q_next, v_next = (part[chosen] for part in pairs)
+    ends = [propagator.advance(q[k : k + 32], v[k : k + 32], header.step) for k in range(0, len(q), 32)]
+    root = np.sqrt(header.masses)[:, None]
+    wrong_q = np.concatenate([end[0] for end in ends]) - q_next
+    wrong_v = np.concatenate([end[1] for end in ends]) - v_next
+
+    def relative(wrong: Any, right: Any) -> float:
+        return float(np.linalg.norm(root * wrong) / np.linalg.norm(root * right))
+
+    picometre = 100.0 * ANGSTROM
+    return {
+        "position_rms_pm": float(np.sqrt((wrong_q**2).mean())) * picometre,
+        "position_largest_pm": float(np.abs(wrong_q).max()) * picometre,
+        "displacement_relative": relative(wrong_q, q_next - q),
+        "velocity_relative": relative(wrong_v, v_next),
+    }

@@ -1,0 +1,162 @@
+"""Equipartition: the temperature of every element and of every normal mode.
+
+A predictor that conserves nothing may hold the total temperature, above all under a thermostat, while hydrogen cools
+and the torsions heat.  So kinetic energies are averaged by element, and by vibration: the mass-weighted velocities,
+turned into the orientation of a reference geometry, are projected on its normal modes.  At P = 0 and L = 0 a direction
+l has not one degree of freedom but 1 - |B l|^2, with the basis B of the six rigid motions at the geometry at hand;
+kinetic energy over that, averaged, is its temperature (kT/2 for each degree of freedom), exact for any fixed
+directions, also away from the minimum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from fflux_py.errors import InputError
+from fflux_py.molecule import Molecule, read_only
+from fflux_py.potential import FloatArray, PotentialEnergy
+from fflux_py.units import BOLTZMANN, WAVENUMBER
+
+DISPLACEMENT: Final = 1e-3
+"""Bohr; for the Hessian by central differences of the forces."""
+
+
+@dataclass(frozen=True)
+class NormalModes:
+    """Vibrations at a minimum.
+
+    Parameters
+    ----------
+    positions
+        The minimum, bohr, shape ``(n_atoms, 3)``.
+    wavenumbers
+        cm^-1, ascending, shape ``(3 n_atoms - 6,)``.
+    vectors
+        Mass-weighted and orthonormal, in columns, shape ``(3 n_atoms, 3 n_atoms - 6)``.
+    """
+
+    positions: FloatArray
+    wavenumbers: FloatArray
+    vectors: FloatArray
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "wavenumbers", "vectors"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+
+def normal_modes(potential: PotentialEnergy, positions: FloatArray, masses: FloatArray) -> NormalModes:
+    """Normal modes by central differences of the forces; the six rigid motions are projected out.
+
+    Raises
+    ------
+    InputError
+        No minimum: an imaginary frequency.
+    """
+    n = positions.size
+    hessian = np.empty((n, n))
+    for k in range(n):
+        shift = np.zeros(n)
+        shift[k] = DISPLACEMENT
+        plus, minus = (potential.energy_and_forces(positions + s * shift.reshape(-1, 3))[1].ravel() for s in (1, -1))
+        hessian[k] = (minus - plus) / (2.0 * DISPLACEMENT)
+    root = np.repeat(np.sqrt(masses), 3)
+    rigid = _rigid(positions[None], masses)[0]
+    keep = np.eye(n) - rigid @ rigid.T
+    weighted = keep @ (0.5 * (hessian + hessian.T) / np.outer(root, root)) @ keep
+    values, vectors = np.linalg.eigh(weighted)
+    order = np.argsort(np.abs(rigid.T @ vectors).sum(0))[: n - rigid.shape[1]]
+    order = order[np.argsort(values[order])]
+    if values[order[0]] <= 0.0:
+        found = f"{np.sqrt(-values[order[0]]) * WAVENUMBER:.0f}i cm^-1"
+        raise InputError("geometry of the normal modes", "a minimum", found, "run 'fflux optimize' first")
+    return NormalModes(positions, np.sqrt(values[order]) * WAVENUMBER, vectors[:, order])
+
+
+def _rigid(positions: FloatArray, masses: FloatArray) -> FloatArray:
+    """Orthonormal mass-weighted translations and rotations, shape ``(r, 3 n_atoms, 6)``; no linear molecules."""
+    root = np.sqrt(masses)[:, None]
+    centred = positions - np.einsum("i,ric->rc", masses, positions)[:, None] / masses.sum()
+    columns = [np.broadcast_to(root * axis, centred.shape) for axis in np.eye(3)]
+    columns += [root * np.cross(axis, centred) for axis in np.eye(3)]
+    matrix = np.stack([c.reshape(len(positions), -1) for c in columns], axis=-1)
+    return np.asarray(np.linalg.qr(matrix)[0])
+
+
+def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
+    """Velocities at P = 0 and L = 0 of many geometries, shape ``(r, n_atoms, 3)``."""
+    root = np.sqrt(masses)[:, None]
+    rigid = _rigid(positions, masses)
+    weighted = (root * velocities).reshape(len(positions), -1)
+    for _ in range(2):  # the second pass removes the rounding error of the first
+        weighted = weighted - np.einsum("rkb,rb->rk", rigid, np.einsum("rkb,rk->rb", rigid, weighted))
+    return np.asarray(weighted.reshape(velocities.shape) / root)
+
+
+def orientations(positions: FloatArray, reference: FloatArray, masses: FloatArray) -> FloatArray:
+    """Proper rotations R, shape ``(r, 3, 3)``: ``positions @ R`` lies best on the reference, mass-weighted."""
+    weights = masses / masses.sum()
+    a = positions - np.einsum("i,ric->rc", weights, positions)[:, None]
+    b = reference - weights @ reference
+    left, _, right = np.linalg.svd(np.einsum("i,ric,id->rcd", weights, a, b))
+    sign = np.linalg.det(left @ right)
+    left[:, :, 2] *= sign[:, None]
+    return np.asarray(left @ right)
+
+
+class EquipartitionMonitor:
+    """Averages of kinetic energies by element and by normal mode, over the frames and replicas that it is shown.
+
+    Parameters
+    ----------
+    molecule, masses
+        The molecule, and its masses in the run (electron masses).
+    modes
+        Vibrations to look at; None for elements only.
+    """
+
+    def __init__(self, molecule: Molecule, masses: FloatArray, modes: NormalModes | None = None) -> None:
+        self.molecule, self.masses, self.modes = molecule, np.asarray(masses), modes
+        self.elements = tuple(dict.fromkeys(molecule.symbols))
+        self._member = np.array([[s == e for s in molecule.symbols] for e in self.elements], dtype=np.float64)
+        self._energies: list[FloatArray] = []
+        self._freedom: list[FloatArray] = []
+
+    def add(self, positions: FloatArray, velocities: FloatArray) -> None:
+        """Frames of all replicas, atomic units, shape ``(r, n_atoms, 3)``; the same replicas at every call."""
+        root = np.sqrt(self.masses)[:, None]
+        rigid = _rigid(positions, self.masses)
+        weighted = root * velocities
+        by_atom = 0.5 * (weighted**2).sum(-1)
+        left = 3.0 - (rigid**2).reshape(*positions.shape, 6).sum((-2, -1))
+        parts, freedom = [by_atom @ self._member.T], [left @ self._member.T]
+        if self.modes is not None:
+            turn = orientations(positions, self.modes.positions, self.masses)
+            along = (weighted @ turn).reshape(len(positions), -1) @ self.modes.vectors
+            turned = (rigid.reshape(*positions.shape, 6).swapaxes(-1, -2) @ turn[:, None]).swapaxes(-1, -2)
+            overlap = np.einsum("rkb,km->rbm", turned.reshape(len(positions), -1, 6), self.modes.vectors)
+            parts.append(0.5 * along**2)
+            freedom.append(1.0 - (overlap**2).sum(1))
+        self._energies.append(np.concatenate(parts, axis=1))
+        self._freedom.append(np.concatenate(freedom, axis=1))
+
+    def __len__(self) -> int:
+        return len(self._energies)
+
+    def temperatures(self, first: int = 0) -> dict[str, tuple[float, float]]:
+        """Temperature in kelvin and its standard error over the replicas (NaN for one), by the name of the part.
+
+        Names are elements, and wavenumbers of modes like ``"1799 cm-1"``; ``first`` leaves out frames at the start.
+        """
+        energies, freedom = np.array(self._energies[first:]), np.array(self._freedom[first:])
+        if not len(energies):
+            raise InputError("monitor", "at least one frame", "none")
+        names = list(self.elements)
+        if self.modes is not None:
+            names += [f"{w:.0f} cm-1" for w in self.modes.wavenumbers]
+        by_replica = 2.0 * energies.mean(0) / (BOLTZMANN * freedom.mean(0))
+        n = len(by_replica)
+        error = by_replica.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(by_replica.shape[1], np.nan)
+        return {name: (float(t), float(e)) for name, t, e in zip(names, by_replica.mean(0), error, strict=True)}
