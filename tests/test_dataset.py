@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from _synthetic import ISOLATED, MethanolPotential, label, methanol, sample
 
+from fflux_py import shipped_data
 from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.molecule import Molecule
+from fflux_py.units import KCAL_MOL
 
 pytestmark = pytest.mark.core
 
@@ -274,3 +276,19 @@ def test_nothing_is_written_where_there_is_no_place(dataset: Dataset, tmp_path: 
     with pytest.raises(FFLUXError, match="No such file or directory"):
         dataset.write(tmp_path / "no" / "data.extxyz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shipped_labels_differ_in_the_partition_alone() -> None:
+    folder = shipped_data.path("malondialdehyde")
+    hirshfeld, qtaim = Dataset.read(folder / "data.extxyz"), Dataset.read(folder / "data_qtaim.extxyz")
+    assert (hirshfeld.metadata["partition"], qtaim.metadata["partition"]) == ("hirshfeld", "qtaim")
+    assert len(hirshfeld) == len(qtaim) == 640
+    assert hirshfeld.geometries.split == qtaim.geometries.split
+    np.testing.assert_array_equal(hirshfeld.geometries.positions, qtaim.geometries.positions)
+    np.testing.assert_array_equal(hirshfeld.energies, qtaim.energies)
+    np.testing.assert_array_equal(hirshfeld.forces, qtaim.forces)
+    for dataset in (hirshfeld, qtaim):
+        np.testing.assert_allclose(dataset.atomic_energies.sum(axis=1), dataset.energies, atol=1e-8)
+    # Another way to cut space, not another molecule.
+    apart = np.abs(hirshfeld.atomic_energies - qtaim.atomic_energies).mean(axis=0) * KCAL_MOL
+    assert apart.max() > 10.0
