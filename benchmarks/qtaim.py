@@ -2,6 +2,7 @@
 
     python benchmarks/qtaim.py                                   # malondialdehyde, 20 geometries of the shipped data
     python benchmarks/qtaim.py --water ../aimall_water.json      # water against a published AIMAll calculation
+    python benchmarks/qtaim.py --labels data_qtaim.extxyz.labels # results of fflux label --partition qtaim
     python benchmarks/qtaim.py --dipeptide 5                     # Ac-Ala-NHMe, 22 atoms (needs rdkit)
 
 Times are processor times of one thread, SCF and partition one after the other in one process.  Noise: the standard
@@ -116,6 +117,25 @@ def water(path: Path) -> dict[str, float]:
     return figures
 
 
+def campaign(folder: Path) -> dict[str, float]:
+    """What the results in a folder of `fflux label --partition qtaim` say about themselves."""
+    raw, laplacian, failed = [], [], 0
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))["result"]
+        if "label" in result:
+            label = result["label"]
+            raw.append(sum(value for name, value in label["residuals"].items() if name != "electrons"))
+            laplacian.append(np.abs(label["integrals"]["laplacian"]).max())
+        failed += "failure" in result
+    return {
+        "geometries": len(raw),
+        "failed": failed,
+        "raw_sum_minus_scf_worst_kcal_mol": float(np.abs(raw).max() * KCAL_MOL),
+        "laplacian_median_hartree": float(np.median(laplacian)),
+        "laplacian_worst_hartree": float(np.max(laplacian)),
+    }
+
+
 def dipeptide(count: int) -> list[Molecule]:
     """Conformers of Ac-Ala-NHMe by the distance geometry and MMFF94 of RDKit."""
     from rdkit import Chem
@@ -135,10 +155,14 @@ def main() -> None:
     """Print the figures."""
     options = parser(__doc__ or "")
     options.add_argument("--water", type=Path, help="figures of the published calculation")
+    options.add_argument("--labels", type=Path, help="folder of results of fflux label")
     options.add_argument("--dipeptide", type=int, default=0, help="number of geometries of the 22-atom molecule")
     options.add_argument("--geometries", type=int, default=20, help="number of geometries of malondialdehyde")
-    options.add_argument("--rotations", type=int, default=6)
+    options.add_argument("--rotations", type=int, default=6, help="number of random rotations; 0: no noise")
     chosen = options.parse_args()
+    if chosen.labels:
+        show(campaign(chosen.labels), chosen.json)
+        return
     use_threads(1)
     level = LevelOfTheory()
     if chosen.water:
@@ -150,7 +174,10 @@ def main() -> None:
     geometries = Dataset.read(FOLDER / "data.extxyz").geometries
     picked = np.linspace(0, len(geometries) - 1, chosen.geometries).astype(int)
     molecules = [geometries.molecule.with_positions(geometries.positions[k]) for k in picked]
-    show({**sums(molecules, level), **noise(molecules[0], level, chosen.rotations)}, chosen.json)
+    figures = sums(molecules, level)
+    if chosen.rotations:
+        figures.update(noise(molecules[0], level, chosen.rotations))
+    show(figures, chosen.json)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from fflux_py.dataset import GeometrySet
 from fflux_py.errors import FFLUXError
 from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, covalent_radius
 from fflux_py.optimization import OptimizationResult, optimize
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
@@ -114,7 +114,18 @@ def write_starts(seed: int) -> None:
     np.savez_compressed(STARTS, **arrays)
 
 
-def in_our_order(positions: FloatArray, symbols: list[str], molecule: Molecule) -> FloatArray:
+def bonds_of(positions: FloatArray, symbols: list[str]) -> tuple[tuple[int, int], ...]:
+    """Bonds of a molecule that is known by displaced copies (angstrom), from distances freed of the displacement."""
+    noise = 6.0 * DISPLACEMENT_ANGSTROM**2 / 3.0
+    squared = np.mean(np.sum((positions[:, :, None] - positions[:, None]) ** 2, axis=-1), axis=0) - noise
+    radii = np.array([covalent_radius(s) for s in symbols]) * ANGSTROM
+    near = squared < (1.25 * (radii[:, None] + radii)) ** 2
+    return tuple((int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True))
+
+
+def in_our_order(
+    positions: FloatArray, symbols: list[str], bonds: tuple[tuple[int, int], ...], molecule: Molecule
+) -> FloatArray:
     """Geometries in angstrom of any order of atoms, in the order of ``molecule`` and bohr (matched by the bonds).
 
     Equivalent hydrogens are taken as they come.
@@ -127,17 +138,16 @@ def in_our_order(positions: FloatArray, symbols: list[str], molecule: Molecule) 
         out.add_edges_from(bonds)
         return out
 
-    # The starts are too distorted to see their bonds; their mean is not.
-    mean = Molecule(tuple(symbols), aligned_mean(positions) / ANGSTROM)
+    mean = aligned_mean(positions) / ANGSTROM
     match = nx.isomorphism.GraphMatcher(
         graph(list(molecule.symbols), molecule.bonds),
-        graph(symbols, mean.bonds),
+        graph(symbols, bonds),
         node_match=lambda a, b: a["element"] == b["element"],
     )
     best, order = np.inf, None
     for mapping in match.isomorphisms_iter():
         candidate = [mapping[k] for k in range(molecule.n_atoms)]
-        deviation = float(rmsd(mean.positions[candidate], molecule.positions))
+        deviation = float(rmsd(mean[candidate], molecule.positions))
         if deviation < best:
             best, order = deviation, candidate
     if order is None:
@@ -160,6 +170,7 @@ def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
     forcefield = model_file.load(path)
     archive = np.load(starts, allow_pickle=False)
     symbols = [str(s) for s in archive["symbols"]]
+    bonds = bonds_of(np.concatenate([archive[f"{name.lower()}_start_xyz"] for name in BASINS]), symbols)
     fmax = FMAX_EV_ANGSTROM / EV_ANGSTROM
     figures: dict[str, object] = {"fmax_ev_angstrom": FMAX_EV_ANGSTROM}
     energies: dict[str, list[float]] = {}
@@ -170,7 +181,7 @@ def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
         reference, facts = minimum(name)
         references[name] = float(facts["energy_hartree"])
         optimize(forcefield, reference, fmax=fmax, method=method)  # compiles before the clock starts
-        begins = in_our_order(archive[f"{name.lower()}_start_xyz"], symbols, reference)
+        begins = in_our_order(archive[f"{name.lower()}_start_xyz"], symbols, bonds, reference)
         found: list[OptimizationResult] = []
         failed = 0
         for begin in begins:
