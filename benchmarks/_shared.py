@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # Read by NumPy, Numba and PyTorch when they are imported.
@@ -31,3 +31,15 @@ def show(figures: Mapping[str, object], as_json: bool) -> None:
     for name, value in figures.items():
         print(f"{name:<58} {value:.6g}" if isinstance(value, float) else f"{name:<58} {value}")
     sys.stdout.flush()
+
+
+def show_rows(rows: Mapping[str, Callable[[], Mapping[str, object]]], as_json: bool) -> None:
+    """Compute rows of figures one after the other; lines of text come as soon as they are known, JSON at the end."""
+    figures: dict[str, object] = {}
+    for row in rows.values():
+        part = row()
+        figures.update(part)
+        if not as_json:
+            show(part, False)
+    if as_json:
+        show(figures, True)

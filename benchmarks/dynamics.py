@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import physical_validation as validation
-from _shared import FOLDER, parser, show
+from _shared import FOLDER, parser, show_rows
 from numba import njit
 
 from fflux_py import model_file
@@ -59,14 +59,7 @@ def main() -> None:
         "reversal": lambda: reversal(forcefield, start),
         "memory": lambda: memory(forcefield, start, chosen.memory_minutes),
     }
-    figures: Figures = {}
-    for row in chosen.rows.split(","):
-        part = rows[row]()
-        figures.update(part)
-        if not chosen.json:
-            show(part, False)
-    if chosen.json:
-        show(figures, True)
+    show_rows({row: rows[row] for row in chosen.rows.split(",")}, chosen.json)
 
 
 def conservation(forcefield: ForceField, start: Molecule, picoseconds: float) -> Figures:

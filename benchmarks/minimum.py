@@ -10,31 +10,17 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from _kohn_sham import KohnSham
 from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import heavy_atoms, rmsd
 from fflux_py.extended_xyz import read_molecule, write_molecule
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
-from fflux_py.molecule import Molecule
+from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
 from fflux_py.optimization import optimize
-from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
 
 FMAX = 0.01 / EV_ANGSTROM
-
-
-class KohnSham:
-    """The labels' level of theory as an energy function."""
-
-    def __init__(self, molecule: Molecule) -> None:
-        self.molecule = molecule
-        self.level = LevelOfTheory()
-
-    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
-        """Energy (hartree) and forces (hartree/bohr) at positions in bohr."""
-        state = GroundState(self.molecule.with_positions(positions), self.level)
-        return state.energy, state.forces()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from _shared import FOLDER, parser, show
+from _shared import FOLDER, parser, show_rows
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
@@ -84,14 +84,7 @@ def main() -> None:
         "pruned": lambda: pruned(chosen.points, chosen.repeats),
         "precision": lambda: precision(chosen.picoseconds),
     }
-    figures: Figures = {}
-    for row in chosen.rows.split(","):
-        part = rows[row]()
-        figures.update(part)
-        if not chosen.json:
-            show(part, False)
-    if chosen.json:
-        show(figures, True)
+    show_rows({row: rows[row] for row in chosen.rows.split(",")}, chosen.json)
 
 
 # What is timed against.

@@ -1,6 +1,6 @@
 """The number of threads of everything numerical: BLAS, OpenMP (and with it PySCF), numba and our own force evaluations.
 
-This is the only place that sets any of them.
+PySCF's own loops and PyTorch, which ignore these once they are loaded, are set where they are imported.
 """
 
 from __future__ import annotations

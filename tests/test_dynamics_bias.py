@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from _compiled_potentials import peroxide
+from _kills import kill_twenty_times
 from _synthetic import fitted, methanol
 
 from fflux_py.analysis.geometry import torsions
@@ -25,8 +24,7 @@ from fflux_py.bias.grid import grid_around
 from fflux_py.bias.plumed_files import PlumedUnits, read_colvar, read_hills, read_table
 from fflux_py.bias.plumed_input import parse_plumed_input
 from fflux_py.bias.plumed_writer import plumed_text
-from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, checkpoint, resume, run_nvt, run_replicas
-from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE
+from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, resume, run_nvt, run_replicas
 from fflux_py.errors import FFLUXError
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
@@ -198,31 +196,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     molecule = peroxide().molecule
     run_replicas(peroxide(), molecule, config, tmp_path / "whole", bias=JOINT)
     folder = tmp_path / "killed"
-    rng = np.random.default_rng(11)
-    context = multiprocessing.get_context("fork")
-
-    def written() -> int:
-        path = folder / CHECKPOINT_FILE
-        return path.stat().st_ino if path.exists() else 0
-
-    reached: list[int] = []
-    while len(reached) < 20:
-        begun = any(folder.glob("checkpoint*.npz"))
-        target = resume if begun else run_replicas
-        arguments = (peroxide(), folder) if begun else (peroxide(), molecule, config, folder)
-        process = context.Process(target=target, args=arguments, kwargs={} if begun else {"bias": JOINT})
-        before = written()
-        process.start()
-        # two of three lives end after a new checkpoint, one at any moment, also while outputs are being cut
-        while process.is_alive() and (written() == 0 or (len(reached) % 3 and written() == before)):
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.04))
-        process.kill()
-        process.join()
-        reached.append(checkpoint.usable(folder)[0].step)
-        assert process.exitcode == -9
-    assert 0 < reached[-1] < config.steps
-    assert len(set(reached)) > 5
+    kill_twenty_times(peroxide(), molecule, config, folder, bias=JOINT)
     resume(peroxide(), folder)
     assert outputs(folder) == outputs(tmp_path / "whole")
 

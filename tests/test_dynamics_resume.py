@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import multiprocessing
 import os
 import resource
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from _compiled_potentials import Pairs, ammonia, ammonia_morse, ammonia_springs, hydrogen_chloride, morse
+from _kills import kill_twenty_times
 from numba import njit
 
 from fflux_py.dataset import GeometrySet
@@ -74,30 +73,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path, thermostat
     config = config_of(60_000, thermostat=thermostat, replicas=2, checkpoint_every=300)
     run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "whole")
     folder = tmp_path / "killed"
-    rng = np.random.default_rng(11)
-    context = multiprocessing.get_context("fork")
-
-    def written() -> int:
-        path = folder / CHECKPOINT_FILE
-        return path.stat().st_ino if path.exists() else 0
-
-    reached: list[int] = []
-    while len(reached) < 20:
-        begun = any(folder.glob("checkpoint*.npz"))
-        arguments = (ammonia_morse(), folder) if begun else (ammonia_morse(), ammonia(), config, folder)
-        process = context.Process(target=resume if begun else run_replicas, args=arguments)
-        before = written()
-        process.start()
-        # two of three lives end after a new checkpoint, one at any moment, also while outputs are being cut
-        while process.is_alive() and (written() == 0 or (len(reached) % 3 and written() == before)):
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0.0, 0.04))
-        process.kill()
-        process.join()
-        reached.append(checkpoint.usable(folder)[0].step)
-        assert process.exitcode == -9
-    assert 0 < reached[-1] < config.steps
-    assert len(set(reached)) > 5
+    kill_twenty_times(ammonia_morse(), ammonia(), config, folder)
     resume(ammonia_morse(), folder)
     assert outputs(folder) == outputs(tmp_path / "whole")
 

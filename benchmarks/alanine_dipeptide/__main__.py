@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
+from _kohn_sham import KohnSham
 from _shared import show  # sets the number of threads: before everything that reads it
 
 from fflux_py import model_file
@@ -28,7 +29,7 @@ from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
 from fflux_py.dataset import GeometrySet
 from fflux_py.errors import FFLUXError
 from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
 from fflux_py.molecule import Molecule, covalent_radius
 from fflux_py.optimization import OptimizationResult, optimize
 from fflux_py.potential import FloatArray
@@ -43,19 +44,6 @@ FMAX_EV_ANGSTROM = 0.023
 DISPLACEMENT_ANGSTROM = 0.25
 PER_BASIN = 25
 SAME_BASIN_DEGREES = 40.0
-
-
-class KohnSham:
-    """The labels' level of theory as an energy function."""
-
-    def __init__(self, molecule: Molecule) -> None:
-        self.molecule = molecule
-        self.level = LevelOfTheory()
-
-    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
-        """Energy (hartree) and forces (hartree/bohr) at positions in bohr."""
-        state = GroundState(self.molecule.with_positions(positions), self.level)
-        return state.energy, state.forces()
 
 
 def phi_psi(molecule: Molecule, positions: FloatArray) -> FloatArray:

@@ -1,0 +1,20 @@
+"""DFT as an energy function, for what optimises with it."""
+
+from __future__ import annotations
+
+from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory
+from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray
+
+
+class KohnSham:
+    """The labels' level of theory as an energy function."""
+
+    def __init__(self, molecule: Molecule) -> None:
+        self.molecule = molecule
+        self.level = LevelOfTheory()
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy (hartree) and forces (hartree/bohr) at positions in bohr."""
+        state = GroundState(self.molecule.with_positions(positions), self.level)
+        return state.energy, state.forces()
