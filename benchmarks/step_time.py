@@ -250,9 +250,12 @@ def one(points: int, repeats: int) -> Figures:
     for name, kind, derivative in CASES:
         case = random_case(22, points, kind, derivative)
         single = case._replace(forcefield=case.forcefield.with_precision("single"))
-        loop, double, half = milliseconds(naive_loop(case), step(case, 1), step(single, 1), repeats=repeats)
+        fixed = case._replace(forcefield=case.forcefield.with_precision("fixed"))
+        loop, double, whole, half = milliseconds(
+            naive_loop(case), step(case, 1), step(fixed, 1), step(single, 1), repeats=repeats
+        )
         figures[f"one_{name}_naive_ms"] = loop
-        for precision, value, which in (("double", double, case), ("single", half, single)):
+        for precision, value, which in (("double", double, case), ("fixed", whole, fixed), ("single", half, single)):
             stored = which.forcefield.kernel_arrays().points.ravel()
             (reading,) = milliseconds(lambda x=stored: total(x), repeats=repeats)
             figures[f"one_{name}_{precision}_ms"] = value
@@ -292,16 +295,18 @@ def growth(repeats: int) -> Figures:
     figures: Figures = {}
     sizes = (250, 500, 1000, 2000)
     cases = [random_case(22, n, "spherical", False) for n in sizes]
-    for name, replicas in (("one", 1), ("many", REPLICAS)):
-        times = milliseconds(*(step(case, replicas) for case in cases), repeats=repeats)
+    fixed = [case._replace(forcefield=case.forcefield.with_precision("fixed")) for case in cases]
+    for name, replicas, chosen in (("one", 1, cases), ("one_fixed", 1, fixed), ("many", REPLICAS, cases)):
+        times = milliseconds(*(step(case, replicas) for case in chosen), repeats=repeats)
         for n, value in zip(sizes, times, strict=True):
             figures[f"growth_{name}_{n}_points_ms"] = value / replicas
         figures[f"growth_{name}_points_largest_relative_deviation_from_line"] = off_line(sizes, times)
     atoms = (9, 22, 42)
     cases = [random_case(n, 1000, "spherical", False) for n in atoms]
     products = [case.points.shape[0] * case.points.shape[2] for case in cases]
-    for name, replicas in (("one", 1), ("many", REPLICAS)):
-        times = milliseconds(*(step(case, replicas) for case in cases), repeats=max(repeats // 4, 5))
+    fixed = [case._replace(forcefield=case.forcefield.with_precision("fixed")) for case in cases]
+    for name, replicas, chosen in (("one", 1, cases), ("one_fixed", 1, fixed), ("many", REPLICAS, cases)):
+        times = milliseconds(*(step(case, replicas) for case in chosen), repeats=max(repeats // 4, 5))
         for n, product, value in zip(atoms, products, times, strict=True):
             figures[f"growth_{name}_{n}_atoms_ns_per_atom_and_feature"] = 1e6 * value / replicas / product
         figures[f"growth_{name}_atoms_x_features_largest_relative_deviation_from_line"] = off_line(products, times)
@@ -411,25 +416,27 @@ def force_error(forcefield: ForceField, dataset: Dataset) -> float:
 
 
 def precision(picoseconds: float) -> Figures:
-    """What single precision changes in the shipped model: forces, smoothness, conservation of energy."""
-    forcefield = model_file.load(FOLDER / "model.npz")
-    single = forcefield.with_precision("single")
+    """What points of 32 bits change in the shipped model: forces, smoothness, conservation of energy."""
+    double = model_file.load(FOLDER / "model.npz")
+    fields = {"double": double, "fixed": double.with_precision("fixed"), "single": double.with_precision("single")}
     test = Dataset.read(FOLDER / "data.extxyz").with_split("test")
-    energies, forces = forcefield.compute(test.positions)
-    other, other_forces = single.compute(test.positions)
-    assert forces is not None
-    assert other_forces is not None
     line = np.linspace(0.0, 1e-3, 200)[:, None, None] * np.random.default_rng(0).standard_normal(
         test.positions[0].shape
     )
-    along = single.compute(test.positions[0] + line)[0] - forcefield.compute(test.positions[0] + line)[0]
-    figures: Figures = {
-        "precision_energy_change_std_kcal_mol": float((other - energies).std() * KCAL_MOL),
-        "precision_force_change_mae_kcal_mol_angstrom": float(np.abs(other_forces - forces).mean() * KCAL_MOL_ANGSTROM),
-        "precision_energy_noise_kcal_mol": float(along.std() * KCAL_MOL),
-    }
+    along = test.positions[0] + line
+    energies, forces = double.compute(test.positions)
     start = read_molecule(FOLDER / "minimum_b3lyp.xyz")
-    for name, field in (("double", forcefield), ("single", single)):
+    figures: Figures = {}
+    for name, field in fields.items():
+        if field is not double:
+            other, other_forces = field.compute(test.positions)
+            assert forces is not None
+            assert other_forces is not None
+            off = field.compute(along)[0] - double.compute(along)[0]
+            figures[f"precision_{name}_energy_change_std_kcal_mol"] = float((other - energies).std() * KCAL_MOL)
+            change = np.abs(other_forces - forces).mean()
+            figures[f"precision_{name}_force_change_mae_kcal_mol_angstrom"] = float(change * KCAL_MOL_ANGSTROM)
+            figures[f"precision_{name}_energy_noise_kcal_mol"] = float(off.std() * KCAL_MOL)
         config = MDConfig(
             steps=round(2000 * picoseconds), timestep=0.5, thermostat="none", temperature=600.0, exact_temperature=True,
             report_every=8, seed=1,

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from fflux_py import _lanes
 from fflux_py._feature_kernels import FEATURES
-from fflux_py._posterior_kernels import BIAS, FIRST, MATERN52, ROTOR, SQUARED_EXPONENTIAL, WEIGHT, KernelArrays
+from fflux_py._posterior_kernels import MATERN52, ROTOR, SQUARED_EXPONENTIAL, KernelArrays
 from fflux_py.atomic_model import AtomicModel
 from fflux_py.frame_queries import FrameQueries, frame_queries
 from fflux_py.joint_fit import rotors_last
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.symmetry import Symmetry, no_symmetry
 
-_FOUR = 4
+Precision = Literal["double", "fixed", "single"]
+"""Points in float64; points as whole numbers of 32 bits, all else in float64; points, products and sums in float32."""
+
+_TYPES: Final[Mapping[Precision, tuple[np.dtype[Any], np.dtype[Any]]]] = {
+    "double": (np.dtype(np.float64), np.dtype(np.float64)),
+    "fixed": (np.dtype(np.int32), np.dtype(np.float64)),
+    "single": (np.dtype(np.float32), np.dtype(np.float32)),
+}
+_LARGEST: Final = 2**31 - 1
+_FOUR: Final = 4
 
 
 def kernel_arrays(
@@ -25,7 +35,7 @@ def kernel_arrays(
     means: Sequence[float],
     weights: Sequence[FloatArray],
     slopes: Sequence[FloatArray | None],
-    single: bool = False,
+    precision: Precision = "double",
     polynomials: bool = True,
 ) -> KernelArrays:
     """Arrays of the compiled kernels: a frame's points without images, which become queries.
@@ -39,8 +49,8 @@ def kernel_arrays(
         The frames' models, and what makes images of their points.
     means, weights, slopes
         Of every model, hartree.
-    single
-        Store points, and form products and sums, in single precision; features and positions stay in double.
+    precision
+        In which points are stored and products and sums are formed; features and positions are always double.
     polynomials
         Whether to add the means that are no constants.
     """
@@ -52,11 +62,11 @@ def kernel_arrays(
     width = int((plain + ROTOR * rotors).max())
     periods = [m.covariance.periods() for m in atoms]
     wraps = any((p > 0).any() for p in periods)
-    kind = np.dtype(np.float32 if single and not wraps else np.float64)
+    kind, of_sums = _TYPES["double" if wraps else precision]
     counts = [len(m.points) // q.n_images for m, q in zip(atoms, queries, strict=True)]
-    points = _aligned(
-        (len(atoms), -(-max(counts) // _lanes.block(kind)), _rows(first, width), _lanes.block(kind)), kind
-    )
+    shape = (len(atoms), -(-max(counts) // _lanes.block(of_sums)), _lanes.block(of_sums))
+    points, terms = _aligned(shape, _rows(first, width), kind), _aligned(shape, 3, of_sums)
+    units = np.ones((len(atoms), 2))
     row_periods = np.zeros((len(atoms), width))
     collected: tuple[list[FloatArray], list[FloatArray], list[FloatArray]] = ([], [], [])
     for a, (model, query, count) in enumerate(zip(atoms, queries, counts, strict=True)):
@@ -64,13 +74,12 @@ def kernel_arrays(
         coordinates = model.covariance.embed(model.points[:count])[:, chosen]
         centre = np.zeros(len(chosen)) if wraps else _centre(coordinates, len(kept[a][0]))
         own_slopes = slopes[a]
-        rows = _point_rows(
-            coordinates - centre, weights[a][:count], None if own_slopes is None else own_slopes[:count, chosen],
-            places, width, kind,
-        )  # fmt: skip
-        padded = np.zeros((points.shape[1] * points.shape[3], points.shape[2]))
-        padded[:count] = rows
-        points[a] = padded.reshape(points.shape[1], points.shape[3], points.shape[2]).transpose(0, 2, 1)
+        stored = _stored(
+            coordinates - centre, None if own_slopes is None else own_slopes[:count, chosen], places, width, kind
+        )
+        units[a] = stored.units
+        _fill_blocks(points[a], stored.rows)
+        _fill_blocks(terms[a], stored.terms(weights[a][:count]))
         row_periods[a, places] = periods[a][chosen]
         for into, values in zip(collected, _rows_of(query, model, chosen, centre), strict=True):
             spread: FloatArray = np.zeros((len(values), width))
@@ -82,6 +91,8 @@ def kernel_arrays(
     return KernelArrays(
         frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
         points=points,
+        terms=terms,
+        units=units,
         means=np.array(means, dtype=np.float64),
         polynomials=_polynomials(atoms) if polynomials else _no_polynomials(atoms),
         scales=np.array([np.sqrt(m.covariance.theta) for m in atoms]),
@@ -122,23 +133,54 @@ def _centre(coordinates: FloatArray, n_plain: int) -> FloatArray:
 
 
 def _rows(model: AtomicModel, width: int) -> int:
-    return FIRST + width + (1 + width if model.u_y is not None else 0)
+    return width if model.u_y is None else 2 * width
 
 
-def _point_rows(
-    x: FloatArray, weights: FloatArray, slopes: FloatArray | None, places: IntArray, width: int, kind: np.dtype[Any]
-) -> FloatArray:
-    """All rows of the points, shape ``(n, rows)``; products are those of the coordinates as they are stored."""
-    rows = np.zeros((len(x), FIRST + width + (0 if slopes is None else 1 + width)))
-    x = x.astype(kind).astype(np.float64)
-    rows[:, BIAS] = -(x**2).sum(axis=1)
-    rows[:, WEIGHT] = weights
-    rows[:, FIRST + places] = x
+@dataclass(frozen=True)
+class _Stored:
+    """Coordinates (and slopes) of a frame's points as they are stored.
+
+    Parameters
+    ----------
+    rows
+        In units, shape ``(n, rows)``.
+    units
+        Of coordinates; and of weights and of slopes times coordinates.
+    """
+
+    rows: FloatArray
+    units: tuple[float, float]
+    width: int
+
+    def terms(self, weights: FloatArray) -> FloatArray:
+        """Minus squared lengths, weights, and minus twice points times slopes: those of the numbers that are stored."""
+        unit, value = self.units
+        x, u = unit * self.rows[:, : self.width], unit * self.rows[:, self.width :]
+        along = -2.0 * (x[:, : u.shape[1]] * u).sum(axis=1)
+        return np.column_stack([-(x**2).sum(axis=1), weights / value, along])
+
+
+def _stored(x: FloatArray, slopes: FloatArray | None, places: IntArray, width: int, kind: np.dtype[Any]) -> _Stored:
+    """Whole numbers count the largest coordinate over 2^31 - 1; slopes times a factor, the same."""
+    rows = np.zeros((len(x), width if slopes is None else 2 * width))
+    unit, value = 1.0, 1.0
+    if kind == np.int32:
+        unit = float(np.abs(x).max()) / _LARGEST or 1.0
+        steepest = 0.0 if slopes is None else float(np.abs(slopes).max())
+        value = steepest / (_LARGEST * unit) or 1.0
+    rows[:, places] = x / unit
     if slopes is not None:
-        slopes = slopes.astype(kind).astype(np.float64)
-        rows[:, FIRST + width] = -2.0 * (x * slopes).sum(axis=1)
-        rows[:, FIRST + width + 1 + places] = slopes
-    return rows
+        rows[:, width + places] = slopes / (value * unit)
+    rows = np.rint(rows) if kind == np.int32 else rows.astype(kind).astype(np.float64)
+    return _Stored(rows, (unit, value), width)
+
+
+def _fill_blocks(blocks: FloatArray, rows: FloatArray) -> None:
+    """Rows of points, ``(n, r)``, in blocks ``(p, r, B)``; zeros follow."""
+    n_blocks, n_rows, size = blocks.shape
+    padded = np.zeros((n_blocks * size, n_rows))
+    padded[: len(rows)] = rows
+    blocks[:] = padded.reshape(n_blocks, size, n_rows).transpose(0, 2, 1)
 
 
 def _rows_of(
@@ -165,9 +207,10 @@ def _no_polynomials(atoms: Sequence[AtomicModel]) -> FloatArray:
     return np.zeros((len(atoms), 0, atoms[0].covariance.n_embedded))
 
 
-def _aligned(shape: tuple[int, ...], kind: np.dtype[Any]) -> FloatArray:
+def _aligned(shape: tuple[int, int, int], n_rows: int, kind: np.dtype[Any]) -> FloatArray:
     """Zeros whose rows begin where registers do: a load across two lines of the cache takes twice as long."""
-    size = int(np.prod(shape)) * kind.itemsize
+    n, n_blocks, block = shape
+    size = n * n_blocks * n_rows * block * kind.itemsize
     raw = np.zeros(size + _lanes.VECTOR_BYTES, dtype=np.uint8)
     start = -raw.ctypes.data % _lanes.VECTOR_BYTES
-    return np.asarray(raw[start : start + size].view(kind).reshape(shape))
+    return np.asarray(raw[start : start + size].view(kind).reshape(n, n_blocks, n_rows, block))

@@ -7,8 +7,9 @@ register adds up its own points in their order, and lanes are added in a fixed o
 bits for one query or four at a time, on any number of threads.
 
 Every function exists twice: as LLVM code for compiled callers, and in NumPy for when the compiler is switched off
-(``NUMBA_DISABLE_JIT``).  Numbers are float64 or float32, after the arrays.  Points stand in *blocks* of four registers,
-``x[frame, block, row, point]``; the rows are coordinates, and what else belongs to a point.
+(``NUMBA_DISABLE_JIT``).  Numbers are float64 or float32, after the arrays; points may also be int32 beside float64, and
+are then converted as they are read.  Points stand in *blocks* of four registers, ``x[frame, block, row, point]``; the
+rows are coordinates, and what else belongs to a point.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class _Array:
         self.builder, self.data = builder, made.data
         self.shape = cgutils.unpack_tuple(builder, made.shape)  # type: ignore[no-untyped-call]
         self.bits = kind.dtype.bitwidth
-        element = ir.DoubleType() if self.bits == 64 else ir.FloatType()
+        self.whole = isinstance(kind.dtype, types.Integer)
+        element = ir.DoubleType() if self.bits == 64 else ir.IntType(32) if self.whole else ir.FloatType()
         self.lanes = VECTOR_BYTES * 8 // self.bits
         self.vector = ir.VectorType(element, self.lanes)
 
@@ -137,10 +139,14 @@ class _Array:
             offset = builder.mul(offset, size)
         return builder.gep(self.data, [offset])
 
-    def load(self, pointer: Any, register: int = 0) -> _Vector:
-        pointer = self.builder.gep(pointer, [_integer(register * self.lanes)])
-        value = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
+    def load(self, pointer: Any, register: int = 0, like: _Array | None = None) -> _Vector:
+        """A register; whole numbers become float64, as many as are in a register of the array ``like``."""
+        stored = ir.VectorType(self.vector.element, (like or self).lanes)
+        pointer = self.builder.gep(pointer, [_integer(register * stored.count)])
+        value = self.builder.load(self.builder.bitcast(pointer, stored.as_pointer()))
         value.align = self.bits // 8
+        if self.whole:
+            value = self.builder.sitofp(value, ir.VectorType(ir.DoubleType(), stored.count))
         return _Vector(self.builder, value)
 
     def store(self, vector: _Vector, pointer: Any, register: int = 0) -> None:
@@ -211,8 +217,10 @@ def _products(queries: int, fresh: bool) -> Any:
         for k in range(queries):
             for v in range(REGISTERS):
                 if fresh_only:
-                    row, start = fresh_only
-                    value = x.load(x.place(a, b, row), v) + start.spread(start.place(builder.add(q, _integer(k))))
+                    terms, row, start = fresh_only
+                    value = terms.load(terms.place(a, b, row), v) + start.spread(
+                        start.place(builder.add(q, _integer(k)))
+                    )
                 else:
                     value = s.load(outputs[k], v)
                 sums.append(value)
@@ -220,7 +228,7 @@ def _products(queries: int, fresh: bool) -> Any:
 
         def add(h: Any, sums: list[_Vector]) -> list[_Vector]:
             place = builder.gep(origin, [builder.mul(h, x.shape[3])])
-            points = [x.load(place, v) for v in range(REGISTERS)]
+            points = [x.load(place, v, s) for v in range(REGISTERS)]
             coordinates = [z.spread(builder.gep(inputs[k], [h])) for k in range(queries)]
             pairs = [(c, x) for c in coordinates for x in points]
             return [c.times_plus(x, total) for (c, x), total in zip(pairs, sums, strict=True)]
@@ -233,8 +241,8 @@ def _products(queries: int, fresh: bool) -> Any:
     if fresh:
 
         @intrinsic
-        def begin(context, z, q, column, x, a, b, first, last, row, start, s, target):  # type: ignore[no-untyped-def]
-            return _code(write, z, q, column, x, a, b, first, last, row, start, s, target)
+        def begin(context, z, q, column, x, a, b, first, last, terms, row, start, s, target):  # type: ignore[no-untyped-def]
+            return _code(write, z, q, column, x, a, b, first, last, terms, row, start, s, target)
 
         return begin
 
@@ -260,7 +268,7 @@ def _pulls(queries: int) -> Any:
             for j in range(at_once):
                 h = builder.add(builder.mul(loop.index, _integer(at_once)), _integer(j))
                 place = builder.gep(origin, [builder.mul(h, x.shape[3])])
-                points = [x.load(place, v) for v in range(REGISTERS)]
+                points = [x.load(place, v, c) for v in range(REGISTERS)]
                 for k in range(queries):
                     output = builder.gep(outputs[k], [builder.mul(h, _integer(g.lanes))])
                     total = g.load(output)
@@ -278,11 +286,11 @@ def _pulls(queries: int) -> Any:
 def _radial(matern: bool, derivative: bool) -> Any:
     """LLVM code of :data:`radial` for one kernel and basis."""
 
-    def write(builder: Any, s: Any, t: Any, q: Any, x: Any, a: Any, b: Any, row: Any, energy: Any, pulls: Any) -> None:
-        weights, exponents, slopes = x.place(a, b, row), s.place(q), t.place(q)
+    def write(builder: Any, s: Any, t: Any, q: Any, w: Any, a: Any, b: Any, row: Any, energy: Any, pulls: Any) -> None:
+        weights, exponents, slopes = w.place(a, b, row), s.place(q), t.place(q)
         sums = [energy.load(energy.place(q)), pulls.load(pulls.place(q))]
         for v in range(REGISTERS):
-            weight, along = x.load(weights, v), t.load(slopes, v)
+            weight, along = w.load(weights, v), t.load(slopes, v)
             if matern:
                 root = (s.load(exponents, v) * -10.0).at_least(0.0).call("sqrt")
                 k = (root * -1.0).exp()
@@ -303,8 +311,8 @@ def _radial(matern: bool, derivative: bool) -> Any:
         pulls.store(sums[1], pulls.place(q))
 
     @intrinsic
-    def radial(context, s, t, q, x, a, b, row, energy, pulls):  # type: ignore[no-untyped-def]
-        return _code(write, s, t, q, x, a, b, row, energy, pulls)
+    def radial(context, s, t, q, terms, a, b, row, energy, pulls):  # type: ignore[no-untyped-def]
+        return _code(write, s, t, q, terms, a, b, row, energy, pulls)
 
     return radial
 
@@ -357,10 +365,10 @@ def _collected() -> Any:
 
 def _plain_begin(queries: int) -> Callable[..., None]:
     def begin(
-        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, row: int,
-        start: FloatArray, s: FloatArray, target: int,
+        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, terms: FloatArray,
+        row: int, start: FloatArray, s: FloatArray, target: int,
     ) -> None:  # fmt: skip
-        s[target : target + queries] = x[a, b, row] + start[q : q + queries, None]
+        s[target : target + queries] = terms[a, b, row] + start[q : q + queries, None]
         _plain_extend(queries)(z, q, column, x, a, b, first, last, s, target)
 
     return begin
@@ -393,10 +401,10 @@ def _plain_pull(queries: int) -> Callable[..., None]:
 
 def _plain_radial(matern: bool, derivative: bool) -> Callable[..., None]:
     def radial(
-        s: FloatArray, t: FloatArray, q: int, x: FloatArray, a: int, b: int, row: int, energy: FloatArray,
+        s: FloatArray, t: FloatArray, q: int, terms: FloatArray, a: int, b: int, row: int, energy: FloatArray,
         pulls: FloatArray,
     ) -> None:  # fmt: skip
-        weight, along = x[a, b, row], t[q] if derivative else 0.0
+        weight, along = terms[a, b, row], t[q] if derivative else 0.0
         if matern:
             root = np.sqrt(np.maximum(-10.0 * s[q], 0.0))
             k = np.exp(-root)
@@ -426,7 +434,8 @@ def _plain_collect(g: FloatArray, q: int, rows: int, out: FloatArray) -> None:
 _PLAIN: Final = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 begin4, begin1 = ((_plain_begin(n) if _PLAIN else _products(n, True)) for n in (TOGETHER, 1))
-"""``s[target] = x[row] + start[q] + sum_h z[q, column + h] x[first + h]``, for four queries from ``q`` on, or one."""
+"""``s[target] = terms[row] + start[q] + sum_h z[q, column + h] x[first + h]``, for four queries from ``q`` on,
+or one."""
 
 extend4, extend1 = ((_plain_extend(n) if _PLAIN else _products(n, False)) for n in (TOGETHER, 1))
 """``s[target] += sum_h z[q, column + h] x[first + h]``, likewise."""

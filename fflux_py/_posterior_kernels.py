@@ -19,11 +19,11 @@ from fflux_py.potential import FloatArray, IntArray
 SQUARED_EXPONENTIAL: Final = 0
 MATERN52: Final = 1
 BIAS: Final = 0
-"""Row of a block that holds minus the squared length of every point."""
+"""Row of a block's terms that holds minus the squared length of every point."""
 WEIGHT: Final = 1
-"""Row of the weights, hartree."""
-FIRST: Final = 2
-"""Row of the first coordinate."""
+"""Row of the weights."""
+ALONG: Final = 2
+"""Row of minus twice the point times its slopes."""
 ROTOR: Final = 12
 """Coordinates of a rotor's three atoms."""
 _TOGETHER: Final = _lanes.TOGETHER
@@ -40,9 +40,13 @@ class KernelArrays(NamedTuple):
     frames
         Atom, x-axis atom, xy-plane atom, shape ``(m, 3)``.
     points
-        Training points, shape ``(m, p, rows, B)``, float64 or float32.  Rows are minus the squared length, the weight
-        (hartree; zero where padded), ``w`` scaled, embedded coordinates less ``shifts``; and in the derivative basis
-        minus twice the point times its slopes, and the ``w`` slopes (hartree).
+        Training points, shape ``(m, p, rows, B)``, float64, float32 or int32, in ``units``.  Rows are ``w`` scaled,
+        embedded coordinates less ``shifts``; and in the derivative basis ``w`` slopes.
+    terms
+        Minus the squared length of every point, its weight (zero where padded) and minus twice the point times its
+        slopes, shape ``(m, p, 3, B)``; weights and slopes in ``units``.  Products and sums have their type.
+    units
+        Of a frame's coordinates; and of its weights and slopes times coordinates, hartree; shape ``(m, 2)``.
     means
         Prior means, shape ``(m,)``, hartree.
     polynomials
@@ -69,6 +73,8 @@ class KernelArrays(NamedTuple):
 
     frames: IntArray
     points: FloatArray
+    terms: FloatArray
+    units: FloatArray
     means: FloatArray
     polynomials: FloatArray
     scales: FloatArray
@@ -85,12 +91,12 @@ class KernelArrays(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Scratch of one group of queries, in the type of the points; ``n`` queries.
+    """Scratch of one group of queries, in the type of products and sums; ``n`` queries.
 
     Parameters
     ----------
     queries
-        Twice the coordinates, those of rotors under each of their three turns, shape ``(n, w)``.
+        Twice the coordinates, times their unit; those of rotors under each of their three turns, shape ``(n, w)``.
     start, zeros
         Minus the squared length of a query, and zeros, ``(n,)``.
     exponents, along
@@ -114,7 +120,7 @@ class Work(NamedTuple):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _work(n: int, arrays: KernelArrays) -> Work:
-    kind = arrays.points.dtype
+    kind = arrays.terms.dtype
     size = arrays.points.shape[3]
     lanes = size // _lanes.REGISTERS
     n_rotors = arrays.rotors.max()
@@ -136,7 +142,7 @@ def _work(n: int, arrays: KernelArrays) -> Work:
 def _fill(z: FloatArray, arrays: KernelArrays, b: int, work: Work) -> None:
     """Queries of one frame's points from the embedded coordinates of all frames, ``(r, m, d)``."""
     first, last = arrays.first_query[b], arrays.first_query[b + 1]
-    plain, n_rotors = arrays.plain[b], arrays.rotors[b]
+    plain, n_rotors, twice = arrays.plain[b], arrays.rotors[b], 2.0 * arrays.units[b, 0]
     count = last - first
     for r in range(z.shape[0]):
         for k in range(count):
@@ -145,7 +151,7 @@ def _fill(z: FloatArray, arrays: KernelArrays, b: int, work: Work) -> None:
             for h in range(plain):
                 place = arrays.order[first + k, h]
                 value = arrays.signs[first + k, h] * z[r, source, place] + arrays.shifts[first + k, h]
-                work.queries[c, h] = 2.0 * value
+                work.queries[c, h] = twice * value
                 length += value * value
             for m in range(n_rotors):
                 for t in range(ROTOR):
@@ -154,7 +160,7 @@ def _fill(z: FloatArray, arrays: KernelArrays, b: int, work: Work) -> None:
                     value = arrays.signs[first + k, h] * z[r, source, place] + arrays.shifts[first + k, h]
                     length += value * value
                     for p in range(3):
-                        work.queries[c, plain + _TURNS * m + ROTOR * p + (t + 4 * p) % ROTOR] = 2.0 * value
+                        work.queries[c, plain + _TURNS * m + ROTOR * p + (t + 4 * p) % ROTOR] = twice * value
             work.start[c] = -length
 
 
@@ -166,40 +172,40 @@ def _pass(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     counting references would take as long as the arithmetic.
     """
     x, queries, start, energies, pulls = arrays.points, work.queries, work.start, work.energies, work.pulls
-    s, t, gradients, zeros = work.exponents, work.along, work.gradients, work.zeros
-    last, slopes = FIRST + arrays.plain[a], FIRST + arrays.periods.shape[1]
-    end = slopes + 1 + arrays.plain[a]
+    s, t, gradients, zeros, terms = work.exponents, work.along, work.gradients, work.zeros, arrays.terms
+    last, slopes = arrays.plain[a], arrays.periods.shape[1]
+    end = slopes + last
     squared, derivative = arrays.options[1] == SQUARED_EXPONENTIAL, arrays.options[3] > 0
     whole = n - n % _TOGETHER
     for b in range(x.shape[1]):
         q = 0
         while q < n:
             if q < whole:
-                _lanes.begin4(queries, q, 0, x, a, b, FIRST, last, BIAS, start, s, q)
+                _lanes.begin4(queries, q, 0, x, a, b, 0, last, terms, BIAS, start, s, q)
                 if derivative:
-                    _lanes.begin4(queries, q, 0, x, a, b, slopes + 1, end, slopes, zeros, t, q)
+                    _lanes.begin4(queries, q, 0, x, a, b, slopes, end, terms, ALONG, zeros, t, q)
             else:
-                _lanes.begin1(queries, q, 0, x, a, b, FIRST, last, BIAS, start, s, q)
+                _lanes.begin1(queries, q, 0, x, a, b, 0, last, terms, BIAS, start, s, q)
                 if derivative:
-                    _lanes.begin1(queries, q, 0, x, a, b, slopes + 1, end, slopes, zeros, t, q)
+                    _lanes.begin1(queries, q, 0, x, a, b, slopes, end, terms, ALONG, zeros, t, q)
             step = _TOGETHER if q < whole else 1
             for k in range(q, q + step):
                 if squared and derivative:
-                    _lanes.radial_derivative(s, t, k, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.radial_derivative(s, t, k, terms, a, b, WEIGHT, energies, pulls)
                 elif squared:
-                    _lanes.radial_plain(s, t, k, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.radial_plain(s, t, k, terms, a, b, WEIGHT, energies, pulls)
                 elif derivative:
-                    _lanes.matern_derivative(s, t, k, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.matern_derivative(s, t, k, terms, a, b, WEIGHT, energies, pulls)
                 else:
-                    _lanes.matern_plain(s, t, k, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.matern_plain(s, t, k, terms, a, b, WEIGHT, energies, pulls)
             if q < whole:
-                _lanes.pull4(s, q, x, a, b, FIRST, last, gradients, q, 0)
+                _lanes.pull4(s, q, x, a, b, 0, last, gradients, q, 0)
                 if derivative:
-                    _lanes.pull4(t, q, x, a, b, slopes + 1, end, gradients, q, 0)
+                    _lanes.pull4(t, q, x, a, b, slopes, end, gradients, q, 0)
             else:
-                _lanes.pull1(s, q, x, a, b, FIRST, last, gradients, q, 0)
+                _lanes.pull1(s, q, x, a, b, 0, last, gradients, q, 0)
                 if derivative:
-                    _lanes.pull1(t, q, x, a, b, slopes + 1, end, gradients, q, 0)
+                    _lanes.pull1(t, q, x, a, b, slopes, end, gradients, q, 0)
             q += step
 
 
@@ -207,17 +213,17 @@ def _pass(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
 def _pass_rotors(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     """The same with rotors."""
     x, queries, start, turns = arrays.points, work.queries, work.start, work.turns
-    s, t, gradients, zeros = work.exponents, work.along, work.gradients, work.zeros
+    s, t, gradients, zeros, terms = work.exponents, work.along, work.gradients, work.zeros, arrays.terms
     plain, n_rotors, derivative = arrays.plain[a], arrays.rotors[a], arrays.options[3] > 0
-    last, slopes = FIRST + plain, FIRST + arrays.periods.shape[1]
-    end, size = slopes + 1 + plain, len(work.start)
+    last, slopes = plain, arrays.periods.shape[1]
+    end, size = slopes + plain, len(work.start)
     t[:n] = 0.0
     for b in range(x.shape[1]):
         turns[: 6 * n_rotors * size] = 0.0
         for q in range(n):
-            _lanes.begin1(queries, q, 0, x, a, b, FIRST, last, BIAS, start, s, q)
+            _lanes.begin1(queries, q, 0, x, a, b, 0, last, terms, BIAS, start, s, q)
             if derivative:
-                _lanes.begin1(queries, q, 0, x, a, b, slopes + 1, end, slopes, zeros, t, q)
+                _lanes.begin1(queries, q, 0, x, a, b, slopes, end, terms, ALONG, zeros, t, q)
             for j in range(3 * n_rotors):
                 m = j // 3
                 row, column = last + ROTOR * m, plain + ROTOR * j
@@ -229,9 +235,9 @@ def _pass_rotors(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
         for q in range(n):
             _rotors(q, size, arrays, a, b, work)
         for q in range(n):
-            _lanes.pull1(s, q, x, a, b, FIRST, last, gradients, q, 0)
+            _lanes.pull1(s, q, x, a, b, 0, last, gradients, q, 0)
             if derivative:
-                _lanes.pull1(t, q, x, a, b, slopes + 1, end, gradients, q, 0)
+                _lanes.pull1(t, q, x, a, b, slopes, end, gradients, q, 0)
             for j in range(3 * n_rotors):
                 m = j // 3
                 row, column = last + ROTOR * m, plain + ROTOR * j
@@ -249,7 +255,7 @@ def _rotors(q: int, n: int, arrays: KernelArrays, a: int, b: int, work: Work) ->
     A term is ``K (w + t + sum_m t_m)``, with t twice the slope along the differences, and ``t_m`` its mean over the
     shares of a rotor's turns (:mod:`fflux_py._joint_kernels`).
     """
-    weights, size = arrays.points[a, b, WEIGHT], arrays.points.shape[3]
+    weights, size = arrays.terms[a, b, WEIGHT], arrays.terms.shape[3]
     s, t, turns, n_turns = work.exponents[q], work.along[q], work.turns, 3 * arrays.rotors[a]
     factor, total = np.ones_like(s), np.empty_like(s)
     for i in range(size):
@@ -302,53 +308,53 @@ def _rotors(q: int, n: int, arrays: KernelArrays, a: int, b: int, work: Work) ->
 def _wrapped_distances(q: int, arrays: KernelArrays, a: int, b: int, work: Work) -> None:
     """Exponents and slopes along the differences where coordinates with a period count by the nearest image."""
     x, s, t = arrays.points[a, b], work.exponents[q], work.along[q]
-    shift = arrays.periods.shape[1] + 1
+    shift = arrays.periods.shape[1]
     s[:] = 0.0
     t[:] = 0.0
     for h in range(arrays.plain[a]):
         period = arrays.periods[a, h]
         for i in range(x.shape[1]):
-            d = 0.5 * work.queries[q, h] - x[FIRST + h, i]
+            d = 0.5 * work.queries[q, h] - x[h, i]
             if period > 0.0:
                 d -= period * np.floor(d / period + 0.5)
             s[i] -= d * d
             if arrays.options[3] > 0:
-                t[i] += 2.0 * d * x[FIRST + shift + h, i]
+                t[i] += 2.0 * d * x[shift + h, i]
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"}, nogil=True)
 def _wrapped_gradients(q: int, arrays: KernelArrays, a: int, b: int, work: Work) -> None:
     """What a query gets from the points of a block, so that the sum over points is all there is."""
     x, c, t = arrays.points[a, b], work.exponents[q], work.along[q]
-    shift, lanes = arrays.periods.shape[1] + 1, work.energies.shape[1]
+    shift, lanes = arrays.periods.shape[1], work.energies.shape[1]
     work.pulls[q, :] = 0.0
     for h in range(arrays.plain[a]):
         period, g = arrays.periods[a, h], work.gradients[q, h]
         for i in range(x.shape[1]):
-            d = 0.5 * work.queries[q, h] - x[FIRST + h, i]
+            d = 0.5 * work.queries[q, h] - x[h, i]
             if period > 0.0:
                 d -= period * np.floor(d / period + 0.5)
             g[i % lanes] -= c[i] * d
             if arrays.options[3] > 0:
-                g[i % lanes] += t[i] * x[FIRST + shift + h, i]
+                g[i % lanes] += t[i] * x[shift + h, i]
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _pass_wrapped(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     """The same where coordinates have periods."""
-    s, t, x, energies, pulls = work.exponents, work.along, arrays.points, work.energies, work.pulls
+    s, t, terms, energies, pulls = work.exponents, work.along, arrays.terms, work.energies, work.pulls
     for b in range(arrays.points.shape[1]):
         for q in range(n):
             _wrapped_distances(q, arrays, a, b, work)
             if arrays.options[1] == SQUARED_EXPONENTIAL:
                 if arrays.options[3] > 0:
-                    _lanes.radial_derivative(s, t, q, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.radial_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
                 else:
-                    _lanes.radial_plain(s, t, q, x, a, b, WEIGHT, energies, pulls)
+                    _lanes.radial_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
             elif arrays.options[3] > 0:
-                _lanes.matern_derivative(s, t, q, x, a, b, WEIGHT, energies, pulls)
+                _lanes.matern_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
             else:
-                _lanes.matern_plain(s, t, q, x, a, b, WEIGHT, energies, pulls)
+                _lanes.matern_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
             _wrapped_gradients(q, arrays, a, b, work)
 
 
@@ -364,7 +370,7 @@ def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: Flo
     for b in range(n_frames):
         first, last = arrays.first_query[b], arrays.first_query[b + 1]
         plain, n_rotors = arrays.plain[b], arrays.rotors[b]
-        count = last - first
+        count, unit, value = last - first, arrays.units[b, 0], arrays.units[b, 1]
         _fill(z, arrays, b, work)
         work.energies[:] = 0.0
         work.pulls[:] = 0.0
@@ -382,16 +388,17 @@ def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: Flo
                 for i in range(work.energies.shape[1]):
                     energy += work.energies[c, i]
                     pull += work.pulls[c, i]
-                energies[r, source] += energy
+                energies[r, source] += value * energy
                 _lanes.collect(work.gradients, c, plain + _TURNS * n_rotors, sums)
+                pull /= unit
                 for h in range(plain):
-                    slope = 2.0 * sums[c, h] - pull * work.queries[c, h]
-                    g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * slope
+                    slope = 2.0 * unit * sums[c, h] - pull * work.queries[c, h]
+                    g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope
                 for m in range(n_rotors):
                     for t in range(ROTOR):
                         h = plain + ROTOR * m + t
                         base = plain + _TURNS * m
                         slope = -pull * work.queries[c, base + t]
                         for p in range(3):
-                            slope += 2.0 * sums[c, base + ROTOR * p + (t + 4 * p) % ROTOR]
-                        g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * slope
+                            slope += 2.0 * unit * sums[c, base + ROTOR * p + (t + 4 * p) % ROTOR]
+                        g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope

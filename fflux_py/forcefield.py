@@ -13,7 +13,7 @@ import numpy as np
 
 from fflux_py import _force_kernels as kernels
 from fflux_py._feature_kernels import smallest_sine
-from fflux_py._kernel_arrays import kernel_arrays
+from fflux_py._kernel_arrays import Precision, kernel_arrays
 from fflux_py._posterior_kernels import KernelArrays
 from fflux_py.atomic_model import AtomicModel
 from fflux_py.errors import GeometryError, InputError
@@ -26,8 +26,6 @@ from fflux_py.potential import FloatArray
 from fflux_py.prior_mean import prior_mean
 from fflux_py.symmetry import Symmetry
 from fflux_py.threads import get_threads
-
-Precision = Literal["double", "single"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class ForceField:
         Factors of the predictive standard deviations, ``"atomic"`` and ``"total"``, found on held-out data, and the
         number of ``"neighbours"`` that they belong to; empty if not calibrated (then the factors are one).
     precision
-        In which training points are stored and products formed: ``"double"``, or ``"single"``, which takes half the
-        time (:meth:`with_precision`).  Positions, features and predictive deviations are double in both.
+        In which training points are stored and products formed (:meth:`with_precision`).  Positions, features and
+        predictive deviations are always double.
     """
 
     molecule: Molecule
@@ -189,7 +187,13 @@ class ForceField:
         return replace(self, atoms=joint_atoms(self.joint, self.atoms, name, isolated))
 
     def with_precision(self, precision: Precision) -> ForceField:
-        """The same model, its training points stored and multiplied in ``"double"`` or ``"single"`` precision.
+        """The same model with its training points in another precision.
+
+        ``"double"``: all in float64.  ``"fixed"``: points are stored as whole numbers of 32 bits and all else is
+        float64.  Energy and forces are those of a model whose points are rounded, by some 1e-10 of their range, and
+        belong together exactly; half as much is read from memory.  ``"single"``: products and sums in float32 too, in
+        half the time; forces are then no gradient, which models of large weights (fits to forces) do not survive in
+        dynamics.
 
         The model file does not keep it.  Kernels whose azimuths wrap (``rbf-cyclic``) stay in double.
         """
@@ -215,7 +219,7 @@ class ForceField:
     def _arrays(self) -> KernelArrays:
         weights, slopes = [m.weights for m in self.atoms], [m.slopes for m in self.atoms]
         means = [m.share * m.mean for m in self.atoms]
-        return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision == "single")
+        return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision)
 
     @property
     def _symmetry(self) -> Symmetry | None:

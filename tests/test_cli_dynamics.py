@@ -43,6 +43,19 @@ def test_a_resumed_run_is_the_longer_run(files: Files, tmp_path: Path, thermosta
             assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_run_goes_on_in_its_precision(files: Files, tmp_path: Path) -> None:
+    for name, steps in (("whole", 60), ("parts", 30)):
+        assert fflux(*start(files, tmp_path / name, "--steps", steps, "--precision", "fixed")).code == 0
+    assert fflux(*start(files, tmp_path / "double", "--steps", 60)).code == 0
+    again = fflux("resume", tmp_path / "parts", "--steps", 60)
+    assert again.code == 0, again.err
+    whole, parts, double = ((tmp_path / n / "final.extxyz").read_bytes() for n in ("whole", "parts", "double"))
+    assert whole == parts != double
+    wrong = fflux(*start(files, tmp_path / "half", "--steps", 5, "--precision", "half"))
+    assert wrong.code == 2
+    assert "--precision: expected double or fixed, found 'half'" in wrong.err
+
+
 @pytest.mark.parametrize("words", ["--torsions", "--bias"])
 def test_metadynamics_goes_on_where_it_was(files: Files, tmp_path: Path, words: str) -> None:
     if words == "--bias":

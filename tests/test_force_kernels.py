@@ -10,7 +10,6 @@ import pytest
 from _synthetic import fit, fitted, label, sample
 
 from fflux_py import _lanes, threads
-from fflux_py import _posterior_kernels as posterior
 from fflux_py._feature_kernels import arctangent
 from fflux_py.covariance import SHAPES, Shape
 from fflux_py.errors import InputError
@@ -104,6 +103,26 @@ def test_single_precision(shape: Shape, basis: str) -> None:
         forcefield.with_precision("half")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("basis", ["plain", "derivative"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fixed_point_numbers_round_a_model_and_keep_its_forces_a_gradient(shape: Shape, basis: str) -> None:
+    forcefield = _random(shape, basis)
+    fixed = forcefield.with_precision("fixed")
+    arrays, double = fixed.kernel_arrays(), forcefield.kernel_arrays()
+    assert arrays.points.dtype == np.int32
+    assert arrays.points.nbytes < 0.6 * double.points.nbytes
+    positions = sample(5, 1000.0, seed=6)
+    energies, forces = forcefield.compute(positions)
+    other, other_forces = fixed.compute(positions)
+    np.testing.assert_allclose(other, energies, rtol=1e-8)
+    assert 0.0 < np.abs(other_forces - forces).max() < 1e-7 * np.abs(forces).max()
+    step = 1e-3 * np.random.default_rng(1).standard_normal(positions.shape)
+    # fourth order
+    values = [fixed.compute(positions + k * step)[0] for k in (-2, -1, 1, 2)]
+    slope = (values[0] - 8.0 * values[1] + 8.0 * values[2] - values[3]) / 12.0
+    assert np.abs(slope + (step * other_forces).sum(axis=(1, 2))).max() < 1e-9 * np.abs(forces).max()
+
+
 def test_wrapped_azimuths_stay_in_double_precision() -> None:
     forcefield = fit(label(sample(12, 1000.0)), "spherical", azimuth="rbf-cyclic", noise=1e-8, inverse_width=0.05)
     positions = sample(3, 1000.0, seed=6)
@@ -133,7 +152,7 @@ def test_points_begin_where_registers_do() -> None:
     points = fitted().kernel_arrays().points
     assert points.ctypes.data % _lanes.VECTOR_BYTES == 0
     assert (points.shape[3] * points.itemsize) % _lanes.VECTOR_BYTES == 0
-    assert posterior.FIRST + fitted().kernel_arrays().plain.max() <= points.shape[2]
+    assert fitted().kernel_arrays().plain.max() <= points.shape[2]
 
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ from fflux_py.errors import InputError
 
 if TYPE_CHECKING:
     from fflux_py.dynamics.checkpoint import Checkpoint
+    from fflux_py.forcefield import ForceField
 
 
 @command(interrupted="go on with 'fflux resume' and the same folder")
@@ -52,7 +53,7 @@ def resume(
     if not path.is_file():
         raise InputError("--model", "the model of the run", f"nothing at {path}", "say where the model is now")
     with reading(path):
-        forcefield = model_file.load(path)
+        forcefield = _as_before(model_file.load(path), known)
     before = _steps_before(folder, known)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()
@@ -62,6 +63,15 @@ def resume(
         except SimulationStopped as stopped:
             stop = stopped
     return outcome(folder, before, time.perf_counter() - begin, stop, ase_trajectory)
+
+
+def _as_before(forcefield: ForceField, known: Checkpoint) -> ForceField:
+    """The model in the precision of the run; as it is if it is another model, which is refused later."""
+    from fflux_py._kernel_arrays import Precision
+    from fflux_py.dynamics.potentials import CompiledPotential
+
+    each = [forcefield.with_precision(precision) for precision in get_args(Precision)]
+    return next((one for one in each if CompiledPotential.of(one).digest() == known.model_sha256), forcefield)
 
 
 def _steps_before(folder: Path, known: Checkpoint) -> int:
