@@ -5,8 +5,8 @@
 Both sides of a ratio run in turns in one process; what is compared is the time that the thread had on a processor
 (the wall clock where there are two threads), the least of all repetitions.  Rows: one (one replica), many (64
 replicas), growth (with points and atoms), threads (two over one), ase (the calculator's overhead), pruned (fewer points
-from a fit with forces, features without influence left out), precision (what single precision does to the shipped
-model).
+from a fit with forces, features without influence left out), basis (real models of equal held-out force error: energies
+alone, and as few points with forces as that takes), precision (what points of 32 bits do to the shipped model).
 
 The naive loop and the matrix products know nothing of features, axes and frames: they start from coordinates and end at
 the gradient by them.  The step is the whole way from positions to forces.  Besides the 60 coordinates (spherical
@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from _shared import FOLDER, parser, show_rows
@@ -33,6 +34,7 @@ from numba import njit  # noqa: E402
 
 from fflux_py import _force_kernels as kernels  # noqa: E402
 from fflux_py import model_file  # noqa: E402
+from fflux_py._kernel_arrays import Precision  # noqa: E402
 from fflux_py.analysis.statistics import linear_drift  # noqa: E402
 from fflux_py.ase_calculator import FFLUXCalculator  # noqa: E402
 from fflux_py.atomic_model import AtomicModel  # noqa: E402
@@ -40,19 +42,21 @@ from fflux_py.covariance import Azimuth, Covariance  # noqa: E402
 from fflux_py.dataset import Dataset  # noqa: E402
 from fflux_py.dynamics import MDConfig, run_nvt  # noqa: E402
 from fflux_py.extended_xyz import read_molecule  # noqa: E402
-from fflux_py.forcefield import ForceField, Precision  # noqa: E402
+from fflux_py.forcefield import ForceField  # noqa: E402
 from fflux_py.local_frame import FeatureKind, LocalFrame, features, phi_features  # noqa: E402
 from fflux_py.molecule import Molecule  # noqa: E402
 from fflux_py.potential import FloatArray  # noqa: E402
 from fflux_py.threads import set_threads  # noqa: E402
+from fflux_py.training import TrainingConfig, train  # noqa: E402
 from fflux_py.training.pruning import Pruning, feature_names, prune, refit, training_rows  # noqa: E402
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
 
-ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "precision")
+ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision")
 REPLICAS = 64
 _IN_A_ROW = 5
 _BASIS = 400
 _PRUNED_FIT = 120
+_FEWER = (10, 15, 20, 30, 40, 60, 80, 100)
 Figures = dict[str, object]
 
 
@@ -82,6 +86,7 @@ def main() -> None:
         "threads": lambda: threads(chosen.points, chosen.repeats),
         "ase": lambda: ase(chosen.points, chosen.repeats),
         "pruned": lambda: pruned(chosen.points, chosen.repeats),
+        "basis": lambda: basis(chosen.repeats),
         "precision": lambda: precision(chosen.picoseconds),
     }
     show_rows({row: rows[row] for row in chosen.rows.split(",")}, chosen.json)
@@ -394,6 +399,41 @@ def pruned(points: int, repeats: int) -> Figures:
         figures[f"pruned_{name}_speed_of_fewer_features"] = basis / least
         figures[f"pruned_{name}_speed_of_both"] = whole / least
         figures[f"pruned_{name}_speed_of_both_over_plain_basis"] = energies_only / least
+    return figures
+
+
+def basis(repeats: int) -> Figures:
+    """Malondialdehyde, no symmetry: all training geometries with atomic energies alone, against a fit with forces.
+
+    The second has as few geometries as reach the first one's held-out force error, and no feature without influence.
+    """
+    dataset = Dataset.read(FOLDER / "data.extxyz")
+    test = dataset.with_split("test")
+    many = train(dataset, TrainingConfig(forces=False, symmetry="none"))
+    joint = train(dataset, TrainingConfig(n_train=_FEWER[-1], symmetry="none"))
+    dropped, rows, error = prune(joint, dataset).dropped, training_rows(joint, dataset), force_error(many, test)
+    for n in _FEWER:
+        few = refit(joint, dataset, dropped, rows[:n])
+        reached = force_error(few, test)
+        if reached <= 1.02 * error:
+            break
+    else:
+        raise SystemExit(f"more than {_FEWER[-1]} geometries are needed")
+    figures: Figures = {
+        "basis_energies_only_points": len(many.atoms[0].points),
+        "basis_energies_only_held_out_force_mae_kcal_mol_angstrom": error * KCAL_MOL_ANGSTROM,
+        "basis_with_forces_points": n,
+        "basis_with_forces_left_out": " ".join(dropped),
+        "basis_with_forces_held_out_force_mae_kcal_mol_angstrom": reached * KCAL_MOL_ANGSTROM,
+    }
+    for name, replicas in (("one", 1), ("many", REPLICAS)):
+        positions = np.ascontiguousarray(test.positions[:replicas])
+        arrays = [field.kernel_arrays() for field in (many, few)]
+        calls = [partial(kernels.energies_and_forces, positions, each) for each in arrays]
+        slow, fast = milliseconds(*calls, repeats=10 * repeats)
+        figures[f"basis_{name}_energies_only_ms"] = slow / replicas
+        figures[f"basis_{name}_with_forces_ms"] = fast / replicas
+        figures[f"basis_{name}_speed"] = slow / fast
     return figures
 
 

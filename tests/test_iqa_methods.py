@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +139,28 @@ def test_partitions_obey_symmetry_and_add_up(name: str) -> None:
     turn = Rotation.random(random_state=1).as_matrix()
     moved = label_geometry(WATER.with_positions(WATER.positions @ turn.T), SMALL, name)
     assert np.abs(moved.atomic_energies - water.atomic_energies).max() * KCAL_MOL < 0.05
+
+
+@pytest.mark.parametrize("chosen", ["", "Sandybridge"])
+def test_pyscf_multiplies_with_the_instructions_of_the_processor(chosen: str) -> None:
+    information = Path("/proc/cpuinfo")
+    flags = information.read_text().split() if information.is_file() else []
+    if not {"avx2", "fma"}.issubset(flags):
+        pytest.skip("a processor without AVX2, or a system that does not tell")
+    script = (
+        "import json, os, threadpoolctl\n"
+        "from fflux_py.iqa._pyscf import load_pyscf\n"
+        "load_pyscf()\n"
+        "of = [b['architecture'] for b in threadpoolctl.threadpool_info()"
+        " if '/pyscf/' in b['filepath'] and 'architecture' in b]\n"
+        "print(json.dumps([of, os.environ.get('OPENBLAS_CORETYPE', '')]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    if chosen:
+        environment["OPENBLAS_CORETYPE"] = chosen
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    architectures, afterwards = json.loads(done.stdout)
+    if not architectures:
+        pytest.skip("a PySCF that was built with another BLAS")
+    assert architectures == [chosen or "Haswell"]
+    assert afterwards == chosen
