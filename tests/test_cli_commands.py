@@ -18,6 +18,7 @@ from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError
 from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.molecule import Molecule
+from fflux_py.normal_modes import normal_modes
 from fflux_py.optimization import optimize as minimise
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM, KCAL_MOL
 
@@ -240,8 +241,13 @@ def test_optimize(files: Files, tmp_path: Path) -> None:
     molecule = methanol()
     write_molecule(tmp_path / "far.xyz", molecule.with_positions(molecule.positions * 1.03))
     out = tmp_path / "minimum.xyz"
-    answer = fflux("optimize", files.model, tmp_path / "far.xyz", "-o", out, "--fmax", 0.002, "--json")
+    answer = fflux("optimize", files.model, tmp_path / "far.xyz", "-o", out, "--fmax", 0.002, "--frequencies", "--json")
     assert answer.code == 0, answer.err
+    assert (answer.json["method"], answer.json["imaginary_modes"]) == ("newton", 0)
+    waves = answer.json["wavenumbers_per_cm"]
+    modes = normal_modes(fitted(), np.array(read_molecule(out).positions), molecule.masses)
+    np.testing.assert_allclose(waves, modes.wavenumbers, rtol=1e-9)
+    assert answer.json["zero_point_energy_kcal_mol"] == pytest.approx(0.5 * sum(waves) * 2.8591e-3, rel=1e-4)
     minimum = read_molecule(out)
     energy, forces = fitted().energy_and_forces(minimum.positions)
     assert np.linalg.norm(forces, axis=1).max() * EV_ANGSTROM < 0.002

@@ -16,9 +16,10 @@ import numpy as np  # noqa: E402
 from fflux_py import model_file, shipped_data  # noqa: E402
 from fflux_py.errors import ConvergenceError, SimulationStopped  # noqa: E402
 from fflux_py.forcefield import ForceField  # noqa: E402
+from fflux_py.normal_modes import NormalModes, normal_modes  # noqa: E402
 from fflux_py.optimization import optimize  # noqa: E402
 from fflux_py.potential import FloatArray  # noqa: E402
-from fflux_py.propagators.equipartition import EquipartitionMonitor, NormalModes, normal_modes  # noqa: E402
+from fflux_py.propagators.equipartition import EquipartitionMonitor  # noqa: E402
 from fflux_py.propagators.propagator import Propagator, load_propagator, networks  # noqa: E402
 from fflux_py.propagators.run import Propagation, PropagationConfig, propagate  # noqa: E402
 from fflux_py.propagators.trajectories import TrajectorySet  # noqa: E402
@@ -71,7 +72,7 @@ class Setting:
 
     @cached_property
     def modes(self) -> NormalModes:
-        minimum = optimize(self.forcefield, self.forcefield.molecule, method="internal").molecule
+        minimum = optimize(self.forcefield, self.forcefield.molecule).molecule
         return normal_modes(self.forcefield, np.array(minimum.positions), self.data.masses)
 
     def starts(self, count: int) -> tuple[FloatArray, FloatArray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from fflux_py.cli._threads import use_threads
 from fflux_py.errors import ConvergenceError, InputError
 
 if TYPE_CHECKING:
+    from fflux_py.forcefield import ForceField
     from fflux_py.molecule import Molecule
     from fflux_py.optimization import OptimizationResult
 
@@ -27,6 +29,15 @@ def optimize(
     output: Annotated[Path, typer.Option("--output", "-o", help="Optimised geometry to write (extended XYZ).")],
     fmax: Annotated[float, typer.Option(help="Converged when no atom feels a larger force (eV/angstrom).")] = 0.01,
     max_steps: Annotated[int, typer.Option(min=1, help="Give up after so many steps, with exit code 3.")] = 500,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="newton (Hessians from forces), internal (geomeTRIC), bfgs (ASE), or auto: newton, the fastest here."
+        ),
+    ] = "auto",
+    frequencies: Annotated[
+        bool, typer.Option("--frequencies", help="Compute harmonic frequencies at the end; is it a minimum?")
+    ] = False,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,
 ) -> Outcome:
@@ -46,7 +57,7 @@ def optimize(
         geometry = read_molecule(start)
         forcefield.check_molecule(geometry)
     with progress(f"optimising {geometry.name} (steps)") as show:
-        result = minimise(forcefield, geometry, fmax / EV_ANGSTROM, max_steps, progress=show)
+        result = minimise(forcefield, geometry, fmax / EV_ANGSTROM, max_steps, method, progress=show)
     left = result.largest_force * EV_ANGSTROM
     if not result.converged:
         raise ConvergenceError(
@@ -57,7 +68,30 @@ def optimize(
         )
     marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
     write_molecule(output, result.molecule, marks)
-    return _outcome(model, output, geometry, result)
+    found = _outcome(model, output, geometry, result)
+    return _with_frequencies(found, forcefield, result.molecule) if frequencies else found
+
+
+def _with_frequencies(found: Outcome, forcefield: ForceField, molecule: Molecule) -> Outcome:
+    """Harmonic wavenumbers and zero-point energy; imaginary wavenumbers are negative."""
+    import numpy as np
+
+    from fflux_py.normal_modes import normal_modes
+    from fflux_py.units import KCAL_MOL, WAVENUMBER
+
+    waves = normal_modes(forcefield, np.array(molecule.positions), molecule.masses).wavenumbers
+    imaginary = int((waves < 0.0).sum())
+    zero_point = float(0.5 * waves[waves > 0.0].sum() / WAVENUMBER * KCAL_MOL)
+    figures = {
+        **found.figures,
+        "wavenumbers_per_cm": [float(w) for w in waves],
+        "imaginary_modes": imaginary,
+        "zero_point_energy_kcal_mol": zero_point,
+    }
+    kind = "a minimum: no imaginary mode" if imaginary == 0 else f"NO minimum: {imaginary} imaginary mode(s)"
+    listed = " ".join(f"{w:.0f}" if w >= 0.0 else f"{-w:.0f}i" for w in waves)
+    text = f"It is {kind}. Harmonic wavenumbers (cm-1): {listed}; zero-point energy {zero_point:.2f} kcal/mol."
+    return replace(found, figures=figures, text=[*found.text, text])
 
 
 def _outcome(model: Path, output: Path, start: Molecule, result: OptimizationResult) -> Outcome:
@@ -77,6 +111,7 @@ def _outcome(model: Path, output: Path, start: Molecule, result: OptimizationRes
         "rmsd_from_start_angstrom": moved,
         "n_steps": result.n_steps,
         "n_evaluations": result.n_evaluations,
+        "n_hessians": result.n_hessians,
         "method": result.method,
     }
     text = [

@@ -107,13 +107,17 @@ def _monitor(propagator: Propagator, geometry: Molecule, potential: ForceField |
 
     import numpy
 
+    from fflux_py.normal_modes import normal_modes
     from fflux_py.optimization import optimize
-    from fflux_py.propagators.equipartition import EquipartitionMonitor, normal_modes
+    from fflux_py.propagators.equipartition import EquipartitionMonitor
 
     masses, modes = numpy.asarray(propagator.header.masses), None
     if potential is not None:
-        minimum = optimize(potential, geometry, method="bfgs").molecule
+        minimum = optimize(potential, geometry).molecule
         modes = normal_modes(potential, numpy.array(minimum.positions), masses)
+        if modes.wavenumbers[0] <= 0.0:
+            found = f"{-modes.wavenumbers[0]:.0f}i cm^-1 where the search from the start ended"
+            raise InputError(geometry.name, "a minimum next to the start", found, "start from another geometry")
     return EquipartitionMonitor(propagator.header.molecule, masses, modes)
 
 

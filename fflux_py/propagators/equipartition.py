@@ -10,69 +10,13 @@ directions, also away from the minimum.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
-
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.molecule import Molecule, read_only
-from fflux_py.potential import FloatArray, PotentialEnergy
-from fflux_py.units import BOLTZMANN, WAVENUMBER
-
-DISPLACEMENT: Final = 1e-3
-"""Bohr; for the Hessian by central differences of the forces."""
-
-
-@dataclass(frozen=True)
-class NormalModes:
-    """Vibrations at a minimum.
-
-    Parameters
-    ----------
-    positions
-        The minimum, bohr, shape ``(n_atoms, 3)``.
-    wavenumbers
-        cm^-1, ascending, shape ``(3 n_atoms - 6,)``.
-    vectors
-        Mass-weighted and orthonormal, in columns, shape ``(3 n_atoms, 3 n_atoms - 6)``.
-    """
-
-    positions: FloatArray
-    wavenumbers: FloatArray
-    vectors: FloatArray
-
-    def __post_init__(self) -> None:
-        for name in ("positions", "wavenumbers", "vectors"):
-            object.__setattr__(self, name, read_only(getattr(self, name)))
-
-
-def normal_modes(potential: PotentialEnergy, positions: FloatArray, masses: FloatArray) -> NormalModes:
-    """Normal modes by central differences of the forces; the six rigid motions are projected out.
-
-    Raises
-    ------
-    InputError
-        No minimum: an imaginary frequency.
-    """
-    n = positions.size
-    hessian = np.empty((n, n))
-    for k in range(n):
-        shift = np.zeros(n)
-        shift[k] = DISPLACEMENT
-        plus, minus = (potential.energy_and_forces(positions + s * shift.reshape(-1, 3))[1].ravel() for s in (1, -1))
-        hessian[k] = (minus - plus) / (2.0 * DISPLACEMENT)
-    root = np.repeat(np.sqrt(masses), 3)
-    rigid = _rigid(positions[None], masses)[0]
-    keep = np.eye(n) - rigid @ rigid.T
-    weighted = keep @ (0.5 * (hessian + hessian.T) / np.outer(root, root)) @ keep
-    values, vectors = np.linalg.eigh(weighted)
-    order = np.argsort(np.abs(rigid.T @ vectors).sum(0))[: n - rigid.shape[1]]
-    order = order[np.argsort(values[order])]
-    if values[order[0]] <= 0.0:
-        found = f"{np.sqrt(-values[order[0]]) * WAVENUMBER:.0f}i cm^-1"
-        raise InputError("geometry of the normal modes", "a minimum", found, "run 'fflux optimize' first")
-    return NormalModes(positions, np.sqrt(values[order]) * WAVENUMBER, vectors[:, order])
+from fflux_py.molecule import Molecule
+from fflux_py.normal_modes import NormalModes
+from fflux_py.potential import FloatArray
+from fflux_py.units import BOLTZMANN
 
 
 def _rigid(positions: FloatArray, masses: FloatArray) -> FloatArray:
