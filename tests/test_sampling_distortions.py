@@ -15,7 +15,7 @@ from _synthetic import malondialdehyde, methanol
 from fflux_py.bias import CollectiveVariable
 from fflux_py.dataset import GeometrySet
 from fflux_py.errors import ConvergenceError, InputError
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, find_bonds
 from fflux_py.potential import FloatArray, PotentialEnergy
 from fflux_py.sampling.distortions import (
     Change,
@@ -144,6 +144,31 @@ def test_marks_say_what_the_geometry_is() -> None:
         assert ratio == pytest.approx(float(match[2]), abs=0.006)
         checked += 1
     assert checked > 20
+
+
+def test_displaced_geometries_are_moved_all_over_and_keep_their_bonds() -> None:
+    molecule = malondialdehyde()
+    config = DistortionConfig(0, displaced_frames=40, train_conformers=3)
+    found = extra_frames(molecule, make, molecule.torsions(), config, True, 5)
+    conformers = {f.source.rpartition("-")[2]: f.positions for f in found if f.source.startswith("minimum")}
+    moved = [f for f in found if f.source.startswith("displaced")]
+    assert len(moved) == 40
+    assert Counter(f.source.rpartition("-")[2] for f in moved) == {"c1": 14, "c2": 13, "c3": 13}
+    shares = []
+    for frame in moved:
+        _, most, name = frame.source.split("-")
+        assert frame.split == "train"
+        if name in conformers:  # each minimum comes once
+            change = (frame.positions - conformers[name]) * ANGSTROM
+            assert np.abs(change).max() <= float(most) + 0.005
+            assert (np.abs(change).max(axis=0) > 0.5 * float(most)).all()
+        shares.append(float(most))
+        assert set(find_bonds(molecule.symbols, frame.positions)) <= set(molecule.bonds)
+    assert 0.07 <= min(shares) < 0.12
+    assert 0.2 < max(shares) <= 0.25
+    assert config.settings() == {"sampling_displaced": "40 frames, coordinates by up to 0.25 angstrom"}
+    again = extra_frames(molecule, make, molecule.torsions(), config, True, 5)
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(found, again, strict=True))
 
 
 def test_conformers_of_the_splits_are_apart() -> None:

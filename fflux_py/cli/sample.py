@@ -55,6 +55,9 @@ _Parallel = Annotated[
 _Distortions = Annotated[
     int, typer.Option(min=0, help="Distorted geometries to add for training; for testing, a fifth of it besides.")
 ]
+_Displaced = Annotated[
+    int, typer.Option(min=0, help="Geometries for training with all coordinates moved, by up to 0.25 angstrom.")
+]
 
 
 @command(interrupted="no geometries were written")
@@ -74,6 +77,7 @@ def sample(
     torsions: _Torsions = None,
     parallel: _Parallel = None,
     distortions: _Distortions = 0,
+    displaced: _Displaced = 0,
     minima: Annotated[bool, typer.Option("--minima", help="Add the relaxed conformers, each minimum once.")] = False,
     frames: Annotated[
         int, typer.Option(min=1, help="Geometries for training, shared by all kinds of trajectories.")
@@ -105,7 +109,7 @@ def sample(
         raise InputError(
             "--parallel or --joint", "METAD or PBMETAD in the PLUMED file", "both", "leave one of them out"
         )
-    extra = _extra(distortions, test_frames, minima)
+    extra = _extra(distortions, displaced, test_frames, minima)
     record: Callable[[BiasedRun], None] | None = None
     if plumed is not None:
         config, record = _plumed_plan(plumed, start, output, temperature, frames, test_frames, seed)
@@ -122,11 +126,14 @@ def sample(
     return _outcome(output, geometries)
 
 
-def _extra(distortions: int, test_frames: int, minima: bool) -> dict[str, Any]:
+def _extra(distortions: int, displaced: int, test_frames: int, minima: bool) -> dict[str, Any]:
     """Settings of the geometries beside the trajectories."""
     from fflux_py.sampling import DistortionConfig
 
-    config = DistortionConfig(distortions, -(-distortions // 5) if test_frames else 0) if distortions else None
+    config = None
+    if distortions or displaced:
+        tested = -(-distortions // 5) if test_frames else 0
+        config = DistortionConfig(distortions, tested, displaced_frames=displaced)
     return {"distortions": config, "minima": minima}
 
 

@@ -3,6 +3,9 @@
 A model that has never seen a stretched bond does not know that it pulls back.  Here every bond and every angle of every
 conformer is set to several values of a wide range, singly and in pairs, everything else staying as it is; what lies
 above an energy ceiling, or has formed a new bond, is left out.
+
+Displaced geometries are another kind: all coordinates moved at random, as where a geometry optimisation may begin.
+Bonds are off by tenths of an angstrom all over the molecule, which no single change shows.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ from fflux_py.potential import FloatArray, PotentialEnergy
 from fflux_py.sampling.selection import extend_farthest, pair_features
 from fflux_py.sampling.starts import random_conformer, relax
 from fflux_py.sampling.thermostatted import CLOSEST_CONTACT, fault
-from fflux_py.units import KCAL_MOL
+from fflux_py.units import ANGSTROM, KCAL_MOL
 
 Split = Literal["train", "test"]
 _NEAR_EQUILIBRIUM = 0.05
 """Changes by less than this share are no distortions."""
 _SAME_MINIMUM = 0.02
 """Distance in pair features (1/bohr) under which two relaxed geometries are one minimum."""
+_TRIES = 100
 _STREAM = 1_000_000
 """Conformers have seeds of their own, beyond those of the trajectories."""
 
@@ -54,7 +58,11 @@ class DistortionConfig:
     pairs
         Simultaneous changes of two bonds or angles tried in each conformer, chosen at random.
     ceiling
-        Highest energy above the lowest conformer, hartree; 160 kcal/mol.
+        Highest energy above the lowest conformer, hartree; 160 kcal/mol.  Not for displaced geometries.
+    displaced_frames
+        Displaced geometries for training, from the conformers for training in turn.
+    displacement
+        Largest change of a coordinate in them, bohr; each geometry has a share of it between 0.3 and 1 of its own.
     """
 
     train_frames: int
@@ -67,10 +75,12 @@ class DistortionConfig:
     values: int = 8
     pairs: int = 150
     ceiling: float = 160.0 / KCAL_MOL
+    displaced_frames: int = 0
+    displacement: float = 0.25 / ANGSTROM
 
     def __post_init__(self) -> None:
         for name, least in (("train_frames", 0), ("test_frames", 0), ("train_conformers", 1), ("test_conformers", 0),
-                            ("values", 2), ("pairs", 0)):  # fmt: skip
+                            ("values", 2), ("pairs", 0), ("displaced_frames", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise InputError(f"distortions, {name}", f"at least {least}", str(getattr(self, name)))
         if self.test_frames and not self.test_conformers:
@@ -81,6 +91,10 @@ class DistortionConfig:
                 raise InputError(f"distortions, {name}", "factors from 0.3 below 1 to 3 above it", f"{low:g}, {high:g}")
         if not (np.isfinite(self.ceiling) and self.ceiling > 0.0):
             raise InputError("distortions, ceiling", "a positive energy", str(self.ceiling))
+        if not 0.0 < self.displacement * ANGSTROM <= 1.0:
+            raise InputError(
+                "distortions, displacement", "up to 1 angstrom", f"{self.displacement * ANGSTROM:g} angstrom"
+            )
 
     @property
     def n_conformers(self) -> int:
@@ -99,7 +113,15 @@ class DistortionConfig:
             parts.append(f"test {self.test_conformers} conformers {self.test_frames} frames")
         bonds, angles = ("{:g} to {:g}".format(*pair) for pair in (self.bond_factors, self.angle_factors))
         limits = f"bonds times {bonds}, angles times {angles}, at most {np.degrees(self.largest_angle):.6g} degrees"
-        return {"sampling_distortions": f"{', '.join(parts)}: {limits}, up to {self.ceiling * KCAL_MOL:.6g} kcal/mol"}
+        settings: dict[str, str | int | float] = {}
+        if self.displaced_frames:
+            most = self.displacement * ANGSTROM
+            settings["sampling_displaced"] = f"{self.displaced_frames} frames, coordinates by up to {most:g} angstrom"
+        if not self.train_frames + self.test_frames:
+            return settings
+        return settings | {
+            "sampling_distortions": f"{', '.join(parts)}: {limits}, up to {self.ceiling * KCAL_MOL:.6g} kcal/mol"
+        }
 
 
 class MarkedGeometry(NamedTuple):
@@ -174,7 +196,8 @@ def extra_frames(
     """The distorted geometries of the plan, and the relaxed conformers that they start from if ``minima``.
 
     The sources read ``distorted-bond-C1-H4-1.45-c2`` (bond, factor, conformer), ``distorted-angle-...`` and
-    ``distorted-pair-...``; ``minimum-c2`` are the conformers, each minimum once.  Of the distortions for training the
+    ``distorted-pair-...``; ``displaced-0.21-c2`` (largest change in angstrom, conformer) are the displaced geometries;
+    ``minimum-c2`` are the conformers, each minimum once.  Of the distortions for training the
     extremes of every bond and angle are kept, then what differs most from all that is kept; those for testing are drawn
     at random.  ``progress`` is called with (geometries tried, geometries in total).
 
@@ -212,6 +235,25 @@ def extra_frames(
             frames += [kept[i][0] for i in rng.permutation(len(kept))[:wanted]]
         else:
             frames += _diverse(kept, wanted, torsions)
+    return frames + _displaced(conformers["train"], config, np.random.default_rng([seed, _STREAM]))
+
+
+def _displaced(
+    conformers: Sequence[tuple[int, Molecule]], config: DistortionConfig, rng: np.random.Generator
+) -> list[MarkedGeometry]:
+    """Conformers with all coordinates moved; whatever has no new bond and no contact, a hundred tries for each."""
+    frames: list[MarkedGeometry] = []
+    for k in range(config.displaced_frames):
+        number, conformer = conformers[k % len(conformers)]
+        for _ in range(_TRIES):
+            most = config.displacement * rng.uniform(0.3, 1.0)
+            positions = conformer.positions + most * rng.uniform(-1.0, 1.0, conformer.positions.shape)
+            if _sound(conformer, positions):
+                break
+        else:
+            raise InputError("distortions, displacement", "one that leaves the bonds as they are",
+                             f"{config.displacement * ANGSTROM:g} angstrom", "take a smaller one")  # fmt: skip
+        frames.append(MarkedGeometry(positions, f"displaced-{most * ANGSTROM:.2f}-c{number}", "train"))
     return frames
 
 
