@@ -12,7 +12,6 @@ Files of older schemas are read too: :data:`_UPGRADES` brings their parts forwar
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -27,7 +26,7 @@ import numpy as np
 from fflux_py.atomic_model import AtomicModel
 from fflux_py.covariance import Covariance
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.joint_fit import JointFit, frame_basis
 from fflux_py.local_frame import LocalFrame, phi_features
@@ -90,7 +89,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
             del arrays[name]
     arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
+    np.savez_compressed(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
     write_atomically(path, stream.getvalue())
 
 
@@ -107,7 +106,7 @@ def load(path: str | os.PathLike[str]) -> ForceField:
     stored = str(arrays.pop("sha256")) if "sha256" in arrays else ""
     if "header" not in arrays or not stored:
         raise FileFormatError(where, "a model written by 'fflux train'", "an .npz file without header and checksum")
-    if stored != _checksum(arrays):
+    if stored != arrays_sha256(arrays):
         raise FileFormatError(where, f"the checksum {stored[:12]}...", "another", "the file was altered; train again")
     header = json.loads(arrays["header"].tobytes().decode())
     schema = header.get("schema")
@@ -206,12 +205,3 @@ def _from_schema_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Pa
 
 
 _UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {1: _from_schema_1}
-
-
-def _checksum(arrays: dict[str, np.ndarray]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()

@@ -18,6 +18,7 @@ from _synthetic import fit, label, methanol, sample
 
 from fflux_py import model_file
 from fflux_py.errors import FileFormatError, InputError
+from fflux_py.files import arrays_sha256
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.joint_fit import JointFit, n_observations
 from fflux_py.molecule import Molecule
@@ -112,7 +113,7 @@ def _rewritten(path: Path, change: Callable[[dict[str, Any]], None], checksum: b
     change(arrays)
     if checksum:
         arrays.pop("sha256", None)
-        arrays["sha256"] = np.array(model_file._checksum(arrays))
+        arrays["sha256"] = np.array(arrays_sha256(arrays))
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()

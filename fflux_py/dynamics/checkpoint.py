@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, IntArray
 
@@ -192,7 +191,7 @@ class Checkpoint:
             arrays.update({f"bias_{name}": np.asarray(getattr(self.bias, name)) for name in _BIAS_ARRAYS})
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         stream = io.BytesIO()
-        np.savez(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
+        np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
         return stream.getvalue()
 
     @classmethod
@@ -206,7 +205,7 @@ class Checkpoint:
         """
         arrays = _read_arrays(path)
         stored = str(arrays.pop("sha256", ""))
-        if "header" not in arrays or stored != _checksum(arrays):
+        if "header" not in arrays or stored != arrays_sha256(arrays):
             raise FileFormatError(str(path), "a checkpoint with its checksum", "another checksum", "it was altered")
         header = json.loads(arrays["header"].tobytes().decode())
         if header.get("schema") != SCHEMA:
@@ -290,12 +289,3 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except (AttributeError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         # AttributeError: a single array; RuntimeError: altered bits that mean encryption
         raise FileFormatError(str(path), "a checkpoint", "a truncated or altered file") from error
-
-
-def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
-    state = sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()

@@ -12,7 +12,6 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.iqa.electronic_structure import LevelOfTheory, OccupiedOrbitals, program_versions
 from fflux_py.molecule import Molecule
 
@@ -81,7 +80,7 @@ class OrbitalFile:
         arrays: dict[str, np.ndarray] = {"header": header}
         arrays.update({name: np.asarray(getattr(orbitals, name)) for name in _ARRAYS})
         stream = io.BytesIO()
-        np.savez(stream, **arrays, sha256=np.array(_checksum(arrays)))  # type: ignore[arg-type]
+        np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
         write_atomically(self.path, stream.getvalue())
 
     def read(self) -> OccupiedOrbitals | None:
@@ -101,19 +100,10 @@ class OrbitalFile:
         try:
             archive = np.load(io.BytesIO(data), allow_pickle=False)
             arrays = {name: archive[name] for name in ("header", *_ARRAYS)}
-            whole = str(archive["sha256"]) == _checksum(arrays)
+            whole = str(archive["sha256"]) == arrays_sha256(arrays)
         except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
             # RuntimeError: altered bits that mean encryption or a later version of the archive format
             return None
         if not whole or json.loads(arrays["header"].tobytes()) != self._content():
             return None
         return OccupiedOrbitals(arrays["coefficients"], arrays["energies"])
-
-
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()

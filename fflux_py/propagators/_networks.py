@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.local_frame import cip_frames
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
@@ -161,7 +160,7 @@ def pack(header: Header, tensors: dict[str, Tensor], extra: dict[str, Any] | Non
         "temperature": header.temperature, "symbols": list(header.molecule.symbols), "charge": header.molecule.charge,
         "name": header.molecule.name, "positions": header.molecule.positions.tolist(),
         "masses": header.masses.tolist(), "settings": dict(header.settings), "metadata": dict(header.metadata),
-        "sha256": _checksum(plain), **(extra or {}),
+        "sha256": _digest(plain), **(extra or {}),
     }  # fmt: skip
     return bytes(safetensors.torch.save(plain, {"fflux_py": json.dumps(content)}))
 
@@ -187,7 +186,7 @@ def unpack(path: str | os.PathLike[str]) -> tuple[Header, dict[str, Tensor], dic
     if content.get("format") != FORMAT or content.get("schema") != SCHEMA:
         found = f"{content.get('format')!r}, schema {content.get('schema')}"
         raise FileFormatError(where, f"{_WANTED}, schema {SCHEMA}", found, "use a matching version of fflux_py")
-    if content["sha256"] != _checksum(tensors):
+    if content["sha256"] != _digest(tensors):
         raise FileFormatError(where, "the checksum in its header", "another", "the file was altered: copy it again")
     molecule = Molecule(
         tuple(content["symbols"]), np.array(content["positions"]), int(content["charge"]), content["name"]
@@ -211,10 +210,5 @@ def load(path: str | os.PathLike[str]) -> Network:
     return Network(header, net)
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    state = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].numpy()
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(np.ascontiguousarray(array).tobytes())
-    return state.hexdigest()
+def _digest(tensors: dict[str, Tensor]) -> str:
+    return arrays_sha256({name: tensor.numpy() for name, tensor in tensors.items()})

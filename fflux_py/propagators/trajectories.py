@@ -10,7 +10,6 @@ Data are split by trajectory, never by frame: frames of one trajectory are as go
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -26,7 +25,7 @@ import numpy as np
 from fflux_py.dynamics import CompiledPotential, MDConfig, mechanics
 from fflux_py.dynamics._engine import Engine, initial_state, system_of
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray, IntArray
@@ -204,7 +203,7 @@ class TrajectorySet:
 
     def digest(self) -> str:
         """Checksum of the header and the arrays."""
-        return _checksum(self._header(), self._arrays())
+        return _digest(self._header(), self._arrays())
 
     def _arrays(self) -> dict[str, np.ndarray]:
         parts = (self.molecule.positions, self.masses, self.positions, self.velocities, self.temperatures, self.split)
@@ -220,7 +219,7 @@ class TrajectorySet:
         header, arrays = self._header(), self._arrays()
         text = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
         stream = io.BytesIO()
-        mark = np.array(_checksum(header, arrays))
+        mark = np.array(_digest(header, arrays))
         np.savez(stream, **arrays, header=text, sha256=mark)  # type: ignore[arg-type]
         write_atomically(path, stream.getvalue())
 
@@ -245,7 +244,7 @@ class TrajectorySet:
             raise FileFormatError(where, wanted, "another kind of file, or a truncated one") from error
         if header.get("format") != FORMAT or header.get("schema") != SCHEMA or set(arrays) != set(_ARRAYS):
             raise FileFormatError(where, f"{wanted}, schema {SCHEMA}", f"{header.get('format')!r}, another content")
-        if stored != _checksum(header, arrays):
+        if stored != _digest(header, arrays):
             raise FileFormatError(
                 where, f"the checksum {stored[:12]}...", "another", "the file was altered: copy it again"
             )
@@ -253,13 +252,8 @@ class TrajectorySet:
         return cls(molecule=molecule, interval=float(header["interval"]), metadata=header["metadata"], **arrays)
 
 
-def _checksum(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
-    state = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    return arrays_sha256(arrays, json.dumps(header, sort_keys=True).encode())
 
 
 def make_trajectories(
