@@ -98,10 +98,15 @@ def normal_modes(potential: PotentialEnergy, positions: FloatArray, masses: Floa
     masses
         Electron masses, shape ``(n_atoms,)``.
     """
+    return modes_of_hessian(hessian(potential, positions), positions, masses)
+
+
+def modes_of_hessian(second: FloatArray, positions: FloatArray, masses: FloatArray) -> NormalModes:
+    """The same from second derivatives (hartree/bohr^2, ``(3 n_atoms, 3 n_atoms)``) that are known."""
     root = np.repeat(np.sqrt(masses), 3)
     rigid = rigid_motions(positions, masses)
     keep = np.eye(len(root)) - rigid @ rigid.T
-    values, vectors = np.linalg.eigh(keep @ (hessian(potential, positions) / np.outer(root, root)) @ keep)
+    values, vectors = np.linalg.eigh(keep @ (second / np.outer(root, root)) @ keep)
     order = np.argsort(np.abs(rigid.T @ vectors).sum(0))[: len(root) - rigid.shape[1]]
     order = order[np.argsort(values[order])]
     chosen = values[order]

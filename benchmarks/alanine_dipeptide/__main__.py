@@ -1,6 +1,7 @@
 """Geometry optimisation of alanine dipeptide (Ac-Ala-NHMe): the force field against our own DFT.
 
     python benchmarks/alanine_dipeptide dft C7eq C5 C7ax      # minima by PySCF and geomeTRIC, minutes to hours each
+    python benchmarks/alanine_dipeptide frequencies C7eq C5 C7ax  # of the DFT minima, an hour each
     python benchmarks/alanine_dipeptide starts                # 25 displaced starts of each
     python benchmarks/alanine_dipeptide optimise model.npz [--starts FILE.npz] [--method internal|bfgs]
 
@@ -29,8 +30,11 @@ from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
 from fflux_py.dataset import GeometrySet
 from fflux_py.errors import FFLUXError
 from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
+from fflux_py.files import write_atomically
+from fflux_py.forcefield import ForceField
 from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
 from fflux_py.molecule import Molecule, covalent_radius
+from fflux_py.normal_modes import modes_of_hessian, normal_modes
 from fflux_py.optimization import OptimizationResult, optimize
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
@@ -81,6 +85,35 @@ def dft(names: list[str], threads: int) -> None:
         }
         write_molecule(HERE / f"{name}.xyz", found.molecule, facts)
         print(name, facts, phi_psi(begin, found.molecule.positions).round(1), flush=True)
+
+
+def dft_frequencies(names: list[str], threads: int) -> None:
+    """Harmonic wavenumbers at the DFT minima, from second derivatives in closed form."""
+    use_threads(threads)
+    for name in names:
+        molecule, _ = minimum(name)
+        clock = time.perf_counter()
+        found = KohnSham(molecule).hessian(np.array(molecule.positions))
+        modes = modes_of_hessian(found, np.array(molecule.positions), molecule.masses)
+        facts = {
+            "wavenumbers_per_cm": [round(float(w), 2) for w in modes.wavenumbers],
+            "time_s": round(time.perf_counter() - clock, 1),
+            "threads": threads,
+        }
+        write_atomically(HERE / f"{name}.frequencies.json", json.dumps(facts, indent=1) + "\n")
+        print(name, facts, flush=True)
+
+
+def compared_frequencies(forcefield: ForceField, ends: list[OptimizationResult], name: str) -> dict[str, object]:
+    """Frequencies where the searches ended, tightened first, against DFT's."""
+    lowest = min(ends, key=lambda end: end.energy).molecule
+    modes = normal_modes(forcefield, np.array(optimize(forcefield, lowest).molecule.positions), lowest.masses)
+    figures: dict[str, object] = {f"{name}: imaginary modes": int((modes.wavenumbers < 0.0).sum())}
+    path = HERE / f"{name}.frequencies.json"
+    if path.is_file():
+        reference = np.array(json.loads(path.read_text())["wavenumbers_per_cm"])
+        figures[f"{name}: wavenumbers_mae_per_cm"] = float(np.abs(modes.wavenumbers - reference).mean())
+    return figures
 
 
 def minimum(name: str) -> tuple[Molecule, dict[str, float]]:
@@ -195,6 +228,7 @@ def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
             figures[f"{name}: rmsd_heavy_median_angstrom"] = float(
                 np.median(rmsd(ends, reference.positions, heavy)) * ANGSTROM
             )
+            figures.update(compared_frequencies(forcefield, found, name))
         figures[f"{name}: dft_time_s"] = float(facts["time_s"])
         figures[f"{name}: speed_up"] = float(facts["time_s"]) / float(np.median(all_times))
     figures["steps_median"] = float(np.median(all_steps))
@@ -213,16 +247,21 @@ def main() -> None:
     run = commands.add_parser("dft", help="minima by DFT, written beside this file")
     run.add_argument("names", nargs="+", choices=list(BASINS))
     run.add_argument("--threads", type=int, default=1)
+    run = commands.add_parser("frequencies", help="harmonic frequencies by DFT, written beside this file")
+    run.add_argument("names", nargs="+", choices=list(BASINS))
+    run.add_argument("--threads", type=int, default=1)
     run = commands.add_parser("starts", help="displaced starts, written beside this file")
     run.add_argument("--seed", type=int, default=1)
     run = commands.add_parser("optimise", help="optimise all starts with a model")
     run.add_argument("model")
     run.add_argument("--starts", type=Path, default=STARTS)
-    run.add_argument("--method", default="auto", choices=["auto", "internal", "bfgs"])
+    run.add_argument("--method", default="auto", choices=["auto", "newton", "internal", "bfgs"])
     run.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     if chosen.command == "dft":
         dft(chosen.names, chosen.threads)
+    elif chosen.command == "frequencies":
+        dft_frequencies(chosen.names, chosen.threads)
     elif chosen.command == "starts":
         write_starts(chosen.seed)
     else:
