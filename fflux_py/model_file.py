@@ -24,9 +24,10 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.atomic_model import AtomicModel
+from fflux_py.checksums import arrays_sha256
 from fflux_py.covariance import Covariance
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.joint_fit import JointFit, frame_basis
 from fflux_py.local_frame import LocalFrame, phi_features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Read by NumPy, PyTorch and Numba when they are imported, which no line above does.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+
+# PySCF's BLAS is chosen when it is loaded: by us, before a test module imports it, so that all labels have equal bits.
+if find_spec("pyscf") is not None:
+    from fflux_py.iqa._pyscf import load_pyscf
+
+    load_pyscf()
 
 
 def _beside_the_repository(name: str) -> Path:

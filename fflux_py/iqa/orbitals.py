@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from fflux_py.checksums import arrays_sha256
 from fflux_py.errors import InputError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.files import write_atomically
 from fflux_py.iqa.electronic_structure import LevelOfTheory, OccupiedOrbitals, program_versions
 from fflux_py.molecule import Molecule
 

@@ -15,8 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from fflux_py.checksums import arrays_sha256
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.files import write_atomically
 from fflux_py.local_frame import cip_frames
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
