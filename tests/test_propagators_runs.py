@@ -173,6 +173,9 @@ def test_normal_modes_and_their_orientation() -> None:
     turn *= np.sign(np.linalg.det(turn))
     found = orientations((q @ turn.T + 1.0)[None], q, molecule.masses)[0]
     assert np.abs(found - turn).max() < 1e-9
+    bent = normal_modes(potential, q + 0.3 * np.random.default_rng(1).standard_normal(q.shape), molecule.masses)
+    with pytest.raises(InputError, match="minimum"):
+        EquipartitionMonitor(molecule, molecule.masses, bent)
 
 
 def test_monitor_finds_the_temperature_of_every_part_away_from_the_minimum() -> None:

@@ -115,9 +115,6 @@ def _monitor(propagator: Propagator, geometry: Molecule, potential: ForceField |
     if potential is not None:
         minimum = optimize(potential, geometry).molecule
         modes = normal_modes(potential, numpy.array(minimum.positions), masses)
-        if modes.wavenumbers[0] <= 0.0:
-            found = f"{-modes.wavenumbers[0]:.0f}i cm^-1 where the search from the start ended"
-            raise InputError(geometry.name, "a minimum next to the start", found, "start from another geometry")
     return EquipartitionMonitor(propagator.header.molecule, masses, modes)
 
 

@@ -68,10 +68,10 @@ def resume(
 def _as_before(forcefield: ForceField, known: Checkpoint) -> ForceField:
     """The model in the precision of the run; as it is if it is another model, which is refused later."""
     from fflux_py._kernel_arrays import Precision
-    from fflux_py.dynamics.potentials import CompiledPotential
+    from fflux_py.dynamics.potentials import identity_of
 
     each = [forcefield.with_precision(precision) for precision in get_args(Precision)]
-    return next((one for one in each if CompiledPotential.of(one).digest() == known.model_sha256), forcefield)
+    return next((one for one in each if identity_of(one) == known.model_sha256), forcefield)
 
 
 def _steps_before(folder: Path, known: Checkpoint) -> int:

@@ -66,7 +66,7 @@ class CompiledPotential:
             potential.kernel_arrays(),
             together=_force_kernels.energies_and_forces,
             group=_force_kernels.TOGETHER,
-            identity=_identity(potential),
+            identity=identity_of(potential),
         )
 
     def digest(self) -> str:
@@ -78,7 +78,7 @@ class CompiledPotential:
         return sha256(b"\n".join(parts))
 
 
-def _identity(forcefield: ForceField) -> str:
+def identity_of(forcefield: ForceField) -> str:
     """SHA-256 of what a model file holds of the energies.
 
     Not of the kernel's arrays: those are laid out anew in every version, and what follows from the solution of a joint

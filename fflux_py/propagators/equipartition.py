@@ -59,9 +59,17 @@ class EquipartitionMonitor:
         The molecule, and its masses in the run (electron masses).
     modes
         Vibrations to look at; None for elements only.
+
+    Raises
+    ------
+    InputError
+        Modes that are not those of a minimum: an imaginary wavenumber.
     """
 
     def __init__(self, molecule: Molecule, masses: FloatArray, modes: NormalModes | None = None) -> None:
+        if modes is not None and modes.wavenumbers[0] <= 0.0:
+            found = f"{-modes.wavenumbers[0]:.0f}i cm^-1"
+            raise InputError("geometry of the normal modes", "a minimum", found, "run 'fflux optimize' first")
         self.molecule, self.masses, self.modes = molecule, np.asarray(masses), modes
         self.elements = tuple(dict.fromkeys(molecule.symbols))
         self._member = np.array([[s == e for s in molecule.symbols] for e in self.elements], dtype=np.float64)
