@@ -252,6 +252,15 @@ def test_a_restricted_step_goes_down_and_is_short_and_moves_nothing_as_a_whole()
         assert np.abs(np.cross(centred, moved).sum(0)).max() < 1e-10
 
 
+@pytest.mark.parametrize("curvature", [0.5, -0.5])
+def test_a_step_has_the_length_of_newtons_along_ways_up_and_down(curvature: float) -> None:
+    """One stretch of two atoms: -g / |w|."""
+    positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    along = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 1.0]) / np.sqrt(2.0)
+    step = restricted_step(0.02 * along, curvature * np.outer(along, along), positions, 1.0)
+    np.testing.assert_allclose(step, -0.04 * along, atol=1e-12)
+
+
 @pytest.mark.parametrize("central", [True, False])
 def test_hessian_of_springs_and_the_modes_of_a_diatomic(central: bool) -> None:
     potential = hydrogen_chloride()
