@@ -4,6 +4,7 @@
     python benchmarks/labels.py --water ../aimall_water.json      # Gaussian and AIMAll figures, if you have them
     python benchmarks/labels.py --geometries 0 --partition hirshfeld              # noise and time of a partition
     python benchmarks/labels.py --geometries 0 --partition hirshfeld --large      # the same time for 22 atoms
+    python benchmarks/labels.py --geometries 0 --pyscf [--large]  # SCF and forces against PySCF's own, same level
 
 The forces are held against central differences (step 0.002 bohr) of the SCF energy along five random directions.  The
 noise is that of an atom's energy when the molecule is turned at random and labelled anew.  Times are processor times on
@@ -22,7 +23,7 @@ from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
 from fflux_py.dataset import Dataset
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
 from fflux_py.iqa.free_atoms import free_atom_density
 from fflux_py.iqa.label import label_geometry
 from fflux_py.iqa.orbitals import OrbitalFile
@@ -104,6 +105,38 @@ def partition_figures(partition: str, molecule: Molecule, rotations: int) -> dic
     return figures
 
 
+def against_pyscf(molecule: Molecule) -> dict[str, object]:
+    """Energy, forces and processor times of this package and of PySCF's own SCF and gradient."""
+    level = LevelOfTheory()
+    use_threads(1)
+    GroundState(Molecule(("H", "H"), np.diag([0.0, 1.4])[:, [0, 0, 1]]), level).forces()  # compiles
+    marks = [time.process_time()]
+    state = GroundState(molecule, level)
+    marks.append(time.process_time())
+    forces = state.forces()
+    marks.append(time.process_time())
+    mean_field = build_mean_field(build_mole(molecule, level), level)
+    mean_field.grids.level = level.grid_level
+    mean_field.conv_tol, mean_field.conv_tol_grad = level.convergence, level.gradient_convergence
+    mean_field.kernel()
+    marks.append(time.process_time())
+    gradient = mean_field.nuc_grad_method()
+    gradient.grid_response = True
+    theirs = -np.asarray(gradient.kernel())
+    marks.append(time.process_time())
+    scf, force, their_scf, their_force = np.diff(marks)
+    name = f"{molecule.n_atoms} atoms"
+    return {
+        f"{name}: energy_minus_pyscf_hartree": state.energy - float(mean_field.e_tot),
+        f"{name}: largest_force_difference_hartree_bohr": float(np.abs(forces - theirs).max()),
+        f"{name}: scf_cpu_s": float(scf),
+        f"{name}: forces_cpu_s": float(force),
+        f"{name}: pyscf_scf_time_over_ours": float(their_scf / scf),
+        f"{name}: pyscf_forces_time_over_ours": float(their_force / force),
+        f"{name}: pyscf_time_over_ours": float((their_scf + their_force) / (scf + force)),
+    }
+
+
 def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--geometries", type=int, default=3)
@@ -111,6 +144,7 @@ def main() -> None:
     options.add_argument("--water", type=Path)
     options.add_argument("--partition", help="print the noise and the time of this partition")
     options.add_argument("--rotations", type=int, default=8, help="random orientations of malondialdehyde")
+    options.add_argument("--pyscf", action="store_true", help="print times beside PySCF's own SCF and gradient")
     options.add_argument("--large", action="store_true", help="times for Ac-Ala-NHMe, 22 atoms, instead")
     chosen = options.parse_args()
     dataset = Dataset.read(FOLDER / "data.extxyz")
@@ -127,12 +161,15 @@ def main() -> None:
         )
     if chosen.water:
         figures.update(water(chosen.water))
-    if chosen.partition and chosen.large:
+    molecule = dataset.molecule
+    if chosen.large:
         from fflux_py.sampling.smiles import molecule_from_smiles
 
-        figures.update(partition_figures(chosen.partition, molecule_from_smiles(SMILES_OF_22_ATOMS), 1))
-    elif chosen.partition:
-        figures.update(partition_figures(chosen.partition, dataset.molecule, chosen.rotations))
+        molecule = molecule_from_smiles(SMILES_OF_22_ATOMS)
+    if chosen.partition:
+        figures.update(partition_figures(chosen.partition, molecule, 1 if chosen.large else chosen.rotations))
+    if chosen.pyscf:
+        figures.update(against_pyscf(molecule))
     show(figures, chosen.json)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, Occupi
 from fflux_py.iqa.label import label_geometry
 from fflux_py.iqa.orbitals import OrbitalFile
 from fflux_py.molecule import Molecule
+from fflux_py.potential import FloatArray
 
 LEVEL = LevelOfTheory(basis="6-31g(d)", grid_level=1)
 WATER = Molecule(("O", "H", "H"), np.array([[0.1, -0.2, 0.3], [1.9, 0.2, -0.1], [-0.6, 1.5, 0.9]]), name="water")
@@ -61,7 +63,12 @@ def test_label_is_the_same_whether_orbitals_are_kept_used_or_neither(
     file = OrbitalFile(WATER, LEVEL, tmp_path)
     solved: list[str] = []
     converge = electronic_structure.converge
-    monkeypatch.setattr(electronic_structure, "converge", lambda *args: (solved.append(args[2]), converge(*args)))
+
+    def counted(mean_field: Any, level: LevelOfTheory, what: str) -> FloatArray:
+        solved.append(what)
+        return converge(mean_field, level, what)
+
+    monkeypatch.setattr(electronic_structure, "converge", counted)
     plain = label_geometry(WATER, LEVEL, "hirshfeld")
     first = label_geometry(WATER, LEVEL, "none", file, keep_orbitals=True)
     written = file.path.read_bytes()

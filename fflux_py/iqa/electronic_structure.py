@@ -17,6 +17,7 @@ import numpy as np
 import scipy.linalg
 
 from fflux_py.errors import ConvergenceError, InputError
+from fflux_py.iqa._energy_gradient import energy_gradient
 from fflux_py.iqa._pyscf import (
     check_functional,
     load_pyscf,
@@ -24,13 +25,11 @@ from fflux_py.iqa._pyscf import (
     no_checkpoint_files,
     refuse_effective_cores,
 )
+from fflux_py.iqa._two_grid_scf import two_grid_scf
 from fflux_py.iqa.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray, IntArray
 
-# The SCF converges on this grid first, so that only half of its iterations pay for the final one.
-_COARSE_GRID_LEVEL = 0
-_COARSE_TOLERANCE = 1e-8
 _DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
 # Stored orbitals count as converged up to this multiple of the SCF's own threshold (PySCF's last cycle grants three).
 _GRADIENT_SLACK = 10.0
@@ -192,57 +191,60 @@ def build_mean_field(mole: Any, level: LevelOfTheory) -> Any:
     return mean_field
 
 
-def converge(mean_field: Any, level: LevelOfTheory, what: str) -> None:
-    """Run the SCF: on a coarse grid first, then on the grid of ``level``.
+def converge(mean_field: Any, level: LevelOfTheory, what: str) -> FloatArray:
+    """Run the SCF and return the Fock matrix of its density.
 
     The start density depends on the geometry alone, so that the result does not depend on what was computed before.
 
     Raises
     ------
     ConvergenceError
-        The final SCF has not converged within ``level.max_cycle`` iterations.
+        The SCF has not converged within ``level.max_cycle`` iterations.
     """
-    density = None
-    if level.grid_level > _COARSE_GRID_LEVEL:
-        mean_field.grids.level = _COARSE_GRID_LEVEL
-        mean_field.conv_tol, mean_field.conv_tol_grad = _COARSE_TOLERANCE, None
+    if mean_field.mol.spin == 0:
+        fock = two_grid_scf(mean_field, level.grid_level, level.convergence, level.gradient_convergence)
+    else:
+        mean_field.grids.level = level.grid_level
+        mean_field.conv_tol, mean_field.conv_tol_grad = level.convergence, level.gradient_convergence
         mean_field.kernel()
-        density = mean_field.make_rdm1()
-    mean_field.grids.level = level.grid_level
-    mean_field.conv_tol, mean_field.conv_tol_grad = level.convergence, level.gradient_convergence
-    mean_field.kernel(dm0=density)
-    if not mean_field.converged or not math.isfinite(mean_field.e_tot):
+        fock = mean_field.get_fock() if mean_field.converged and math.isfinite(mean_field.e_tot) else None
+    if fock is None:
         raise ConvergenceError(
             f"SCF of {what}",
             f"convergence to {level.convergence:g} hartree within {level.max_cycle} iterations",
-            f"no convergence (last energy {mean_field.e_tot:.8f} hartree)",
+            "no convergence",
             "check the geometry or raise max_cycle",
         )
+    return np.asarray(fock)
 
 
-def restore(mean_field: Any, level: LevelOfTheory, orbitals: OccupiedOrbitals) -> bool:
-    """Put ``mean_field`` into the state of converged orbitals; False, and nothing done, if they are not converged."""
+def restore(mean_field: Any, level: LevelOfTheory, orbitals: OccupiedOrbitals) -> FloatArray | None:
+    """Put ``mean_field`` into the state of converged orbitals and return its Fock matrix.
+
+    None, and nothing done, if the orbitals are not converged.
+    """
     mole = mean_field.mol
     n_occupied = mole.nelectron // 2
     if orbitals.coefficients.shape != (mole.nao, n_occupied):
-        return False
+        return None
     overlap, core = mean_field.get_ovlp(), mean_field.get_hcore()
     coefficients = np.array(orbitals.coefficients)
     if not np.allclose(coefficients.T @ overlap @ coefficients, np.eye(n_occupied), rtol=0.0, atol=1e-8):
-        return False
+        return None
     mean_field.grids.level = level.grid_level
     density = mean_field.make_rdm1(coefficients, np.full(n_occupied, 2.0))
     potential = mean_field.get_veff(mole, density)
-    residual = (core + potential) @ coefficients - overlap @ coefficients * orbitals.energies
+    fock = core + np.asarray(potential)
+    residual = fock @ coefficients - overlap @ coefficients * orbitals.energies
     gradient = 2.0 * math.sqrt(max(float(np.vdot(residual, np.linalg.solve(overlap, residual))), 0.0))
     if not gradient < _GRADIENT_SLACK * level.gradient_convergence:
         mean_field.reset()
-        return False
+        return None
     mean_field.mo_coeff, mean_field.mo_energy = coefficients, np.array(orbitals.energies)
     mean_field.mo_occ = np.full(n_occupied, 2.0)
     mean_field.e_tot = mean_field.energy_tot(density, core, potential)
     mean_field.converged = True
-    return True
+    return np.asarray(fock)
 
 
 class GroundState:
@@ -269,10 +271,12 @@ class GroundState:
         self.level = level
         self._mole = build_mole(molecule, level)
         self._mean_field = build_mean_field(self._mole, level)
-        self.from_stored_orbitals = orbitals is not None and restore(self._mean_field, level, orbitals)
+        fock = None if orbitals is None else restore(self._mean_field, level, orbitals)
+        self.from_stored_orbitals = fock is not None
         """Whether no SCF was needed."""
-        if not self.from_stored_orbitals:
-            converge(self._mean_field, level, f"{molecule.name!r} ({molecule.formula})")
+        if fock is None:
+            fock = converge(self._mean_field, level, f"{molecule.name!r} ({molecule.formula})")
+        self._fock = fock
         self.energy = float(self._mean_field.e_tot)
         occupied = self._mean_field.mo_occ > 0
         self._orbitals: FloatArray = np.ascontiguousarray(self._mean_field.mo_coeff[:, occupied])
@@ -284,9 +288,7 @@ class GroundState:
 
     def forces(self) -> FloatArray:
         """Forces in hartree/bohr, shape ``(n_atoms, 3)``, with the response of the integration grid."""
-        gradient = self._mean_field.nuc_grad_method()
-        gradient.grid_response = True
-        return -np.asarray(gradient.kernel(), dtype=np.float64)
+        return -energy_gradient(self._mean_field, self._orbitals, self._fock, self.exchange_fraction)
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
         """Points (bohr, ``(n, 3)``) and weights (bohr^3, ``(n,)``) of the integration grid."""

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fflux_py.errors import InputError
+from fflux_py.iqa._becke_cells import cell_shifts, cell_weights
 from fflux_py.iqa._pyscf import load_pyscf
 from fflux_py.iqa.electronic_structure import LevelOfTheory
 from fflux_py.iqa.free_atoms import free_atom_density
@@ -52,21 +53,8 @@ def becke(molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> Float
     0.35 angstrom for hydrogen, as the paper recommends; on the line between two atoms the weights are equal where the
     distances are in the ratio of the radii.
     """
-    radii = load_pyscf().data.radii.BRAGG[molecule.numbers]
-    distance = np.linalg.norm(points[None] - molecule.positions[:, None], axis=2)
-    cells = np.ones_like(distance)
-    for a in range(molecule.n_atoms):
-        for b in range(a):
-            ratio = radii[a] / radii[b]
-            u = (ratio - 1.0) / (ratio + 1.0)
-            shift = np.clip(u / (u * u - 1.0), -0.5, 0.5)
-            step = (distance[a] - distance[b]) / np.linalg.norm(molecule.positions[a] - molecule.positions[b])
-            step += shift * (1.0 - step * step)
-            for _ in range(3):
-                step *= 1.5 - 0.5 * step * step
-            cells[a] *= 0.5 - 0.5 * step
-            cells[b] *= 0.5 + 0.5 * step
-    return np.asarray(cells / cells.sum(axis=0))
+    radii = np.asarray(load_pyscf().data.radii.BRAGG[molecule.numbers])
+    return cell_weights(points, molecule.positions, cell_shifts(radii))
 
 
 PARTITIONS: dict[str, Partition] = {"hirshfeld": hirshfeld, "becke": becke}
