@@ -7,7 +7,8 @@
 
 Starts are the DFT minima with every coordinate moved by up to 0.25 angstrom (uniform, seeded), the recipe of the
 published test.  A run counts if it ends below 0.023 eV/angstrom in the basin that it started from: phi and psi
-within 40 degrees of the DFT minimum.  Times are wall times of one thread, without compilation and loading of the model.
+within 40 degrees of the DFT minimum.  Times are processor times of one thread, without compilation and loading of the
+model; that of DFT is counted to the same threshold, from a geometry that GFN2-xTB has relaxed already.
 """
 
 from __future__ import annotations
@@ -60,6 +61,27 @@ def apart(first: FloatArray, second: FloatArray) -> FloatArray:
     return np.abs((first - second + 180.0) % 360.0 - 180.0).max(axis=-1)
 
 
+class Watched(KohnSham):
+    """DFT that notes when the forces first fell below the threshold of the benchmark."""
+
+    def __init__(self, molecule: Molecule) -> None:
+        super().__init__(molecule)
+        self._begin = time.process_time()
+        self._evaluations = 0
+        self.evaluations_to_threshold = 0
+        self.time_to_threshold = 0.0
+
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy (hartree) and forces (hartree/bohr) at positions in bohr."""
+        energy, forces = super().energy_and_forces(positions)
+        self._evaluations += 1
+        reached = np.linalg.norm(forces, axis=1).max() < FMAX_EV_ANGSTROM / EV_ANGSTROM
+        if reached and not self.evaluations_to_threshold:
+            self.evaluations_to_threshold = self._evaluations
+            self.time_to_threshold = time.process_time() - self._begin
+        return energy, forces
+
+
 def dft(names: list[str], threads: int) -> None:
     """Optimise from the sampled geometry next to each basin, relaxed by GFN2-xTB first."""
     from fflux_py.sampling.gfn2 import GFN2
@@ -72,15 +94,16 @@ def dft(names: list[str], threads: int) -> None:
         nearest = int(np.argmin(apart(angles, np.array(BASINS[name]))))
         begin = sampled.molecule.with_positions(sampled.positions[nearest])
         begin = optimize(GFN2(begin), begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM).molecule
-        clock = time.perf_counter()
-        found = optimize(KohnSham(begin), begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM / 5.0)
+        potential = Watched(begin)
+        found = optimize(potential, begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM / 5.0)
         facts = {
             "method": level.method,
             "basis": level.basis,
             "energy_hartree": found.energy,
             "converged": found.converged,
             "evaluations": found.n_evaluations,
-            "time_s": round(time.perf_counter() - clock, 1),
+            "evaluations_to_threshold": potential.evaluations_to_threshold,
+            "processor_time_to_threshold_s": round(potential.time_to_threshold, 1),
             "threads": threads,
         }
         write_molecule(HERE / f"{name}.xyz", found.molecule, facts)
@@ -92,12 +115,12 @@ def dft_frequencies(names: list[str], threads: int) -> None:
     use_threads(threads)
     for name in names:
         molecule, _ = minimum(name)
-        clock = time.perf_counter()
+        clock = time.process_time()
         found = KohnSham(molecule).hessian(np.array(molecule.positions))
         modes = modes_of_hessian(found, np.array(molecule.positions), molecule.masses)
         facts = {
             "wavenumbers_per_cm": [round(float(w), 2) for w in modes.wavenumbers],
-            "time_s": round(time.perf_counter() - clock, 1),
+            "processor_time_s": round(time.process_time() - clock, 1),
             "threads": threads,
         }
         write_atomically(HERE / f"{name}.frequencies.json", json.dumps(facts, indent=1) + "\n")
@@ -206,13 +229,13 @@ def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
         found: list[OptimizationResult] = []
         failed = 0
         for begin in begins:
-            clock = time.perf_counter()
+            clock = time.process_time()
             try:
                 result = optimize(forcefield, reference.with_positions(begin), fmax=fmax, method=method)
             except FFLUXError:
                 failed += 1
                 continue
-            all_times.append(time.perf_counter() - clock)
+            all_times.append(time.process_time() - clock)
             all_steps.append(result.n_steps)
             here = phi_psi(reference, result.molecule.positions)
             if result.converged and apart(here, phi_psi(reference, reference.positions)) < SAME_BASIN_DEGREES:
@@ -229,10 +252,11 @@ def optimise(path: str, starts: Path, method: str) -> dict[str, object]:
                 np.median(rmsd(ends, reference.positions, heavy)) * ANGSTROM
             )
             figures.update(compared_frequencies(forcefield, found, name))
-        figures[f"{name}: dft_time_s"] = float(facts["time_s"])
-        figures[f"{name}: speed_up"] = float(facts["time_s"]) / float(np.median(all_times))
+        dft_time = float(facts["processor_time_to_threshold_s"])
+        figures[f"{name}: dft_processor_time_s"] = dft_time
+        figures[f"{name}: speed_up"] = dft_time / float(np.median(all_times))
     figures["steps_median"] = float(np.median(all_steps))
-    figures["time_median_s"] = float(np.median(all_times))
+    figures["processor_time_median_s"] = float(np.median(all_times))
     for name in ("C5", "C7ax"):
         if name in energies and "C7eq" in energies:
             model = float(np.median(energies[name]) - np.median(energies["C7eq"])) * KCAL_MOL

@@ -3,6 +3,7 @@
     python benchmarks/learning_curves run joint --n 100 200 400
     python benchmarks/learning_curves run sgdml --n 100 --peer-python PYTHON   # a Python with sgdml
     python benchmarks/learning_curves run mace --n 100 --peer-python PYTHON --budget 600
+    python benchmarks/learning_curves run joint --n 200 --data DATA.extxyz --results FILE.json   # another molecule
     python benchmarks/learning_curves show           # the tables, as Markdown
     python benchmarks/learning_curves page           # tables and picture into the documentation
 
@@ -16,8 +17,9 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from pathlib import Path
 
-from common import DATA, keep, reference_s  # sets the number of threads: before everything that reads it
+from common import DATA, RESULTS, keep, reference_s  # sets the number of threads: before everything that reads it
 from ours import CONFIGS
 
 import fflux_py
@@ -33,16 +35,20 @@ def parse() -> argparse.Namespace:
     run.add_argument("--n", type=int, nargs="+", default=[100, 200, 400])
     run.add_argument("--peer-python", default=sys.executable, help="Python in which the peer is installed")
     run.add_argument("--budget", type=float, default=600.0, help="processor time to train MACE for, seconds")
+    run.add_argument("--data", type=Path, default=DATA, help="another data set than the shipped malondialdehyde")
+    run.add_argument("--results", type=Path, default=RESULTS, help="file of results")
     commands.add_parser("show", help="print the tables")
     commands.add_parser("page", help="write tables and picture into docs/")
     return options.parse_args()
 
 
 def run(chosen: argparse.Namespace) -> None:
-    dataset = Dataset.read(DATA)
+    dataset = Dataset.read(chosen.data)
     for n in chosen.n:
         before = reference_s()
         command = f"python benchmarks/learning_curves run {chosen.method} --n {n}"
+        if chosen.data != DATA:
+            command += f" --data {chosen.data} --results {chosen.results}"
         if chosen.method in CONFIGS:
             import ours
 
@@ -63,7 +69,7 @@ def run(chosen: argparse.Namespace) -> None:
             "reference_processor_time_s": 0.5 * (before + reference_s()),
         }
         run["versions"] = {**versions, **figures.get("versions", {})}
-        keep(run, ("benchmark", "method", "n_train"))
+        keep(run, ("benchmark", "method", "n_train"), chosen.results)
         for group, errors in figures["groups"].items():
             print(chosen.method, n, group, errors, flush=True)
 

@@ -58,18 +58,18 @@ def group_errors(test: Dataset, energies: np.ndarray, forces: np.ndarray, atomic
     return found
 
 
-def read_results() -> dict[str, Any]:
+def read_results(path: Path = RESULTS) -> dict[str, Any]:
     """The file of results; empty where there is none yet."""
-    if not RESULTS.exists():
+    if not path.exists():
         return {"runs": []}
-    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def keep(run: Mapping[str, Any], same: tuple[str, ...]) -> None:
+def keep(run: Mapping[str, Any], same: tuple[str, ...], path: Path = RESULTS) -> None:
     """Add a run to the file of results, in place of an older one that agrees with it in the keys ``same``."""
-    results = read_results()
+    results = read_results(path)
     dated = {**run, "date": datetime.now().astimezone().strftime("%Y-%m-%d")}
     kept = [r for r in results["runs"] if any(r.get(key) != dated.get(key) for key in same)]
     results["runs"] = sorted([*kept, dated], key=lambda r: (r["benchmark"], r["method"], r["n_train"]))
-    write_atomically(RESULTS, json.dumps(results, indent=1) + "\n")
+    write_atomically(path, json.dumps(results, indent=1) + "\n")
