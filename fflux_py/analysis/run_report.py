@@ -10,6 +10,7 @@ import numpy as np
 
 from fflux_py.analysis.criteria import Criterion
 from fflux_py.analysis.drawing import to_svg
+from fflux_py.analysis.ramachandran_section import ramachandran_sections
 from fflux_py.analysis.report import Cell, Picture, Section, Table, write_report
 from fflux_py.analysis.runs import MINIMUM_REPORTS, Run, read_runs, run_spectrum
 from fflux_py.analysis.sections import formula, provenance, run_section
@@ -63,6 +64,7 @@ def report_runs(
             section = replace(section, items=[*section.items, *_further(run, molecule, training)])
         sections.append(section)
         criteria += verdict
+    sections += ramachandran_sections(runs)
     molecule = runs[0].trajectory.molecule
     total = sum(run.length_ps for run in runs)
     subtitle = (

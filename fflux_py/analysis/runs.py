@@ -187,7 +187,9 @@ class RunAnalysis:
         ]  # fmt: skip
         if run.config.thermostat != "none":
             mean, target = self.temperature_k, run.config.temperature
-            note = f"⟨T⟩ = {with_error(mean.mean, mean.standard_error)} K; three standard errors hold in 99 of 100 runs."
+            note = (
+                f"⟨T⟩ = {with_error(mean.mean, mean.standard_error)} K; three standard errors hold in 99 of 100 runs."
+            )
             lines.append(
                 Criterion("Mean temperature, distance from the thermostat", abs(mean.mean - target), "K",
                           3.0 * mean.standard_error, "<", note, group)

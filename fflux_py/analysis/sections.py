@@ -31,7 +31,7 @@ from fflux_py.analysis.trajectory_plots import (
 from fflux_py.analysis.validate import Validation
 from fflux_py.dataset import Dataset
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
+from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
@@ -59,7 +59,7 @@ def dataset_section(dataset: Dataset) -> Section:
         "never both."
     )
     items: list[Picture | Table] = [Table(columns, rows, caption)]
-    pair = dataset.molecule.torsions()[:2]
+    pair = torsions_to_draw(dataset.molecule)
     if len(pair) == 2:
         layers = [
             (name, dataset.positions[split == part])
@@ -253,6 +253,11 @@ def run_section(
     return Section(title, text, items), analysis.criteria()
 
 
+def torsions_to_draw(molecule: Molecule) -> tuple[Torsion, ...]:
+    """The first two torsions of a molecule, of a peptide phi and psi; fewer if it has no two."""
+    return (molecule.backbone_torsions() or molecule.torsions())[:2]
+
+
 def level_of_theory(dataset: Dataset) -> str:
     """Method, basis and partition in words."""
     meta = dataset.metadata
@@ -309,7 +314,7 @@ def _traces_caption(analysis: RunAnalysis) -> str:
 
 
 def _torsion_pictures(analysis: RunAnalysis, molecule: Molecule, training: FloatArray | None) -> list[Picture]:
-    pair = molecule.torsions()[:2]
+    pair = torsions_to_draw(molecule)
     if len(pair) < 2:
         return []
     trajectory, temperature = analysis.run.trajectory, analysis.run.config.temperature or analysis.temperature_k.mean

@@ -27,11 +27,12 @@ def simulate(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
     threads: int = 1,
+    bias: str | None = None,
 ) -> tuple[Run, ...]:
     """All replicas of ``config``, each to its end; a run that a guard stops is a result like any other.
 
     What the folder holds already is taken: runs that were killed go on from their checkpoint, shorter ones are
-    prolonged.
+    prolonged.  ``bias`` is the text of a PLUMED input, as in :func:`fflux_py.dynamics.run_replicas`.
 
     Raises
     ------
@@ -45,10 +46,11 @@ def simulate(
             if folder.exists():
                 # Killed before its first checkpoint: nothing in it can be used.
                 shutil.rmtree(folder)
-            run_replicas(forcefield, start, config, folder, progress, threads=threads)
+            run_replicas(forcefield, start, config, folder, progress, threads=threads, bias=bias)
         else:
             found, _ = checkpoints.usable(folder)
-            if replace(found.config, steps=config.steps, checkpoint_every=config.checkpoint_every) != config:
+            same = replace(found.config, steps=config.steps, checkpoint_every=config.checkpoint_every) == config
+            if not same or (None if found.bias is None else found.bias.text) != bias:
                 raise InputError(
                     str(folder), "runs with the settings asked for", "runs with others", "choose another folder"
                 )
