@@ -29,7 +29,7 @@ from fflux_py.analysis.geometry import bond_lengths, torsions
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import block_average, linear_drift
 from fflux_py.dynamics import CompiledPotential, MDConfig, Trajectory, mechanics, run_nvt, run_replicas
-from fflux_py.dynamics._engine import Engine, initial_state, system_of
+from fflux_py.dynamics.engine import Engine, initial_state, system_of
 from fflux_py.extended_xyz import read_molecule
 from fflux_py.forcefield import ForceField
 from fflux_py.molecule import Molecule
@@ -348,9 +348,8 @@ def reversal(forcefield: ForceField, start: Molecule) -> Figures:
     """1000 steps of NVE, velocities reversed, 1000 steps."""
     config = MDConfig(steps=1, timestep=0.5, thermostat="none", temperature=600.0)
     potential = CompiledPotential.of(forcefield)
-    system = system_of(potential.molecule, config)
-    state = initial_state(potential, start, system, config, (0,))
-    engine = Engine(potential, system, state, config.timestep / FEMTOSECOND, 1)
+    engine = Engine.at_start(potential, start, config, 1)
+    state = engine.state
     engine.advance(0, 1000)
     moved = float(np.abs(state.positions[0] - start.positions).max() * ANGSTROM)
     state.velocities[:] *= -1.0

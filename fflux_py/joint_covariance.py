@@ -160,6 +160,19 @@ def frame_points(model: JointModel, frame: LocalFrame, positions: FloatArray) ->
     return FramePoints(values, np.array(jacobians), basis.permutations, rotors)
 
 
+def kernel_form(kernel: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
+    """Order of the embedded coordinates, those of rotors last, and the form of the kernel on them.
+
+    Parameters
+    ----------
+    kernel, rotors
+        One frame's kernel, and the features of its rotors (:func:`fflux_py.joint_fit.rotor_features`).
+    """
+    order = rotors_last(rotors, kernel.n_embedded)
+    # an atom of a rotor has a distance and the three components of a direction
+    return order, KernelForm(kernel.shape == "squared-exponential", len(order) - rotors.size, 4, len(rotors))
+
+
 def covariance_matrix(
     data: JointData,
     model: JointModel,
@@ -189,9 +202,7 @@ def covariance_matrix(
     energies, with_forces = np.empty((count, count)), np.empty((3 * n_atoms * count, count))
     for done, (frame, kernel) in enumerate(zip(model.frames, kernels, strict=True)):
         own = frame_points(model, frame, data.positions) if points is None else points[done]
-        order = rotors_last(own.rotors, kernel.n_embedded)
-        n_rotors = len(own.rotors)
-        form = KernelForm(kernel.shape == "squared-exponential", len(order) - own.rotors.size, 4, n_rotors)
+        order, form = kernel_form(kernel, own.rotors)
         embedded = [_embedded(kernel, own, k, order) for k in range(len(own.values))]
         z = embedded[0][0]
         rows = np.ascontiguousarray(embedded[0][1].transpose(0, 2, 1))

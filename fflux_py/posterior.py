@@ -34,8 +34,9 @@ from fflux_py.joint_covariance import (
     cholesky_in_place,
     covariance_matrix,
     frame_points,
+    kernel_form,
 )
-from fflux_py.joint_fit import JointFit, frame_basis, rotors_last
+from fflux_py.joint_fit import JointFit, frame_basis
 from fflux_py.potential import FloatArray, IntArray
 
 NEIGHBOURS: Final = 16
@@ -134,8 +135,7 @@ class Posterior:
 
     def _prepared(self, model: AtomicModel) -> _Frame:
         kernel = model.covariance
-        order = rotors_last(model.rotors, kernel.n_embedded)
-        form = KernelForm(kernel.shape == "squared-exponential", len(order) - model.rotors.size, 4, len(model.rotors))
+        order, form = kernel_form(kernel, model.rotors)
         positions, kind = self._joint.positions, model.feature_kind
         basis = frame_basis(self._joint.operations, positions, model.frame, kind, kernel)
         values = basis.features().reshape(len(basis.permutations), len(positions), -1)

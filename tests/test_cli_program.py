@@ -36,6 +36,7 @@ COMMANDS = (
     "report",
     "certify",
     "improve",
+    "prune",
     "trajectories",
     "train-propagator",
     "propagate",

@@ -12,7 +12,7 @@ from scipy import stats
 
 from fflux_py.dynamics import CompiledPotential, MDConfig, Trajectory, mechanics, run_nvt
 from fflux_py.dynamics import _integrator as compiled
-from fflux_py.dynamics._engine import initial_state, system_of
+from fflux_py.dynamics.engine import initial_state, system_of
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
 from fflux_py.units import BOLTZMANN, KJ_MOL

@@ -17,8 +17,8 @@ from fflux_py.dynamics import CompiledPotential, MDConfig, mechanics, run_nvt
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import run as run_module
 from fflux_py.dynamics._calls import in_memory
-from fflux_py.dynamics._engine import Engine, initial_state, system_of
 from fflux_py.dynamics.config import THERMOSTATS
+from fflux_py.dynamics.engine import Engine
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
 
@@ -66,9 +66,7 @@ def test_conserved_quantity_of_the_chain_does_not_drift() -> None:
 
 
 def start_of(potential: CompiledPotential, config: MDConfig, replicas: int = 1) -> Engine:
-    system = system_of(potential.molecule, config)
-    state = initial_state(potential, potential.molecule, system, config, tuple(range(replicas)))
-    return Engine(potential, system, state, config.timestep / FEMTOSECOND, 1)
+    return Engine.at_start(potential, potential.molecule, config, replicas)
 
 
 @pytest.mark.core

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,16 @@ from fflux_py.dataset import Dataset
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.training.joint_training import train_jointly
-from fflux_py.training.pruning import feature_names, prune, refit, training_rows
+from fflux_py.training.pruning import (
+    evenly,
+    feature_names,
+    features_left_out,
+    fewest_points,
+    force_error,
+    prune,
+    refit,
+    training_rows,
+)
 
 
 @cache
@@ -66,6 +76,51 @@ def test_what_is_left_out_costs_what_is_stated() -> None:
     forces = refit(field, dataset, chosen.dropped, rows[spread]).compute(dataset.positions[np.delete(rows, spread)])[1]
     error = float(np.abs(forces - dataset.forces[np.delete(rows, spread)]).mean())
     assert error == pytest.approx(chosen.error_after, rel=1e-6)
+
+
+def test_fewest_geometries_within_a_limit() -> None:
+    dataset, field = _fit()
+    judged, indices = np.arange(1, 24, 2), training_rows(field, dataset)
+
+    def error(count: int) -> float:
+        return force_error(refit(field, dataset, (), evenly(indices, count)), dataset, judged)
+
+    seen: list[tuple[int, int]] = []
+    limit = 1.001 * error(8)
+    found = fewest_points(field, dataset, (), judged, limit, progress=lambda done, total: seen.append((done, total)))
+    assert found is not None
+    assert found.joint is not None
+    count = len(found.joint.positions)
+    assert 4 < count <= 8 < len(indices)  # a smaller number may do as well, and four do not
+    assert error(4) > limit >= force_error(found, dataset, judged)
+    np.testing.assert_array_equal(found.joint.positions, dataset.positions[evenly(indices, count)])
+    assert found.metadata["n_train"] == count
+    assert seen[-1][0] == seen[-1][1] >= len(seen) - 1
+    assert fewest_points(field, dataset, (), judged, 0.5 * force_error(field, dataset, judged)) is None
+    # Nothing is solved again where all geometries and features stay.
+    trained = fewest_points(field, dataset, (), indices, 1.001 * force_error(field, dataset, indices))
+    assert trained is field
+
+
+def test_what_is_left_out_is_found_in_the_model_and_stays_out() -> None:
+    dataset, field = _fit()
+    assert features_left_out(field) == ()
+    once = refit(field, dataset, ("x",))
+    twice = refit(once, dataset, ("chi",))
+    assert features_left_out(once) == ("x",)
+    assert features_left_out(twice) == ("chi", "x")
+    assert (once.metadata["features_left_out"], twice.metadata["features_left_out"]) == ("x", "chi, x")
+
+
+def test_geometries_are_found_again_after_rounding_in_a_file() -> None:
+    dataset, field = _fit()
+
+    def moved(by: float) -> Dataset:
+        return replace(dataset, geometries=replace(dataset.geometries, positions=dataset.positions + by))
+
+    np.testing.assert_array_equal(training_rows(field, moved(1e-14)), training_rows(field, dataset))
+    with pytest.raises(InputError, match="12 geometries missing"):
+        training_rows(field, moved(1e-6))
 
 
 def test_refusals() -> None:

@@ -10,7 +10,7 @@ from scipy.spatial.distance import jensenshannon
 
 from fflux_py.analysis.geometry import angles, bond_lengths, torsions
 from fflux_py.dynamics import CompiledPotential, MDConfig, run_replicas
-from fflux_py.dynamics._engine import Engine, initial_state, system_of
+from fflux_py.dynamics.engine import Engine, initial_state, system_of
 from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL

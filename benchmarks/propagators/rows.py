@@ -11,12 +11,12 @@ from reference import Shapes, canonical_run, constant_energy_run
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import linear_drift
 from fflux_py.dynamics import CompiledPotential, MDConfig
-from fflux_py.dynamics._engine import Engine, initial_state, system_of
+from fflux_py.dynamics.engine import Engine
 from fflux_py.potential import FloatArray
 from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
 from fflux_py.propagators.training import held_out_errors
-from fflux_py.units import FEMTOSECOND, KCAL_MOL
+from fflux_py.units import KCAL_MOL
 
 Figures = dict[str, object]
 SYMMETRIC = ("direct", "continuous")
@@ -283,8 +283,6 @@ def speed(setting: Setting) -> Figures:
 def _verlet(setting: Setting, replicas: int) -> Engine:
     potential = CompiledPotential.of(setting.forcefield)
     config = MDConfig(steps=1, timestep=0.5, thermostat="none", temperature=TEMPERATURE)
-    system = system_of(potential.molecule, config)
-    state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
-    engine = Engine(potential, system, state, config.timestep / FEMTOSECOND, 1)
+    engine = Engine.at_start(potential, setting.forcefield.molecule, config, replicas)
     engine.advance(0, 2)
     return engine

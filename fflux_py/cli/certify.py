@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._options import JsonOption, SeedOption, WorkersOption
-from fflux_py.cli._paths import check_folder, reading
+from fflux_py.cli._inputs import check_level, executor_of, parse_temperatures, read_dataset, read_model, read_start
+from fflux_py.cli._options import (
+    EnergyLimitOption,
+    ExecutorOption,
+    ForceLimitOption,
+    JsonOption,
+    LabelFolderOption,
+    ModelArgument,
+    OptionalStartArgument,
+    SeedOption,
+    TemperaturesOption,
+    TimestepOption,
+    WorkersOption,
+)
+from fflux_py.cli._paths import check_folder
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
@@ -26,20 +38,15 @@ if TYPE_CHECKING:
 
 @command(interrupted="runs and labels are kept, the same command goes on from there")
 def certify(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
-    start: Annotated[
-        Path | None,
-        typer.Argument(metavar="[START.xyz]", help="Start geometry (angstrom). Without it: the model's reference."),
-    ] = None,
+    model: ModelArgument,
+    start: OptionalStartArgument = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs, labels and certificate.")
     ] = Path("certificate"),
-    temperatures: Annotated[
-        str, typer.Option(metavar="T,T,...", help="Temperatures in kelvin, separated by commas.")
-    ] = "300,500,700,1000",
+    temperatures: TemperaturesOption = "300,500,700,1000",
     seeds: Annotated[int, typer.Option(min=1, help="Independent runs at every temperature.")] = 3,
     picoseconds: Annotated[float, typer.Option(help="Length of every run; may be prolonged later.")] = 1000.0,
-    timestep: Annotated[float, typer.Option(help="Time step in femtosecond.")] = 0.5,
+    timestep: TimestepOption = 0.5,
     frames: Annotated[int, typer.Option(min=1, help="Visited frames to label at every temperature.")] = 100,
     data: Annotated[
         Path | None,
@@ -50,19 +57,13 @@ def certify(
     labels: Annotated[
         str, typer.Option(help="Who labels: 'auto' (the level of theory of model and data set) or 'gfn2'.")
     ] = "auto",
-    label_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of single labels. Without it: labels in the output.")
-    ] = None,
-    energy_mae: Annotated[float, typer.Option(help="Largest energy MAE on visited frames (kcal/mol).")] = 1.0,
-    force_mae: Annotated[
-        float | None, typer.Option(help="Largest force MAE (kcal/mol/angstrom). Without it: told, not judged.")
-    ] = None,
+    label_folder: LabelFolderOption = None,
+    energy_mae: EnergyLimitOption = 1.0,
+    force_mae: ForceLimitOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Runs side by side; threads of each label.")] = 1,
-    executor: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to label instead of in --workers processes.")
-    ] = None,
+    executor: ExecutorOption = None,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Certify a model: is molecular dynamics with it stable, and right where it goes?
@@ -73,11 +74,8 @@ def certify(
     """
     check_folder(output)
     use_threads(threads)
-    from fflux_py import model_file
     from fflux_py.certification import CertificationConfig, Limits, certify
     from fflux_py.certification.report import write_certificate
-    from fflux_py.executor import executor_from_file
-    from fflux_py.extended_xyz import read_molecule
 
     config = CertificationConfig(
         temperatures=parse_temperatures(temperatures),
@@ -88,15 +86,10 @@ def certify(
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
-    with reading(model):
-        forcefield = model_file.load(model)
-    geometry = None
-    if start is not None:
-        with reading(start):
-            geometry = read_molecule(start)
-            forcefield.check_molecule(geometry)
+    forcefield = read_model(model)
+    geometry = None if start is None else read_start(start, forcefield)
     header = label_header(forcefield, data, labels)
-    with nullcontext() if executor is None else executor_from_file(executor, output / "runinfo") as pool:
+    with executor_of(executor, output) as pool:
         from fflux_py.certification import labeller_of
 
         labeller = labeller_of(header, "none", workers, threads, pool)
@@ -107,18 +100,9 @@ def certify(
     return _outcome(certificate, report, model)
 
 
-def parse_temperatures(text: str) -> tuple[float, ...]:
-    """Temperatures from a text like ``300,500``."""
-    try:
-        return tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise InputError("--temperatures", "numbers separated by commas", repr(text)) from None
-
-
 def label_header(forcefield: ForceField, data: Path | None, labels: str) -> Mapping[str, Any]:
     """The header that says at which level of theory is labelled."""
     from fflux_py.certification.labellers import GFN2_METADATA
-    from fflux_py.dataset import Dataset
 
     if labels not in ("auto", "gfn2"):
         raise InputError("--labels", "'auto' or 'gfn2'", repr(labels))
@@ -127,11 +111,8 @@ def label_header(forcefield: ForceField, data: Path | None, labels: str) -> Mapp
     header = dict(forcefield.metadata)
     if data is None:
         return header
-    with reading(data):
-        dataset = Dataset.read(data)
-    for key in ("method", "basis"):
-        if key in header and dataset.metadata[key] != header[key]:
-            raise InputError(f"{data}, key {key}", f"{header[key]} as in the model", str(dataset.metadata[key]))
+    dataset = read_dataset(data)
+    check_level(dataset, data, forcefield, ("method", "basis"))
     return dataset.metadata
 
 

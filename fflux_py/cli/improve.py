@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fflux_py.cli._command import Outcome, command, print_line
-from fflux_py.cli._options import JsonOption, SeedOption, WorkersOption
-from fflux_py.cli._paths import check_folder, reading
+from fflux_py.cli._inputs import executor_of, parse_temperatures, read_dataset, read_model, read_start
+from fflux_py.cli._options import (
+    EnergyLimitOption,
+    ExecutorOption,
+    ForceLimitOption,
+    JsonOption,
+    LabelFolderOption,
+    ModelArgument,
+    OptionalStartArgument,
+    SeedOption,
+    TemperaturesOption,
+    TimestepOption,
+    WorkersOption,
+)
+from fflux_py.cli._paths import check_folder
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
-from fflux_py.cli.certify import parse_temperatures
 from fflux_py.errors import FFLUXError
 
 if TYPE_CHECKING:
@@ -31,18 +42,13 @@ class NotImproved(FFLUXError):
 
 @command(interrupted="runs, labels and rounds are kept, the same command goes on from there")
 def improve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
+    model: ModelArgument,
     data: Annotated[Path, typer.Argument(metavar="DATA.extxyz", help="Its data set.")],
-    start: Annotated[
-        Path | None,
-        typer.Argument(metavar="[START.xyz]", help="Start geometry (angstrom). Without it: the model's reference."),
-    ] = None,
+    start: OptionalStartArgument = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs, labels, models and the table.")
     ] = Path("improved"),
-    temperatures: Annotated[
-        str, typer.Option(metavar="T,T,...", help="Temperatures in kelvin, separated by commas.")
-    ] = "300,500,1000",
+    temperatures: TemperaturesOption = "300,500,1000",
     budget: Annotated[int, typer.Option(min=1, help="Labels that may be computed in all.")] = 100,
     batch: Annotated[int, typer.Option(min=1, help="Frames to learn in every round.")] = 15,
     checks: Annotated[
@@ -50,23 +56,17 @@ def improve(
     ] = 5,
     replicas: Annotated[int, typer.Option(min=1, help="Runs at every temperature in every round.")] = 3,
     picoseconds: Annotated[float, typer.Option(help="Length of a run.")] = 5.0,
-    timestep: Annotated[float, typer.Option(help="Time step in femtosecond.")] = 0.5,
-    energy_mae: Annotated[float, typer.Option(help="Largest energy MAE on visited frames (kcal/mol).")] = 1.0,
-    force_mae: Annotated[
-        float | None, typer.Option(help="Largest force MAE (kcal/mol/angstrom). Without it: told, not judged.")
-    ] = None,
+    timestep: TimestepOption = 0.5,
+    energy_mae: EnergyLimitOption = 1.0,
+    force_mae: ForceLimitOption = None,
     partition: Annotated[
         str | None, typer.Option(help="Partition of the new labels, also 'none'. Without it: that of the data set.")
     ] = None,
-    label_folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of single labels. Without it: labels in the output.")
-    ] = None,
+    label_folder: LabelFolderOption = None,
     seed: SeedOption = 0,
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of runs, labels and training.")] = 1,
-    executor: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to label instead of in --workers processes.")
-    ] = None,
+    executor: ExecutorOption = None,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Improve a model by active learning: label what it visits, train again, until it is right.
@@ -77,13 +77,9 @@ def improve(
     """
     check_folder(output)
     use_threads(threads)
-    from fflux_py import model_file
     from fflux_py.active_learning import ImprovementConfig
     from fflux_py.active_learning import improve as improve_model
     from fflux_py.certification import Limits, labeller_of
-    from fflux_py.dataset import Dataset
-    from fflux_py.executor import executor_from_file
-    from fflux_py.extended_xyz import read_molecule
 
     config = ImprovementConfig(
         temperatures=parse_temperatures(temperatures),
@@ -96,16 +92,11 @@ def improve(
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
-    with reading(model):
-        forcefield = model_file.load(model)
-    with reading(data):
-        dataset = Dataset.read(data)
-    geometry = None
-    if start is not None:
-        with reading(start):
-            geometry = read_molecule(start)
+    forcefield = read_model(model)
+    dataset = read_dataset(data)
+    geometry = None if start is None else read_start(start)
     wanted = partition if partition is not None else str(dataset.metadata["partition"])
-    with nullcontext() if executor is None else executor_from_file(executor, output / "runinfo") as pool:
+    with executor_of(executor, output) as pool:
         labeller = labeller_of(dataset.metadata, wanted, workers, threads, pool)
         result = improve_model(
             forcefield, dataset, labeller, config, output, geometry, label_folder, stage=progress, threads=threads,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._options import JsonOption, ThreadsOption
-from fflux_py.cli._paths import reading
+from fflux_py.cli._inputs import read_model
+from fflux_py.cli._options import JsonOption, ModelArgument, ThreadsOption
 from fflux_py.cli._threads import use_threads
 
 
 @command(interrupted="i-PI was left without a driver; start it again")
 def ipi(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
+    model: ModelArgument,
     address: Annotated[str, typer.Option(help="Host of the server, or the name of its Unix socket.")] = "localhost",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server.")] = 31415,
     unix: Annotated[bool, typer.Option("--unix", help="The address is a Unix socket, /tmp/ipi_ADDRESS.")] = False,
@@ -26,11 +25,9 @@ def ipi(
 ) -> Outcome:
     """Compute energies and forces for a run of i-PI, until that ends."""
     use_threads(threads)
-    from fflux_py import model_file
     from fflux_py.ipi_driver import drive
 
-    with reading(model):
-        forcefield = model_file.load(model)
+    forcefield = read_model(model)
     begin = time.perf_counter()
     count = drive(forcefield, address, None if unix else port, wait=wait)
     seconds = time.perf_counter() - begin

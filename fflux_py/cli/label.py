@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._inputs import executor_of
 from fflux_py.cli._options import JsonOption, WorkersOption
 from fflux_py.cli._paths import check_folder, check_output, reading
 from fflux_py.cli._progress import progress
@@ -72,7 +72,6 @@ def label(
     check_folder(target)
     use_threads(threads)
     from fflux_py.dataset import GeometrySet
-    from fflux_py.executor import executor_from_file
     from fflux_py.iqa import campaign
     from fflux_py.iqa.electronic_structure import LevelOfTheory
 
@@ -88,7 +87,7 @@ def label(
             counts.append((done, total))
             show(done, total)
 
-        with nullcontext() if executor is None else executor_from_file(executor, target / "runinfo") as pool:
+        with executor_of(executor, target) as pool:
             data = campaign.label(
                 chosen,
                 level,

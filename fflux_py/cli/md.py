@@ -11,8 +11,9 @@ import typer
 
 from fflux_py.cli._command import Outcome, command
 from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_progress
-from fflux_py.cli._options import JsonOption, SeedOption
-from fflux_py.cli._paths import check_new_folder, reading
+from fflux_py.cli._inputs import read_model, read_start
+from fflux_py.cli._options import JsonOption, ModelArgument, SeedOption, StartArgument, TimestepOption
+from fflux_py.cli._paths import check_new_folder
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
 
@@ -50,12 +51,12 @@ _Parallel = Annotated[
 
 @command(interrupted="go on with 'fflux resume' and the output folder")
 def md(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
-    start: Annotated[Path, typer.Argument(metavar="START.xyz", help="Start geometry (angstrom).")],
+    model: ModelArgument,
+    start: StartArgument,
     steps: Annotated[int, typer.Option(min=1, help="Number of time steps.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; new or empty.")],
     temperature: Annotated[float, typer.Option(help="Temperature in kelvin.")] = 300.0,
-    timestep: Annotated[float, typer.Option(help="Time step in femtosecond.")] = 0.5,
+    timestep: TimestepOption = 0.5,
     thermostat: Annotated[
         str, typer.Option(help="nose-hoover, velocity-rescaling, langevin, or none (constant energy).")
     ] = "nose-hoover",
@@ -102,10 +103,8 @@ def md(
     use_threads(threads)
     if precision not in ("double", "fixed"):
         raise InputError("--precision", "double or fixed", repr(precision))
-    from fflux_py import model_file
     from fflux_py.dynamics import MDConfig, run_replicas
     from fflux_py.errors import SimulationStopped
-    from fflux_py.extended_xyz import read_molecule
 
     config = MDConfig(
         steps=steps,
@@ -122,11 +121,8 @@ def md(
         replicas=replicas,
         guards=parse_guards(guard or (), guard_every),
     )
-    with reading(model):
-        forcefield = model_file.load(model).with_precision("fixed" if precision == "fixed" else "double")
-    with reading(start):
-        geometry = read_molecule(start)
-        forcefield.check_molecule(geometry)
+    forcefield = read_model(model).with_precision("fixed" if precision == "fixed" else "double")
+    geometry = read_start(start, forcefield)
     plumed = _bias_of(bias, torsions, parallel, geometry, config.temperature, config.timestep)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._options import JsonOption, ThreadsOption
-from fflux_py.cli._paths import check_output, reading
+from fflux_py.cli._inputs import read_model, read_start
+from fflux_py.cli._options import JsonOption, ModelArgument, StartArgument, ThreadsOption
+from fflux_py.cli._paths import check_output
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import ConvergenceError, InputError
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 @command(interrupted="no geometry was written")
 def optimize(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.npz", help="Model (of 'fflux train').")],
-    start: Annotated[Path, typer.Argument(metavar="START.xyz", help="Start geometry (angstrom).")],
+    model: ModelArgument,
+    start: StartArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Optimised geometry to write (extended XYZ).")],
     fmax: Annotated[float, typer.Option(help="Converged when no atom feels a larger force (eV/angstrom).")] = 0.01,
     max_steps: Annotated[int, typer.Option(min=1, help="Give up after so many steps, with exit code 3.")] = 500,
@@ -46,16 +47,12 @@ def optimize(
         raise InputError("--fmax", "a positive force in eV/angstrom", f"{fmax:g}")
     check_output(output, model)
     use_threads(threads)
-    from fflux_py import model_file
-    from fflux_py.extended_xyz import read_molecule, write_molecule
+    from fflux_py.extended_xyz import write_molecule
     from fflux_py.optimization import optimize as minimise
     from fflux_py.units import EV, EV_ANGSTROM
 
-    with reading(model):
-        forcefield = model_file.load(model)
-    with reading(start):
-        geometry = read_molecule(start)
-        forcefield.check_molecule(geometry)
+    forcefield = read_model(model)
+    geometry = read_start(start, forcefield)
     with progress(f"optimising {geometry.name} (steps)") as show:
         result = minimise(forcefield, geometry, fmax / EV_ANGSTROM, max_steps, method, progress=show)
     left = result.largest_force * EV_ANGSTROM

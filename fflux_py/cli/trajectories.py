@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._inputs import read_model, read_start
 from fflux_py.cli._options import JsonOption, SeedOption
-from fflux_py.cli._paths import check_output, reading
+from fflux_py.cli._paths import check_output
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
@@ -41,8 +42,6 @@ def trajectories(
     """
     check_output(output, model, start)
     use_threads(1)
-    from fflux_py import model_file
-    from fflux_py.extended_xyz import read_molecule
     from fflux_py.propagators.trajectories import SPLITS, TrajectoryConfig, make_trajectories
 
     try:
@@ -53,11 +52,8 @@ def trajectories(
         temperatures=chosen, trajectories=number, length=length, timestep=timestep, interval=interval,
         decorrelation=decorrelation, replicas=replicas, hydrogen_mass=hydrogen_mass, held_out=held_out, seed=seed,
     )  # fmt: skip
-    with reading(model):
-        forcefield = model_file.load(model)
-    with reading(start):
-        geometry = read_molecule(start)
-        forcefield.check_molecule(geometry)
+    forcefield = read_model(model)
+    geometry = read_start(start, forcefield)
     with progress(f"trajectories of {geometry.name}") as show:
         made = make_trajectories(forcefield, geometry, config, show)
     made.save(output)

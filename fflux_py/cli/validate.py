@@ -9,6 +9,7 @@ import typer
 
 from fflux_py.cli import _ferebus
 from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._inputs import read_dataset, read_model
 from fflux_py.cli._options import JsonOption, ThreadsOption
 from fflux_py.cli._paths import check_folder, check_output, reading
 from fflux_py.cli._progress import progress
@@ -67,12 +68,9 @@ def validate(
     use_threads(threads)
     from fflux_py import model_file
     from fflux_py.analysis.validate import validate as compare
-    from fflux_py.dataset import Dataset
 
-    with reading(model):
-        forcefield = model_file.load(model)
-    with reading(data):
-        dataset = Dataset.read(data)
+    forcefield = read_model(model)
+    dataset = read_dataset(data)
     if output is not None:
         with reading(data), progress(f"calibrating {forcefield.molecule.name}") as show:
             forcefield = _calibrated(forcefield, dataset, neighbours, show)

@@ -17,9 +17,9 @@ from fflux_py.bias.plumed_input import PlumedInput
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import checkpoint as checkpoints
 from fflux_py.dynamics import guards
-from fflux_py.dynamics._engine import Engine, initial_state, restored_state, system_of
 from fflux_py.dynamics.checkpoint import Checkpoint, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
+from fflux_py.dynamics.engine import Engine, initial_state, restored_state, system_of
 from fflux_py.dynamics.guards import GuardEvent, GuardTripped, Inspector
 from fflux_py.dynamics.metadynamics import RunBias, input_of
 from fflux_py.dynamics.output import RunFolder

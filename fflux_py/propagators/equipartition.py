@@ -14,25 +14,15 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.molecule import Molecule
-from fflux_py.normal_modes import NormalModes
+from fflux_py.normal_modes import NormalModes, rigid_motions_of_many
 from fflux_py.potential import FloatArray
 from fflux_py.units import BOLTZMANN
-
-
-def _rigid(positions: FloatArray, masses: FloatArray) -> FloatArray:
-    """Orthonormal mass-weighted translations and rotations, shape ``(r, 3 n_atoms, 6)``; no linear molecules."""
-    root = np.sqrt(masses)[:, None]
-    centred = positions - np.einsum("i,ric->rc", masses, positions)[:, None] / masses.sum()
-    columns = [np.broadcast_to(root * axis, centred.shape) for axis in np.eye(3)]
-    columns += [root * np.cross(axis, centred) for axis in np.eye(3)]
-    matrix = np.stack([c.reshape(len(positions), -1) for c in columns], axis=-1)
-    return np.asarray(np.linalg.qr(matrix)[0])
 
 
 def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
     """Velocities at P = 0 and L = 0 of many geometries, shape ``(r, n_atoms, 3)``."""
     root = np.sqrt(masses)[:, None]
-    rigid = _rigid(positions, masses)
+    rigid = rigid_motions_of_many(positions, masses)
     weighted = (root * velocities).reshape(len(positions), -1)
     for _ in range(2):  # the second pass removes the rounding error of the first
         weighted = weighted - np.einsum("rkb,rb->rk", rigid, np.einsum("rkb,rk->rb", rigid, weighted))
@@ -79,7 +69,7 @@ class EquipartitionMonitor:
     def add(self, positions: FloatArray, velocities: FloatArray) -> None:
         """Frames of all replicas, atomic units, shape ``(r, n_atoms, 3)``; the same replicas at every call."""
         root = np.sqrt(self.masses)[:, None]
-        rigid = _rigid(positions, self.masses)
+        rigid = rigid_motions_of_many(positions, self.masses)
         weighted = root * velocities
         by_atom = 0.5 * (weighted**2).sum(-1)
         left = 3.0 - (rigid**2).reshape(*positions.shape, 6).sum((-2, -1))

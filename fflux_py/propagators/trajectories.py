@@ -24,13 +24,12 @@ import numpy as np
 
 from fflux_py.checksums import arrays_sha256
 from fflux_py.dynamics import CompiledPotential, MDConfig, mechanics
-from fflux_py.dynamics._engine import Engine, initial_state, system_of
+from fflux_py.dynamics.engine import Engine
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, SimulationStopped
 from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.potential import FloatArray, IntArray
-from fflux_py.units import FEMTOSECOND
 
 Progress = Callable[[int, int], None]
 
@@ -285,7 +284,7 @@ def make_trajectories(
     total = len(config.temperatures) * config.trajectories
     for number, temperature in enumerate(config.temperatures):
         md = _md_config(config, temperature, "langevin", 0.5, config.seed + 1000 * number)
-        engine = _engine(potential, start, md, config.replicas)
+        engine = Engine.at_start(potential, start, md, config.replicas)
         steps, done = round(config.decorrelation / md.timestep), 0
         made = 0
         while made < config.trajectories:
@@ -331,12 +330,6 @@ def _md_config(config: TrajectoryConfig, temperature: float, thermostat: str, ti
     )  # fmt: skip
 
 
-def _engine(potential: CompiledPotential, start: Molecule, md: MDConfig, replicas: int) -> Engine:
-    system = system_of(potential.molecule, md)
-    state = initial_state(potential, start, system, md, tuple(range(replicas)))
-    return Engine(potential, system, state, md.timestep / FEMTOSECOND, 1)
-
-
 def _advance(engine: Engine, first: int, steps: int, temperature: float) -> None:
     engine.advance(first, steps)
     if not engine.state.active.all():
@@ -351,7 +344,7 @@ def _constant_energy(
 ) -> tuple[FloatArray, FloatArray]:
     """Frames from the first ``batch`` replicas of a state, at constant energy."""
     md = _md_config(config, temperature, "none", config.timestep, config.seed)
-    engine = _engine(potential, start, md, batch)
+    engine = Engine.at_start(potential, start, md, batch)
     own = engine.state
     own.positions[:], own.velocities[:] = state.positions[:batch], state.velocities[:batch]
     for r in range(batch):

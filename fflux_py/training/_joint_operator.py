@@ -11,8 +11,8 @@ import numpy as np
 
 from fflux_py._joint_kernels import KernelForm
 from fflux_py.covariance import Covariance
-from fflux_py.joint_covariance import FramePoints, JointData, JointModel, frame_points
-from fflux_py.joint_fit import n_observations, rotors_last
+from fflux_py.joint_covariance import FramePoints, JointData, JointModel, frame_points, kernel_form
+from fflux_py.joint_fit import n_observations
 from fflux_py.local_frame import LocalFrame
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.training._joint_products import write_products
@@ -39,8 +39,7 @@ class Embedded(NamedTuple):
 def embedded(model: JointModel, frame: LocalFrame, kernel: Covariance, positions: FloatArray) -> Embedded:
     """Embed one frame's features of geometries in bohr, shape ``(N, n_atoms, 3)``."""
     own: FramePoints = frame_points(model, frame, positions)
-    order = rotors_last(own.rotors, kernel.n_embedded)
-    form = KernelForm(kernel.shape == "squared-exponential", len(order) - own.rotors.size, 4, len(own.rotors))
+    order, form = kernel_form(kernel, own.rotors)
     shape = (len(own.values), len(positions), len(order))
     points, jacobians = np.empty(shape), np.empty((*shape, positions[0].size))
     for k, (values, jacobian) in enumerate(zip(own.values, own.jacobians, strict=True)):

@@ -1,13 +1,14 @@
-"""Leaving out features without influence: fewer coordinates, so faster forces, at an error that is measured.
+"""Leaving out features without influence, and training geometries: faster forces, at an error that is measured.
 
-The weights of a model belong to its features, and cancel each other: a feature cannot just be struck out.  The joint
-fit is solved again without it, at the same length scales and variance.
+The weights of a model belong to its features and geometries, and cancel each other: neither can just be struck out.
+The joint fit is solved again without them, at the same length scales and variance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,13 @@ from fflux_py.local_frame import FeatureKind, directional
 from fflux_py.potential import FloatArray, IntArray
 from fflux_py.training.joint_solution import SolverSettings, solve_system
 from fflux_py.training.joint_training import _template
+
+# Geometries of the first fit in the search for the fewest, and how near its last two are: by a tenth.
+_FIRST: Final = 4
+_NEAR: Final = 1.1
+# Bohr between two copies of a geometry, one of which was written in angstrom.
+_SAME: Final = 1e-8
+_CALIBRATION: Final = "calibration_"
 
 
 @dataclass(frozen=True)
@@ -86,22 +94,19 @@ def prune(
     indices = training_rows(forcefield, dataset)
     if len(indices) <= n_fit:
         raise InputError("n_fit", f"fewer than the {len(indices)} geometries of the fit", str(n_fit))
-    spread = np.linspace(0, len(indices) - 1, n_fit).astype(int)
-    fitted, held_out = indices[spread], np.delete(indices, spread)
+    fitted = evenly(indices, n_fit)
+    held_out = indices[~np.isin(indices, fitted)]
     names = feature_names(dataset.molecule.n_atoms, forcefield.atoms[0].feature_kind)
     kinds = list(dict.fromkeys(names))
     n_fits, done = 2 * len(kinds) + 1, 0
 
     def error(dropped: Sequence[str]) -> float:
         nonlocal done
-        field = refit(forcefield, dataset, dropped, fitted)
-        forces = field.compute(dataset.positions[held_out])[1]
-        assert forces is not None
-        assert dataset.forces is not None
+        found = force_error(refit(forcefield, dataset, dropped, fitted), dataset, held_out)
         done += 1
         if progress is not None:
             progress(done, n_fits)
-        return float(np.abs(forces - dataset.forces[held_out]).mean())
+        return found
 
     before = error([])
     alone = {name: error([name]) for name in kinds}
@@ -120,6 +125,95 @@ def prune(
     return Pruning(tuple(dropped), kept, len(names), before, after, n_fit, len(held_out))
 
 
+def fewest_points(
+    forcefield: ForceField,
+    dataset: Dataset,
+    dropped: Sequence[str],
+    judged: IntArray,
+    limit: float,
+    settings: SolverSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ForceField | None:
+    """The fit to the fewest of the training geometries, evenly chosen, whose force error is within a limit.
+
+    Numbers are doubled until one is enough, and the gap to the last one that was not is halved until it is a tenth.
+
+    Parameters
+    ----------
+    forcefield
+        A joint fit, whose length scales are taken.
+    dataset
+        Its training data, and the geometries to judge by.
+    dropped
+        Kinds of features to leave out (:func:`feature_names`).
+    judged
+        Rows of ``dataset`` to judge by; none of them should be a training geometry.
+    limit
+        Largest mean absolute error of a force component, hartree/bohr.
+    settings
+        How to solve.
+    progress
+        Called with the number of fits made and of as many as there may be.
+
+    Returns
+    -------
+    None if not even all geometries are enough; ``forcefield`` itself if it takes all and no other features go.
+    """
+    indices = training_rows(forcefield, dataset)
+    most = len(indices)
+    n_fits, done = int(np.ceil(np.log2(max(most / _FIRST, 1.0)))) + 4, 0
+
+    def fit(count: int) -> ForceField | None:
+        """The fit to so many geometries, if it is good enough."""
+        nonlocal done
+        if count == most and set(dropped) <= set(features_left_out(forcefield)):
+            field = forcefield
+        else:
+            field = refit(forcefield, dataset, dropped, evenly(indices, count), settings)
+        done += 1
+        if progress is not None:
+            progress(min(done, n_fits), n_fits)
+        return field if force_error(field, dataset, judged) <= limit else None
+
+    too_few, enough = 0, min(_FIRST, most)
+    best = fit(enough)
+    while best is None:
+        if enough == most:
+            return None
+        too_few, enough = enough, min(2 * enough, most)
+        best = fit(enough)
+    while too_few and enough - too_few > max((_NEAR - 1.0) * too_few, 1.0):
+        middle = round(np.sqrt(too_few * enough))
+        field = fit(middle)
+        if field is None:
+            too_few = middle
+        else:
+            best, enough = field, middle
+    if progress is not None:
+        progress(n_fits, n_fits)
+    return best
+
+
+def force_error(forcefield: ForceField, dataset: Dataset, rows: IntArray) -> float:
+    """Mean absolute error of a force component on some geometries of a data set, hartree/bohr."""
+    forces = forcefield.compute(dataset.positions[rows])[1]
+    assert forces is not None
+    return float(np.abs(forces - dataset.forces[rows]).mean())
+
+
+def evenly(indices: IntArray, count: int) -> IntArray:
+    """So many of them, at even distances from the first to the last: also what was learnt last is represented."""
+    return np.asarray(indices[np.linspace(0, len(indices) - 1, count).astype(int)])
+
+
+def features_left_out(forcefield: ForceField) -> tuple[str, ...]:
+    """Kinds of features (:func:`feature_names`) that have no influence on any atom."""
+    names = feature_names(forcefield.molecule.n_atoms, forcefield.atoms[0].feature_kind)
+    used = np.any([atom.covariance.theta > 0.0 for atom in forcefield.atoms], axis=0)
+    kept = {name for name, is_used in zip(names, used, strict=True) if is_used}
+    return tuple(name for name in dict.fromkeys(names) if name not in kept)
+
+
 def refit(
     forcefield: ForceField,
     dataset: Dataset,
@@ -128,6 +222,8 @@ def refit(
     settings: SolverSettings | None = None,
 ) -> ForceField:
     """The joint fit without some kinds of features, at the length scales of ``forcefield``.
+
+    The metadata say what is left: ``n_train`` geometries, and no ``features_left_out``.
 
     Parameters
     ----------
@@ -172,8 +268,10 @@ def refit(
     symbols = forcefield.molecule.symbols
     isolated = [forcefield.isolated_energies.get(symbols[frame.atom]) for frame in frames]
     atoms = joint_atoms(solution, templates, first.mean_name, isolated)
-    metadata = {**forcefield.metadata, "features_left_out": ", ".join(dropped) or "none"}
-    return replace(forcefield, atoms=atoms, joint=solution, metadata=metadata, calibration={})
+    field = replace(forcefield, atoms=atoms, joint=solution, calibration={})
+    metadata = {key: value for key, value in forcefield.metadata.items() if not key.startswith(_CALIBRATION)}
+    metadata.update(n_train=len(indices), features_left_out=", ".join(features_left_out(field)) or "none")
+    return replace(field, metadata=metadata)
 
 
 def training_rows(forcefield: ForceField, dataset: Dataset) -> IntArray:
@@ -182,14 +280,36 @@ def training_rows(forcefield: ForceField, dataset: Dataset) -> IntArray:
     Raises
     ------
     InputError
-        A model of atomic energies only, or data that do not contain its geometries.
+        A model of atomic energies only, or data that do not contain its geometries with their forces.
+    ModelMismatchError
+        Data of another molecule.
     """
     if forcefield.joint is None:
-        raise InputError("model", "a joint fit of energies and forces", "one of atomic energies only")
-    rows = {positions.tobytes(): k for k, positions in enumerate(np.asarray(dataset.positions))}
-    found = [rows.get(np.ascontiguousarray(p).tobytes()) for p in forcefield.joint.positions]
-    if any(k is None for k in found):
         raise InputError(
-            "data set", "the training data of the model", f"{sum(k is None for k in found)} geometries missing"
+            "model", "a joint fit of energies and forces", "one of atomic energies only",
+            "train it with forces, or on fewer geometries",
+        )  # fmt: skip
+    if not dataset.has_forces:
+        raise InputError("data set", "the training data of the model", "no forces", "give the file of its training")
+    forcefield.check_molecule(dataset.molecule)
+    same = {positions.tobytes(): k for k, positions in enumerate(np.asarray(dataset.positions))}
+    found = []
+    for positions in np.ascontiguousarray(forcefield.joint.positions):
+        row = same.get(positions.tobytes())
+        found.append(_nearest(positions, dataset.positions) if row is None else row)
+    missing = found.count(None)
+    if missing:
+        raise InputError(
+            "data set",
+            "the training data of the model",
+            f"{missing} geometries missing",
+            "give the file that the model was trained on",
         )
     return np.array(found, dtype=np.int64)
+
+
+def _nearest(positions: FloatArray, among: FloatArray) -> int | None:
+    """Index of a geometry, which a file may have rounded."""
+    distances = np.abs(among - positions).max(axis=(1, 2))
+    nearest = int(distances.argmin())
+    return nearest if distances[nearest] <= _SAME else None

@@ -1,4 +1,9 @@
-"""Replicas side by side: the arrays of a run, cut into fixed groups that threads advance through the compiled loop."""
+"""Replicas side by side: the arrays of a run, cut into fixed groups that threads advance through the compiled loop.
+
+Below the runs with their files, guards and checkpoints (:mod:`fflux_py.dynamics.run`) stands the :class:`Engine`: it
+advances replicas by so many steps and leaves their positions and velocities in arrays.  What needs no more than that,
+as making training data does, takes :meth:`Engine.at_start`.
+"""
 
 from __future__ import annotations
 
@@ -132,6 +137,16 @@ class Engine:
         Groups that are advanced at the same time.  The groups themselves do not depend on it.
     bias
         The metadynamics of the replicas, if there is one.
+
+    Attributes
+    ----------
+    state
+        Arrays of all replicas in atomic units, which every step changes: ``positions`` and ``velocities``, shape
+        ``(replicas, n_atoms, 3)``, ``forces``, ``potential``, and ``active``, zero for a replica that a guard stopped.
+    system
+        Masses, thermostat and limits.
+    events
+        What the guards saw in the last call of :meth:`advance`.
     """
 
     def __init__(
@@ -172,6 +187,25 @@ class Engine:
             self._call = compiled_biased_call(loop, force, add_bias, self._arrays, *pulls, *rest, dimensions=dimensions)
         workers = min(threads, len(self._groups))
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+
+    @classmethod
+    def at_start(
+        cls, potential: CompiledPotential, start: Molecule, config: MDConfig, replicas: int, threads: int = 1
+    ) -> Engine:
+        """Replicas 0, 1, ... at one geometry, each with random velocities of its own (:func:`initial_state`).
+
+        Parameters
+        ----------
+        potential, start
+            What moves, and from where.
+        config
+            Temperature, thermostat, time step, seed and limits; its number of replicas does not count.
+        replicas, threads
+            Number of replicas, and of groups of them that are advanced at the same time.
+        """
+        system = system_of(potential.molecule, config)
+        state = initial_state(potential, start, system, config, tuple(range(replicas)))
+        return cls(potential, system, state, config.timestep / FEMTOSECOND, threads)
 
     def advance(self, first: int, n_steps: int) -> None:
         """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps."""
