@@ -15,8 +15,7 @@ from pyscf import df, gto, scf
 
 from fflux_py.errors import InputError
 from fflux_py.iqa._density_fit_gradient import density_fit_gradient
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
-from fflux_py.molecule import Molecule
+from fflux_py.iqa.electronic_structure import use_threads
 from fflux_py.potential import FloatArray
 
 FITTING_BASIS = "def2-universal-jkfit"
@@ -135,22 +134,6 @@ def test_rotation_among_the_orbitals_changes_nothing() -> None:
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-10)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.2])
-def test_known_fits_of_the_pairs_give_the_same(fraction: float) -> None:
-    atoms = [line.split() for line in GEOMETRIES["water"].split(";")]
-    water = Molecule(tuple(a[0] for a in atoms), np.array([a[1:] for a in atoms], dtype=float), name="water")
-    level = LevelOfTheory(basis="6-31g(d)", grid_level=0, convergence=1e-6, gradient_convergence=1e-3)
-    state = GroundState(water, level)
-    orbitals = state.occupied_orbitals().coefficients
-    mole = molecule(GEOMETRIES["water"], "6-31g(d)")
-    auxiliary = df.addons.make_auxmol(mole, FITTING_BASIS)
-    known = state.pair_fit()[1]
-    before = known.copy()
-    found = density_fit_gradient(mole, auxiliary, orbitals, fraction, pair_coefficients=known)
-    np.testing.assert_allclose(found, density_fit_gradient(mole, auxiliary, orbitals, fraction), rtol=0.0, atol=1e-10)
-    np.testing.assert_array_equal(known, before)
-
-
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_linearly_dependent_fitting_functions_count_once(fraction: float, monkeypatch: pytest.MonkeyPatch) -> None:
     shells = [[0, [3.0, 1.0]], [0, [0.7, 1.0]], [1, [1.1, 1.0]]]
@@ -174,5 +157,3 @@ def test_arrays_of_another_molecule_are_refused() -> None:
     auxiliary = df.addons.make_auxmol(mole, FITTING_BASIS)
     with pytest.raises(InputError, match="orbitals"):
         density_fit_gradient(mole, auxiliary, np.ones((3, 1)), 1.0)
-    with pytest.raises(InputError, match="pair_coefficients"):
-        density_fit_gradient(mole, auxiliary, np.ones((2, 1)), 1.0, pair_coefficients=np.ones((1, 2)))

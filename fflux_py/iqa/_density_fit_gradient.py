@@ -39,7 +39,6 @@ def density_fit_gradient(
     auxiliary: Any,
     orbitals: FloatArray,
     exchange_fraction: float,
-    pair_coefficients: FloatArray | None = None,
     block_bytes: int = _BLOCK_BYTES,
 ) -> FloatArray:
     """Gradient of the fitted two-electron energy at fixed orbital coefficients.
@@ -58,12 +57,9 @@ def density_fit_gradient(
         D = 2 C C^T.  Any rotation among them gives the same result.
     exchange_fraction
         The factor c of the exact exchange, 1 in Hartree-Fock theory.  With 0 no exchange is computed.
-    pair_coefficients
-        Fit of the products of two of these orbitals, shape ``(n_occupied (n_occupied + 1) / 2, n_auxiliary)``, pairs
-        in the order (0, 0), (0, 1), ... (1, 1), ..., if known from before: a quarter of the time is saved.
     block_bytes
         About how much memory the three-centre integrals may take at a time; one shell of fitting functions always
-        fits.  Besides, a few arrays of ``n_auxiliary`` squared and of the size of ``pair_coefficients`` are held.
+        fits.  Besides, a few arrays of ``n_auxiliary`` squared and of ``n_occupied (n_occupied + 1) / 2`` rows of ``n_auxiliary`` are held.
 
     Returns
     -------
@@ -73,34 +69,23 @@ def density_fit_gradient(
     Raises
     ------
     InputError
-        ``orbitals`` or ``pair_coefficients`` are not of these shapes.
+        ``orbitals`` are not of this shape.
     """
     orbitals = np.ascontiguousarray(orbitals, dtype=np.float64)
-    _check_shapes(mole, auxiliary, orbitals, pair_coefficients)
-    pairs = pair_coefficients
-    if exchange_fraction and pairs is None:
+    if orbitals.ndim != 2 or len(orbitals) != mole.nao or not orbitals.shape[1]:
+        raise InputError("orbitals", f"shape ({mole.nao}, n_occupied)", str(orbitals.shape))
+    pairs = None
+    if exchange_fraction:
         pairs = _fit_pairs(mole, auxiliary, orbitals, block_bytes)
-    if pairs is None:
-        fit = _fit_density(mole, auxiliary, orbitals, block_bytes)
-    else:
         rows, columns = np.triu_indices(orbitals.shape[1])
         fit = 2.0 * pairs[rows == columns].sum(axis=0)
-    if not exchange_fraction:
-        pairs = None
+    else:
+        fit = _fit_density(mole, auxiliary, orbitals, block_bytes)
     on_orbital, on_fitting = _three_centre_gradient(
         mole, auxiliary, orbitals, fit, pairs, exchange_fraction, block_bytes
     )
     on_fitting += _two_centre_gradient(auxiliary, fit, pairs, exchange_fraction)
     return _sum_by_atom(mole, on_orbital) + _sum_by_atom(auxiliary, on_fitting)
-
-
-def _check_shapes(mole: Any, auxiliary: Any, orbitals: FloatArray, pairs: FloatArray | None) -> None:
-    """Refuse arrays that do not belong to the basis sets."""
-    if orbitals.ndim != 2 or len(orbitals) != mole.nao or not orbitals.shape[1]:
-        raise InputError("orbitals", f"shape ({mole.nao}, n_occupied)", str(orbitals.shape))
-    expected = (orbitals.shape[1] * (orbitals.shape[1] + 1) // 2, int(auxiliary.nao))
-    if pairs is not None and pairs.shape != expected:
-        raise InputError("pair_coefficients", f"shape {expected}", str(pairs.shape))
 
 
 def _fit_pairs(mole: Any, auxiliary: Any, orbitals: FloatArray, block_bytes: int) -> FloatArray:
