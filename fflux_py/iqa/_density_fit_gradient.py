@@ -59,7 +59,7 @@ def density_fit_gradient(
         The factor c of the exact exchange, 1 in Hartree-Fock theory.  With 0 no exchange is computed.
     block_bytes
         About how much memory the three-centre integrals may take at a time; one shell of fitting functions always
-        fits.  Besides, a few arrays of ``n_auxiliary`` squared and of ``n_occupied (n_occupied + 1) / 2`` rows of ``n_auxiliary`` are held.
+        fits.  Besides, a few arrays of ``n_auxiliary`` squared and the fits of all pairs of orbitals are held.
 
     Returns
     -------
