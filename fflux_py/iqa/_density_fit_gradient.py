@@ -27,7 +27,7 @@ import numpy as np
 import scipy.linalg
 
 from fflux_py.errors import InputError
-from fflux_py.iqa._pyscf import load_pyscf
+from fflux_py.iqa._pyscf import independent_root, load_pyscf, sum_by_atom
 from fflux_py.potential import FloatArray
 
 # Small blocks stay in the cache of the processor between the integrals and the products they enter.
@@ -85,7 +85,7 @@ def density_fit_gradient(
         mole, auxiliary, orbitals, fit, pairs, exchange_fraction, block_bytes
     )
     on_fitting += _two_centre_gradient(auxiliary, fit, pairs, exchange_fraction)
-    return _sum_by_atom(mole, on_orbital) + _sum_by_atom(auxiliary, on_fitting)
+    return sum_by_atom(mole, on_orbital) + sum_by_atom(auxiliary, on_fitting)
 
 
 def _fit_pairs(mole: Any, auxiliary: Any, orbitals: FloatArray, block_bytes: int) -> FloatArray:
@@ -119,10 +119,8 @@ def _solve_metric(auxiliary: Any, right: FloatArray) -> FloatArray:
     try:
         factor = scipy.linalg.cho_factor(metric, lower=True)
     except scipy.linalg.LinAlgError:
-        # A linearly dependent fitting basis, treated as PySCF does in energy and gradient.
-        values, vectors = scipy.linalg.eigh(metric)
-        kept = values > load_pyscf().df.incore.LINEAR_DEP_THR
-        return np.asarray((right @ vectors[:, kept] / values[kept]) @ vectors[:, kept].T)
+        root = independent_root(metric)
+        return np.asarray((right @ root.T) @ root)
     return np.asarray(scipy.linalg.cho_solve(factor, right.T, overwrite_b=True).T)
 
 
@@ -212,9 +210,3 @@ def _three_centre(mole: Any, auxiliary: Any, name: str, block_bytes: int) -> Ite
         order = (0, 3, 2, 1) if derivative else (1, 0)
         yield int(offsets[shell]), int(offsets[end]), block.transpose(order)
         shell = end
-
-
-def _sum_by_atom(mole: Any, per_function: FloatArray) -> FloatArray:
-    """Sum contributions ``(3, n_functions)`` over the functions of each atom: ``(n_atoms, 3)``."""
-    ranges = mole.aoslice_by_atom()[:, 2:]
-    return np.array([per_function[:, first:last].sum(axis=1) for first, last in ranges])

@@ -14,6 +14,7 @@ import numpy as np
 
 from fflux_py.iqa._density_fit_gradient import density_fit_gradient
 from fflux_py.iqa._exchange_correlation_gradient import exchange_correlation_gradient
+from fflux_py.iqa._pyscf import sum_by_atom
 from fflux_py.potential import FloatArray
 
 
@@ -40,16 +41,14 @@ def energy_gradient(mean_field: Any, orbitals: FloatArray, fock: FloatArray, exc
     pieces = mean_field.nuc_grad_method()
     density = 2.0 * orbitals @ orbitals.T
     weighted = 2.0 * orbitals @ (orbitals.T @ fock @ orbitals) @ orbitals.T
-    core_of_atom, overlap = pieces.hcore_generator(mole), pieces.get_ovlp(mole)
+    core_of_atom = pieces.hcore_generator(mole)
     gradient = np.asarray(pieces.grad_nuc()) + exchange_correlation_gradient(mean_field, orbitals)
-    matrix = np.zeros_like(overlap)
+    gradient += [np.einsum("xij,ij->x", core_of_atom(atom), density) for atom in range(mole.natm)]
+    gradient -= 2.0 * sum_by_atom(mole, np.einsum("xij,ij->xi", pieces.get_ovlp(mole), weighted))
     if hasattr(mean_field, "with_df"):
         gradient += density_fit_gradient(mole, mean_field.with_df.auxmol, orbitals, exchange_fraction)
     else:
         coulomb, exchange = pieces.get_jk(mole, density)
-        matrix = coulomb - 0.5 * exchange_fraction * exchange
-    for atom, (first, last) in enumerate(mole.aoslice_by_atom()[:, 2:]):
-        gradient[atom] += np.einsum("xij,ij->x", core_of_atom(atom), density)
-        gradient[atom] += 2.0 * np.einsum("xij,ij->x", matrix[:, first:last], density[first:last])
-        gradient[atom] -= 2.0 * np.einsum("xij,ij->x", overlap[:, first:last], weighted[first:last])
+        two_electron = coulomb - 0.5 * exchange_fraction * exchange
+        gradient += 2.0 * sum_by_atom(mole, np.einsum("xij,ij->xi", two_electron, density))
     return gradient

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from fflux_py.iqa._becke_cells import cell_shifts, cell_weights, weighted_gradient
-from fflux_py.iqa._pyscf import load_pyscf
+from fflux_py.iqa._pyscf import load_pyscf, sum_by_atom
 from fflux_py.potential import FloatArray
 
 _BLOCK: Final = 4032
@@ -43,7 +43,6 @@ def exchange_correlation_gradient(mean_field: Any, orbitals: FloatArray) -> Floa
         return gradient
     centres = np.ascontiguousarray(mole.atom_coords())
     shifts = _shifts(mole, grids)
-    owners = np.repeat(np.arange(mole.natm), np.diff(mole.aoslice_by_atom()[:, 2:]).ravel())
     table = grids.gen_atomic_grids(mole, grids.atom_grid, grids.radi_method, grids.level, grids.prune)
     for atom in range(mole.natm):
         points, volumes = table[mole.atom_symbol(atom)]
@@ -56,7 +55,7 @@ def exchange_correlation_gradient(mean_field: Any, orbitals: FloatArray) -> Floa
             energies[block] = _move_functions(mean_field, kind, points[block], weights[block], orbitals, moved)
         gradient += weighted_gradient(points, energies * volumes, atom, centres, shifts)
         gradient[atom] += 2.0 * moved.sum(axis=0)
-        np.subtract.at(gradient, owners, 2.0 * moved)
+        gradient -= 2.0 * sum_by_atom(mole, moved.T)
     return gradient
 
 

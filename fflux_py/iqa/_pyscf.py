@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import scipy.linalg
+
 from fflux_py.errors import InputError, MissingDependencyError
+from fflux_py.potential import FloatArray
 
 _CORE_TYPE: Final = "OPENBLAS_CORETYPE"
 
@@ -120,3 +124,16 @@ def refuse_effective_cores(symbols: set[str], basis: str) -> None:
                 f"{basis!r}, which needs an effective core potential",
                 "an atom without its core has no IQA energy: choose another basis",
             )
+
+
+def sum_by_atom(mole: Any, per_function: FloatArray) -> FloatArray:
+    """Sum contributions ``(3, n_functions)`` over the functions of each atom: ``(n_atoms, 3)``."""
+    ranges = mole.aoslice_by_atom()[:, 2:]
+    return np.array([per_function[:, first:last].sum(axis=1) for first, last in ranges])
+
+
+def independent_root(metric: FloatArray) -> FloatArray:
+    """Matrix R with metric^-1 = R^T R for linearly dependent fitting functions, as PySCF leaves out dependent ones."""
+    values, vectors = scipy.linalg.eigh(metric)
+    kept = values > load_pyscf().df.incore.LINEAR_DEP_THR
+    return np.asarray(vectors[:, kept].T / np.sqrt(values[kept])[:, None])

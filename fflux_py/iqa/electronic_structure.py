@@ -20,6 +20,7 @@ from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.iqa._energy_gradient import energy_gradient
 from fflux_py.iqa._pyscf import (
     check_functional,
+    independent_root,
     load_pyscf,
     no_advice_on_missing_bases,
     no_checkpoint_files,
@@ -419,10 +420,7 @@ def _metric_root(auxiliary: Any) -> FloatArray:
     try:
         lower = scipy.linalg.cholesky(metric, lower=True)
     except scipy.linalg.LinAlgError:
-        # PySCF's own fall-back for a linearly dependent fitting basis.
-        values, vectors = scipy.linalg.eigh(metric)
-        kept = values > load_pyscf().df.incore.LINEAR_DEP_THR
-        return np.asarray(vectors[:, kept].T / np.sqrt(values[kept])[:, None])
+        return independent_root(metric)
     return np.asarray(scipy.linalg.solve_triangular(lower, np.eye(len(lower)), lower=True))
 
 
