@@ -6,8 +6,8 @@ is no basin yet.  Between two Hessians, updates from the change of the gradient 
 update where the curvature along the step is not positive).
 
 Deviations from the textbook: the trust radius bounds the largest change of a coordinate, not the norm of the step, so
-that it does not depend on the size of the molecule; small curvatures are raised to a floor, so that the torsions of a
-molecule do not turn over in one step; rigid motions are left out of the steps.
+that it does not depend on the size of the molecule; far from the minimum small curvatures are raised to a floor, so
+that the torsions of a molecule do not turn over in one step; rigid motions are left out of the steps.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from fflux_py.potential import FloatArray
 _FIRST_RADIUS: Final = 0.3
 _LARGEST_RADIUS: Final = 1.0
 _SMALLEST_RADIUS: Final = 1e-3
-_FLOOR: Final = 0.01
-"""Smallest curvature that a step is computed with, hartree/bohr^2; a soft torsion has about this."""
+_FLOORS: Final = (2e-4, 0.01)
+"""The smallest curvature that a step is computed with, hartree/bohr^2, near the minimum (a torsion of 20 cm^-1 has
+about this) and far from it."""
+_FLOOR_BY_FORCE: Final = 10.0
+"""Between the two it is so many times the largest gradient, bohr^-1: the softest mode moves by 0.1 bohr at most."""
 _NOISE: Final = 1e-10
 """Change of energy (hartree) that says nothing about a step."""
 
@@ -75,7 +78,8 @@ def restricted_step(gradient: FloatArray, hessian: FloatArray, positions: FloatA
     keep = np.eye(len(gradient)) - rigid @ rigid.T
     values, vectors = np.linalg.eigh(keep @ hessian @ keep)
     along = vectors.T @ (keep @ gradient)
-    steepness = np.maximum(np.abs(values), _FLOOR)
+    floor = min(max(_FLOOR_BY_FORCE * float(np.abs(gradient).max()), _FLOORS[0]), _FLOORS[1])
+    steepness = np.maximum(np.abs(values), floor)
 
     def step(shift: float) -> FloatArray:
         return np.asarray(-(vectors @ (along / (steepness + shift))))

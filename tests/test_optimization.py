@@ -103,6 +103,29 @@ def test_methanol_from_distorted_starts(method: str) -> None:
     assert eigenvalues[6] > 1e-4
 
 
+def test_newton_converges_along_the_softest_mode_too() -> None:
+    """A torsion that is a hundred times softer than all bonds: Newton steps to the end, not many small ones."""
+
+    class Soft:
+        def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+            energy, forces = 0.0, np.zeros((4, 3))
+            for i, j, length, stiffness in ((0, 1, 2.0, 0.5), (1, 2, 2.5, 0.5), (2, 3, 2.0, 0.5),
+                                            (0, 2, 3.5, 0.2), (1, 3, 3.5, 0.2), (0, 3, 4.0, 5e-4)):  # fmt: skip
+                vector = positions[i] - positions[j]
+                distance = float(np.linalg.norm(vector))
+                energy += 0.5 * stiffness * (distance - length) ** 2
+                pull = stiffness * (distance - length) / distance * vector
+                forces[i] -= pull
+                forces[j] += pull
+            return energy, forces
+
+    planar = np.array([(0.0, 0.0, 0.0), (2.0, 0.0, 0.0), (2.6, 2.4, 0.0), (4.4, 2.8, 1.2)])
+    result = optimize(Soft(), Molecule(("C",) * 4, planar), fmax=1e-8, method="newton")
+    assert result.converged
+    assert result.n_steps < 60
+    assert np.linalg.norm(result.molecule.positions[0] - result.molecule.positions[3]) == pytest.approx(4.0, abs=1e-4)
+
+
 def test_methods_agree() -> None:
     pytest.importorskip("geometric")
     start = rattled(methanol(), 0.15, 7)

@@ -39,6 +39,14 @@ def optimize(
     frequencies: Annotated[
         bool, typer.Option("--frequencies", help="Compute harmonic frequencies at the end; is it a minimum?")
     ] = False,
+    as_it_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-it-is",
+            help="Begin at the start itself. Without it: where atoms are nearer or further than in all training "
+            "geometries, at the geometry next to it where they are not.",
+        ),
+    ] = False,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,
 ) -> Outcome:
@@ -49,12 +57,14 @@ def optimize(
     use_threads(threads)
     from fflux_py.extended_xyz import write_molecule
     from fflux_py.optimization import optimize as minimise
+    from fflux_py.training_distances import brought_inside
     from fflux_py.units import EV, EV_ANGSTROM
 
     forcefield = read_model(model)
     geometry = read_start(start, forcefield)
+    begin = geometry if as_it_is else brought_inside(forcefield, geometry)
     with progress(f"optimising {geometry.name} (steps)") as show:
-        result = minimise(forcefield, geometry, fmax / EV_ANGSTROM, max_steps, method, progress=show)
+        result = minimise(forcefield, begin, fmax / EV_ANGSTROM, max_steps, method, progress=show)
     left = result.largest_force * EV_ANGSTROM
     if not result.converged:
         raise ConvergenceError(
@@ -65,8 +75,29 @@ def optimize(
         )
     marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
     write_molecule(output, result.molecule, marks)
-    found = _outcome(model, output, geometry, result)
+    found = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
     return _with_frequencies(found, forcefield, result.molecule) if frequencies else found
+
+
+def _with_start(found: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
+    """How far the search began from the start, and why."""
+    from fflux_py.analysis.geometry import rmsd
+    from fflux_py.training_distances import distance_ranges, distances, furthest_outside
+    from fflux_py.units import ANGSTROM
+
+    moved = 0.0 if begin is start else float(rmsd(begin.positions, start.positions)) * ANGSTROM
+    found = replace(found, figures={**found.figures, "start_moved_angstrom": moved})
+    if begin is start:
+        return found
+    ranges = distance_ranges(forcefield)
+    i, j, _ = furthest_outside(start.positions, *ranges)
+    low, high = (float(limit[i, j]) * ANGSTROM for limit in ranges)
+    text = (
+        f"The start lies outside of what the model has learnt ({start.symbols[i]}{i + 1}-{start.symbols[j]}{j + 1} at "
+        f"{float(distances(start.positions)[i, j]) * ANGSTROM:.2f} Å, in the training data {low:.2f} to {high:.2f} Å): "
+        f"the search began next to it, {moved:.3f} Å away (RMSD)."
+    )
+    return replace(found, text=[text, *found.text])
 
 
 def _with_frequencies(found: Outcome, forcefield: ForceField, molecule: Molecule) -> Outcome:
