@@ -116,6 +116,17 @@ def test_label_and_label_again(hydrogen: Path, tmp_path: Path, campaign: ModuleT
     assert len(list((tmp_path / "data.extxyz.labels").glob("[0-9a-f]*.json"))) == 4
 
 
+def test_atomic_energies_of_the_first_geometries(hydrogen: Path, tmp_path: Path, campaign: ModuleType) -> None:
+    out = tmp_path / "data.extxyz"
+    arguments = [hydrogen, "-o", out, "--method", "hf", "--basis", "sto-3g", "--partition-first", 1]
+    answer = fflux("label", *arguments)
+    assert answer.code == 0, answer.err
+    assert "1 of them have atomic energies." in answer.out
+    assert Dataset.read(out).has_atomic_energies.tolist() == [True, False, False, False]
+    counted = fflux("label", *arguments, "--json").json
+    assert (counted["n_computed"], counted["n_reused"], counted["n_partitioned"]) == (0, 4, 1)
+
+
 def test_shares_of_a_job_array(hydrogen: Path, tmp_path: Path, campaign: ModuleType) -> None:
     out, folder = tmp_path / "data.extxyz", tmp_path / "labels"
     arguments = [hydrogen, "-o", out, "--basis", "sto-3g", "--partition", "none", "--folder", folder, "--json"]

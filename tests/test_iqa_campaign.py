@@ -112,6 +112,27 @@ def test_nothing_is_computed_twice(tmp_path: Path, here: ThreadPoolExecutor) -> 
         campaign.collect(geometries(5), replace(LEVEL, method="hf"), "none", tmp_path)
 
 
+def test_the_first_geometries_only_are_partitioned(tmp_path: Path, here: ThreadPoolExecutor) -> None:
+    chosen, every = geometries(4), campaign.label(geometries(4), LEVEL, "hirshfeld", tmp_path / "all", executor=here)
+    data = campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "some", executor=here, n_partitioned=2)
+    assert data.has_atomic_energies.tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(data.energies, every.energies)
+    np.testing.assert_array_equal(data.forces, every.forces)
+    np.testing.assert_array_equal(data.atomic_energies[:2], every.atomic_energies[:2])
+    assert (data.metadata["partition"], data.metadata["missing_geometries"]) == ("hirshfeld", 0)
+    assert len(results(tmp_path / "some")) == 4
+    # Atomic energies that are there are taken, wherever the geometry stands.
+    campaign.label(chosen.select([3]), LEVEL, "hirshfeld", tmp_path / "some", executor=here)
+    again = campaign.collect(chosen, LEVEL, "hirshfeld", tmp_path / "some", n_partitioned=2)
+    assert again.has_atomic_energies.tolist() == [True, True, False, True]
+    # A data set of them goes to a file and back.
+    again.write(tmp_path / "data.extxyz")
+    assert Dataset.read(tmp_path / "data.extxyz").has_atomic_energies.tolist() == [True, True, False, True]
+    assert not campaign.failures(chosen, LEVEL, "hirshfeld", tmp_path / "some", 2)
+    with pytest.raises(InputError, match="n_partitioned: expected at least 0"):
+        campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "some", executor=here, n_partitioned=-1)
+
+
 def test_damaged_results_are_computed_again(tmp_path: Path, here: ThreadPoolExecutor) -> None:
     first = campaign.label(geometries(3), LEVEL, "none", tmp_path, executor=here)
     cut, changed, emptied = results(tmp_path)

@@ -37,6 +37,14 @@ def label(
             help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke', or 'none' for energies and forces only."
         ),
     ] = "hirshfeld",
+    partition_first: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Atomic energies of the first N geometries only, energies and forces of all. Without it: of all.",
+        ),
+    ] = None,
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
     folder: Annotated[
@@ -99,8 +107,9 @@ def label(
                 array=share,
                 keep_orbitals=keep_orbitals,
                 progress=count,
+                n_partitioned=partition_first,
             )
-    failed = campaign.failures(chosen, level, partition, target)
+    failed = campaign.failures(chosen, level, partition, target, partition_first)
     data.write(output)
     reused, total = counts[0]
     return _outcome(output, target, data, failed, len(chosen), reused, total - reused)
@@ -117,6 +126,7 @@ def _outcome(
     output: Path, folder: Path, data: Dataset, failed: dict[int, str], wanted: int, reused: int, computed: int
 ) -> Outcome:
     missing = wanted - len(data) - len(failed)
+    partitioned = int(data.has_atomic_energies.sum())
     figures = {
         "output": str(output),
         "folder": str(folder),
@@ -125,6 +135,7 @@ def _outcome(
         "partition": data.metadata["partition"],
         "n_geometries": wanted,
         "n_labelled": len(data),
+        "n_partitioned": partitioned,
         "n_computed": computed,
         "n_reused": reused,
         "n_failed": len(failed),
@@ -136,6 +147,8 @@ def _outcome(
         f"{data.metadata['method']}/{data.metadata['basis']}, partition {data.metadata['partition']}: "
         f"{len(data)} of {wanted} geometries labelled ({computed} computed now, {reused} reused, {len(failed)} failed)"
     ]
+    if 0 < partitioned < len(data):
+        text.append(f"{partitioned} of them have atomic energies.")
     text += [f"  geometry {index + 1} failed: {reason}" for index, reason in sorted(failed.items())]
     if missing:
         text.append(f"{missing} have no result yet: run the other shares, then the same command without --array.")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,6 +82,7 @@ def label(
     array: tuple[int, int] = (0, 1),
     keep_orbitals: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    n_partitioned: int | None = None,
 ) -> Dataset:
     """Label ``geometries`` and return the data set of all that have a label.
 
@@ -108,16 +109,19 @@ def label(
         level, in the same folder, then needs no SCF; orbitals that are there are always used.
     progress
         Called with the number of geometries done (computed, found or failed) and their total.
+    n_partitioned
+        Only the first so many geometries are partitioned; the others get energies and forces, and atomic energies only
+        if the folder has them already.  None: all.
 
     Raises
     ------
     InputError
         A wrong argument, a folder that cannot be written to, or no geometry that could be labelled.
     """
-    _check_arguments(geometries, partition, workers, threads_per_worker, array)
+    _check_arguments(geometries, partition, workers, threads_per_worker, array, n_partitioned)
     target = _made(folder)
     isolated = _isolated_energies(geometries.molecule, level, target)
-    tasks = _tasks(geometries, level, partition, target, keep_orbitals)[array[0] :: array[1]]
+    tasks = _tasks(geometries, level, partition, target, n_partitioned, keep_orbitals)[array[0] :: array[1]]
 
     def run(todo: list[_Task]) -> Iterator[tuple[_Task, bool | Refusal]]:
         if executor is not None:
@@ -125,7 +129,7 @@ def label(
         return run_in_processes(_compute, todo, min(workers, len(todo)), threads_per_worker)
 
     _finish({task.key: task for task in tasks}, run, progress)
-    return _collect(geometries, level, partition, target, isolated)
+    return _collect(geometries, level, partition, target, isolated, n_partitioned)
 
 
 def _finish(
@@ -154,10 +158,17 @@ def _finish(
             time.sleep(_POLL_SECONDS)
 
 
-def collect(geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: str | os.PathLike[str]) -> Dataset:
+def collect(
+    geometries: GeometrySet,
+    level: LevelOfTheory,
+    partition: str,
+    folder: str | os.PathLike[str],
+    n_partitioned: int | None = None,
+) -> Dataset:
     """Return the data set of those geometries that have a result in ``folder``, computing none of them.
 
-    The metadata count the geometries that failed and those that have no result yet.
+    ``n_partitioned`` is that of :func:`label`.  The metadata count the geometries that failed and those that have no
+    result yet.
 
     Raises
     ------
@@ -167,15 +178,19 @@ def collect(geometries: GeometrySet, level: LevelOfTheory, partition: str, folde
     check_partition(partition)
     target = Path(folder)
     isolated = _isolated_energies(geometries.molecule, level, target) if target.is_dir() else {}
-    return _collect(geometries, level, partition, target, isolated)
+    return _collect(geometries, level, partition, target, isolated, n_partitioned)
 
 
 def failures(
-    geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: str | os.PathLike[str]
+    geometries: GeometrySet,
+    level: LevelOfTheory,
+    partition: str,
+    folder: str | os.PathLike[str],
+    n_partitioned: int | None = None,
 ) -> dict[int, str]:
-    """Reasons of the geometries that could not be labelled, by their index."""
+    """Reasons of the geometries that could not be labelled, by their index; arguments as of :func:`label`."""
     found = {}
-    for index, task in enumerate(_tasks(geometries, level, partition, Path(folder))):
+    for index, task in enumerate(_tasks(geometries, level, partition, Path(folder), n_partitioned)):
         result = _read_result(task.path)
         if result is not None and "failure" in result:
             found[index] = str(result["failure"])
@@ -214,12 +229,17 @@ def _label_or_failure(task: _Task) -> dict[str, Any]:
 
 
 def _collect(
-    geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: Path, isolated: Mapping[str, float]
+    geometries: GeometrySet,
+    level: LevelOfTheory,
+    partition: str,
+    folder: Path,
+    isolated: Mapping[str, float],
+    n_partitioned: int | None,
 ) -> Dataset:
     labels: list[Label] = []
     indices: list[int] = []
     failed = missing = 0
-    for index, task in enumerate(_tasks(geometries, level, partition, folder)):
+    for index, task in enumerate(_tasks(geometries, level, partition, folder, n_partitioned)):
         result = _read_result(task.path)
         if result is None:
             missing += 1
@@ -270,7 +290,12 @@ def _metadata(level: LevelOfTheory, partition: str, labels: list[Label]) -> dict
 
 
 def _check_arguments(
-    geometries: GeometrySet, partition: str, workers: int, threads_per_worker: int, array: tuple[int, int]
+    geometries: GeometrySet,
+    partition: str,
+    workers: int,
+    threads_per_worker: int,
+    array: tuple[int, int],
+    n_partitioned: int | None,
 ) -> None:
     load_pyscf()
     check_partition(partition)
@@ -281,13 +306,21 @@ def _check_arguments(
             raise InputError(name, "at least 1", str(number))
     if not 0 <= array[0] < array[1]:
         raise InputError("array", "(i, n) with 0 <= i < n", str(tuple(array)))
+    if n_partitioned is not None and n_partitioned < 0:
+        raise InputError("n_partitioned", "at least 0", str(n_partitioned))
 
 
 def _tasks(
-    geometries: GeometrySet, level: LevelOfTheory, partition: str, folder: Path, keep_orbitals: bool = False
+    geometries: GeometrySet,
+    level: LevelOfTheory,
+    partition: str,
+    folder: Path,
+    n_partitioned: int | None = None,
+    keep_orbitals: bool = False,
 ) -> list[_Task]:
+    """One of each geometry.  Beyond the first ``n_partitioned``, without a partition if that has no label yet."""
     molecule = geometries.molecule
-    return [
+    tasks = [
         _Task(
             molecule.symbols,
             geometries.positions[index],
@@ -300,6 +333,13 @@ def _tasks(
         )
         for index in range(len(geometries))
     ]
+    count = len(tasks) if n_partitioned is None else n_partitioned
+    rest = [task if _has_label(task.path) else replace(task, partition="none") for task in tasks[count:]]
+    return [*tasks[:count], *rest]
+
+
+def _has_label(path: Path) -> bool:
+    return "label" in (_read_result(path) or {})
 
 
 def _isolated_energies(molecule: Molecule, level: LevelOfTheory, folder: Path) -> dict[str, float]:
