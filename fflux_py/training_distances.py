@@ -9,7 +9,7 @@ Molecular Conformation*, Research Studies Press 1988, chapter 6, with bounds fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.local_frame import directional, inverse_distances
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray, IntArray
+from fflux_py.symmetry import no_symmetry
 
 INSIDE: Final = 1e-8
 """Bohr; a distance that is no further outside of its range counts as inside."""
@@ -38,19 +39,18 @@ def distance_ranges(forcefield: ForceField) -> tuple[FloatArray, FloatArray]:
     shortest, longest
         Bohr, shape ``(n_atoms, n_atoms)``, symmetric, zero on the diagonal.
     """
+    n = forcefield.molecule.n_atoms
     if forcefield.joint is not None:
         found = distances(forcefield.joint.positions)
-        symmetry = forcefield.joint.symmetry
-        return _alike(found.min(axis=0), found.max(axis=0), [] if symmetry is None else symmetry.generators())
-    n = forcefield.molecule.n_atoms
+        symmetry = forcefield.joint.symmetry or no_symmetry(n)
+        return _alike(found.min(axis=0), found.max(axis=0), symmetry.generators())
     shortest, longest = np.full((n, n), np.inf), np.zeros((n, n))
     for model in forcefield.atoms:
-        others, columns = _distance_columns(n, model.frame.atom, model.frame.x_axis, model.frame.xy_plane,
-                                            directional(model.feature_kind))  # fmt: skip
-        known = model.points[:, columns]
+        atom, others = model.frame.atom, [model.frame.x_axis, model.frame.xy_plane, *model.frame.others(n)]
+        each = 4 if directional(model.feature_kind) else 3
+        known = model.points[:, [0, 1, *range(3, model.points.shape[1], each)]]
         if inverse_distances(model.feature_kind):
             known = 1.0 / known
-        atom = model.frame.atom
         shortest[atom, others] = np.minimum(shortest[atom, others], known.min(axis=0))
         longest[atom, others] = np.maximum(longest[atom, others], known.max(axis=0))
     np.fill_diagonal(shortest, 0.0)
@@ -62,18 +62,10 @@ def distances(positions: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1))
 
 
-def _distance_columns(n: int, atom: int, x_axis: int, xy_plane: int, unit_vectors: bool) -> tuple[IntArray, IntArray]:
-    """The other atoms, and which of an atom's features are their distances."""
-    rest = [i for i in range(n) if i not in (atom, x_axis, xy_plane)]
-    step = 4 if unit_vectors else 3
-    return np.array([x_axis, xy_plane, *rest]), np.array([0, 1, *range(3, 3 + step * len(rest), step)])
-
-
 def _alike(
-    shortest: FloatArray, longest: FloatArray, permutations: Iterable[IntArray]
+    shortest: FloatArray, longest: FloatArray, permutations: Sequence[IntArray]
 ) -> tuple[FloatArray, FloatArray]:
     """The same for all pairs that permutations exchange."""
-    permutations = list(permutations)
     while True:
         low, high = shortest, longest
         for order in permutations:

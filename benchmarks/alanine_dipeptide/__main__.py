@@ -125,18 +125,18 @@ def dft(names: list[str], threads: int, model: str | None) -> None:
         begin = relaxed_by_gfn2(name) if model is None else lowest_of_model(name, model)
         potential = Watched(begin)
         found = optimize(potential, begin, fmax=FMAX_EV_ANGSTROM / EV_ANGSTROM / 5.0)
-        before = {} if model is None else minimum(name)[1]
         taken = {
             "evaluations_to_threshold": potential.evaluations_to_threshold,
             "processor_time_to_threshold_s": round(potential.time_to_threshold, 1),
         }
+        before = taken if model is None else minimum(name)[1]
         facts = {
             "method": level.method,
             "basis": level.basis,
             "energy_hartree": found.energy,
             "converged": found.converged,
             "evaluations": found.n_evaluations,
-            **{key: before.get(key, value) for key, value in taken.items()},
+            **{key: before[key] for key in taken},
             "threads": threads,
             "begun_from": "GFN2-xTB" if model is None else "a model",
         }
