@@ -227,6 +227,18 @@ def test_wrong_settings_are_refused(settings):
         CertificationConfig(**settings)
 
 
+def test_heavy_hydrogen_is_part_of_the_settings(good, tmp_path):
+    """Longer steps with heavier hydrogens: another run, whose positions have the same averages."""
+    heavy = replace(SHORT, seeds=1, picoseconds=0.2, timestep=2.0, hydrogen_mass=3.0, frames=2, report_fs=20.0)
+    certificate = certify(good, GFN2Labeller(), heavy, tmp_path / "c")
+    assert certificate.runs[0][0].config.hydrogen_mass == 3.0
+    assert certificate.as_dict()["hydrogen_mass_da"] == 3.0
+    with pytest.raises(InputError, match="settings"):
+        certify(good, GFN2Labeller(), replace(heavy, hydrogen_mass=2.0), tmp_path / "c")
+    with pytest.raises(InputError, match="hydrogen_mass"):
+        replace(heavy, hydrogen_mass=30.0)
+
+
 def test_command(good, tmp_path):
     model_file.save(good, tmp_path / "model.npz")
     write_molecule(tmp_path / "start.xyz", good.molecule)

@@ -19,14 +19,16 @@ from _gfn2_models import labelled
 
 from fflux_py import model_file
 from fflux_py.active_learning import ImprovementConfig, improve
-from fflux_py.active_learning.choice import candidates, diverse_batch, scores
+from fflux_py.active_learning.choice import EDGE, candidates, diverse_batch, ends, scores
 from fflux_py.active_learning.improve import settings_of
 from fflux_py.active_learning.rounds import joined
+from fflux_py.analysis.runs import read_runs
 from fflux_py.certification import GFN2Labeller, Limits
 from fflux_py.certification.labellers import KohnShamLabeller
 from fflux_py.dataset import Dataset
 from fflux_py.dynamics import MDConfig, run_replicas
-from fflux_py.errors import InputError
+from fflux_py.errors import FFLUXError, InputError
+from fflux_py.extended_xyz import write_molecule
 from fflux_py.iqa.electronic_structure import LevelOfTheory
 from fflux_py.sampling.selection import pair_features
 from fflux_py.training import TrainingConfig, train
@@ -167,21 +169,66 @@ def test_a_batch_differs_from_what_is_known():
 
 
 def test_candidates_hold_every_end(small, tmp_path):
-    from fflux_py.analysis.runs import read_runs
-
     config = MDConfig(steps=100, replicas=2, report_every=5, temperature=300.0, thermostat="langevin")
     run_replicas(small, small.molecule, config, tmp_path / "r")
     runs = read_runs(tmp_path / "r")
-    positions, temperatures, _ = candidates(runs, 6)
+    minimum = float(runs[0].trajectory.potential.min())
+    positions, temperatures, _ = candidates(runs, 6, minimum)
     assert 6 <= len(positions) <= 8
     for run in runs:
         assert (positions == run.trajectory.positions[-1]).all(axis=(1, 2)).any()
         assert not (positions == run.trajectory.positions[0]).all(axis=(1, 2)).any()
     assert set(temperatures) == {300.0}
-    every, _, changes = candidates(runs, 1000)
+    every, _, changes = candidates(runs, 1000, minimum)
     assert len(every) == 40
     reported = np.abs(np.diff(runs[0].trajectory.conserved)) * KCAL_MOL
     np.testing.assert_allclose(changes[:20], reported, atol=1e-9)
+
+
+def test_candidates_end_where_a_run_falls(small, tmp_path):
+    """Of a run that fell into a hole: the way in, to the first frame below the minimum; of one that did not, all."""
+    config = MDConfig(steps=100, replicas=2, report_every=2, temperature=300.0, thermostat="langevin")
+    run_replicas(small, small.molecule, config, tmp_path / "r")
+    sound, other = read_runs(tmp_path / "r")
+    potential = other.trajectory.potential.copy()
+    potential[30:] -= 5.0
+    potential[40] += 10.0  # out of the hole again: that is no way in
+    runs = (sound, replace(other, trajectory=replace(other.trajectory, potential=potential)))
+    minimum = float(sound.trajectory.potential.min())
+    assert ends(runs, minimum) == [51, 31]
+    positions, _, _ = candidates(runs, 4, minimum)
+
+    def frames(run):
+        return {k for k in range(51) if (positions == run.trajectory.positions[k]).all(axis=(1, 2)).any()}
+
+    assert frames(runs[1]) >= set(range(31 - EDGE, 31))
+    assert max(frames(runs[1])) == 30
+    assert 50 in frames(sound)
+    assert len(frames(sound)) < EDGE
+
+
+def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
+    """They visit, at the lowest temperature, what the judged runs do not; their frames may be chosen."""
+    other = small.molecule.with_positions(labelled(30).positions[7])
+    bias = "d: DISTANCE ATOMS=1,5\nMETAD ARG=d SIGMA=0.01 HEIGHT=20 PACE=10 BIASFACTOR=20 GRID_MIN=0.1 GRID_MAX=0.9\n"
+    config = replace(CONFIG, temperatures=(300.0,), picoseconds=0.2, checks=2, budget=11, batch=3, bias=bias)
+    assert config.biased_temperature == 300.0
+    result = improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", None, [other], training=FIT)
+    assert result.rounds[0].n_runs == 1
+    assert result.rounds[0].n_learnt == 3 + 3
+    where = tmp_path / "i" / "round-01"
+    found = [*sorted((where / "runs").iterdir()), *sorted((where / "runs-2").iterdir())]
+    assert [path.name for path in found] == ["300K", "biased", "300K", "biased"]
+
+    def distances(path):
+        positions = read_runs(path)[0].trajectory.positions
+        return np.linalg.norm(positions[:, 0] - positions[:, 4], axis=1)
+
+    assert np.ptp(distances(found[1])) > np.ptp(distances(found[0]))
+    with pytest.raises(InputError, match="improvement"):
+        improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", training=FIT)
+    with pytest.raises(FFLUXError, match="bias_factor"):
+        replace(config, bias=bias.replace("FACTOR=20", "FACTOR=0.5"))
 
 
 def test_data_of_other_levels_are_not_mixed():
@@ -215,8 +262,9 @@ def test_the_labeller_of_dft_data_keeps_the_partition():
 def test_command(small, tmp_path):
     model_file.save(small, tmp_path / "model.npz")
     labelled(30).write(tmp_path / "data.extxyz")
+    write_molecule(tmp_path / "start.xyz", small.molecule)
     words = [
-        "improve", tmp_path / "model.npz", tmp_path / "data.extxyz", "-o", tmp_path / "i", "--temperatures", "300",
+        "improve", tmp_path / "model.npz", tmp_path / "data.extxyz", tmp_path / "start.xyz", "--bias", "torsions", "-o", tmp_path / "i", "--temperatures", "300",
         "--budget", "5", "--checks", "2", "--batch", "3", "--replicas", "1", "--picoseconds", "0.1", "--json",
     ]  # fmt: skip
     answer = fflux(*words, "--energy-mae", "1e-6")
@@ -227,3 +275,4 @@ def test_command(small, tmp_path):
     assert record["rounds"][0]["n_train"] == 30
     assert model_file.load(tmp_path / "i" / "model.npz").joint is not None
     assert "round 1: 30 training geometries" in answer.err
+    assert (tmp_path / "i" / "round-01" / "runs" / "biased" / "plumed.dat").exists()

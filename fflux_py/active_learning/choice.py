@@ -19,13 +19,45 @@ from fflux_py.units import KCAL_MOL
 POOL: Final = 5
 """A batch is chosen among so many times as many of the highest scores."""
 
+EDGE: Final = 8
+"""Frames before a fall, or before the guard that ended a run, that are candidates."""
+
 _LEAST_DEVIATION: Final = 1e-9
 
 
-def candidates(runs: Sequence[Run], count: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+FLOOR: Final = 1.0 / KCAL_MOL
+"""Hartree below the model's minimum where a run has fallen into a hole."""
+
+
+def ends(runs: Sequence[Run], minimum: float) -> list[int]:
+    """How many frames of every run there are until it has fallen into a hole of the model, that frame included.
+
+    Parameters
+    ----------
+    runs
+        The runs.
+    minimum
+        Energy of the model at its minimum, hartree.  A frame further below it than :data:`FLOOR` is in a hole.
+    """
+    below = [run.trajectory.potential < minimum - FLOOR for run in runs]
+    return [int(fell.argmax()) + 1 if fell.any() else len(fell) for fell in below]
+
+
+def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """At most ``count`` frames of runs, equally spaced, the last frame of every run among them.
 
-    The start, which all runs share, is left out.
+    The start, which all runs share, is left out, and so is what comes after a fall into a hole of the model: atoms meet
+    there, and labels of such frames teach little.  The way in is what has to be learnt, so that of runs that fell the
+    last :data:`EDGE` frames are candidates besides.
+
+    Parameters
+    ----------
+    runs
+        The runs.
+    count
+        Frames that are chosen evenly.
+    minimum
+        As :func:`ends` takes it.
 
     Returns
     -------
@@ -41,13 +73,15 @@ def candidates(runs: Sequence[Run], count: int) -> tuple[FloatArray, FloatArray,
     InputError
         Every run was stopped before its first report: nothing was visited.
     """
-    places = [(r, k) for r, run in enumerate(runs) for k in range(1, len(run.trajectory))]
+    last = ends(runs, minimum)
+    places = [(r, k) for r in range(len(runs)) for k in range(1, last[r])]
     if not places:
         raise InputError("model", "runs that reach their first report", "none: every one was stopped before",
                          "train on more geometries first")  # fmt: skip
     step = max(1.0, len(places) / count)
     chosen = {places[min(len(places) - 1, int(k * step))] for k in range(min(count, len(places)))}
-    chosen |= {(r, len(run.trajectory) - 1) for r, run in enumerate(runs) if len(run.trajectory) > 1}
+    fallen = [run.status == "stopped" or end < len(run.trajectory) for run, end in zip(runs, last, strict=True)]
+    chosen |= {(r, k) for r, end in enumerate(last) for k in range(max(1, end - (EDGE if fallen[r] else 1)), end)}
     ordered = sorted(chosen)
     jump = [np.abs(np.diff(run.conserved_kcal_mol, prepend=run.conserved_kcal_mol[:1])) for run in runs]
     return (

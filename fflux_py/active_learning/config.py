@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fflux_py.bias.plumed_input import parse_plumed_input
 from fflux_py.certification import CertificationConfig, Limits
 from fflux_py.errors import InputError
 
@@ -30,6 +31,10 @@ class ImprovementConfig:
         Labels that may be computed in all, checks included.
     candidates
         Visited frames of a round for which deviations are computed.
+    bias
+        Text of a PLUMED input (:mod:`fflux_py.bias.plumed_input`): in every round ``replicas`` runs more from every
+        start, with this metadynamics, at its ``TEMP`` or the lowest temperature.  What they visit may be learnt; models
+        are judged by runs without bias only.
     rounds
         Most rounds.
     seed
@@ -46,6 +51,7 @@ class ImprovementConfig:
     batch: int = 15
     budget: int = 100
     candidates: int = 300
+    bias: str | None = None
     rounds: int = 20
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
@@ -54,7 +60,7 @@ class ImprovementConfig:
         for name in ("replicas", "checks", "batch", "candidates", "rounds"):
             if getattr(self, name) < 1:
                 raise InputError(name, "at least 1", str(getattr(self, name)))
-        self.runs(1)
+        self.runs(1).run(self.biased_temperature)
         if self.budget < self.checks_of_a_round:
             raise InputError(
                 "budget", f"at least {self.checks_of_a_round}, the checks of one round", str(self.budget),
@@ -65,6 +71,12 @@ class ImprovementConfig:
     def checks_of_a_round(self) -> int:
         """Labels by which a model is judged: those of visited frames, and its minimum."""
         return self.checks * len(self.temperatures) + 1
+
+    @property
+    def biased_temperature(self) -> float:
+        """Temperature of the biased runs, kelvin."""
+        found = None if self.bias is None else parse_plumed_input(self.bias, "bias").temperature
+        return min(self.temperatures) if found is None else found
 
     def runs(self, number: int) -> CertificationConfig:
         """The runs of a round, counted from 1, as those of a certification."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +60,7 @@ def improve(
     config: ImprovementConfig,
     folder: Path,
     start: Molecule | None = None,
+    more_starts: Sequence[Molecule] = (),
     label_folder: Path | None = None,
     stage: Stage = silent,
     threads: int = 1,
@@ -89,7 +90,10 @@ def improve(
     folder
         Where runs, labels, models and the table go; made if missing.
     start
-        Start of all runs, relaxed first by each model; the model's reference geometry if not given.
+        Start of the runs by which models are judged, relaxed first by each model; the model's reference geometry if not
+        given.
+    more_starts
+        Starts of further runs, relaxed too, whose frames may be learnt: other conformers.
     label_folder
         Results of single labels; ``labels`` in the folder if not given.
     stage
@@ -107,18 +111,20 @@ def improve(
         The folder holds another improvement, or the labels are of another level of theory.
     """
     forcefield.check_molecule(dataset.molecule)
-    geometry = forcefield.molecule if start is None else start
-    forcefield.check_molecule(geometry)
+    starts = (forcefield.molecule if start is None else start, *more_starts)
+    for molecule in starts:
+        forcefield.check_molecule(molecule)
     settings = {k: v for k, v in asdict(config).items() if k not in ("budget", "rounds", "limits")}
     key: dict[str, Any] = {
         "model_sha256": CompiledPotential.of(forcefield).digest(),
         "data_sha256": dataset.digest(),
         "reference": labeller.name,
         "settings": settings,
+        "more_starts_bohr": [np.round(molecule.positions, 9).tolist() for molecule in more_starts],
     }
     settings_of_fit = training or settings_of(forcefield, threads)
     place = label_folder or folder / "labels"
-    loop = _Loop(labeller, config, folder, geometry, place, stage, threads, settings_of_fit)
+    loop = _Loop(labeller, config, folder, starts, place, stage, threads, settings_of_fit)
     rounds = read_state(folder, key)
     if rounds:
         forcefield, dataset = loop.found(rounds[-1].number)
@@ -149,7 +155,7 @@ class _Loop:
     labeller: Labeller
     config: ImprovementConfig
     folder: Path
-    start: Molecule
+    starts: tuple[Molecule, ...]
     label_folder: Path
     stage: Stage
     threads: int
@@ -168,10 +174,10 @@ class _Loop:
     ) -> tuple[ForceField, Dataset, Round]:
         """One round; the model and the data after it."""
         config = self.config
-        minimum, runs = self.explored(number, forcefield)
-        figures, checks, failed = self.judged(number, forcefield, minimum, runs)
+        minima, runs, further = self.explored(number, forcefield)
+        figures, checks, failed = self.judged(number, forcefield, minima[0], runs)
         spent += sum(len(part) for part in checks) + failed
-        frames, kept, deviation = self.chosen(number, forcefield, dataset, runs)
+        frames, kept, deviation = self.chosen(number, forcefield, dataset, minima, [*runs, *further])
         verdict = [line for entry in figures for line in entry.criteria(config.limits, config.checks)]
         met = sum(line.passed for line in verdict)
         # After the batch there must be enough left to judge the model that has learnt it.
@@ -209,16 +215,26 @@ class _Loop:
         # Read back, so that a loop that was interrupted is the unbroken one bit for bit.
         return *self.found(number), done
 
-    def explored(self, number: int, forcefield: ForceField) -> tuple[Molecule, list[tuple[Run, ...]]]:
-        """Minimum of the model, and the runs of the round that start there, by temperature."""
-        runs = []
-        plan = self.config.runs(number)
-        minimum = relaxed(forcefield, self.start)
-        for temperature in plan.temperatures:
-            with self.stage(f"round {number}: runs at {temperature:g} K (steps)") as show:
-                where = self.place(number) / "runs" / f"{temperature:g}K"
-                runs.append(simulate(forcefield, minimum, plan.run(temperature), where, show, self.threads))
-        return minimum, runs
+    def explored(
+        self, number: int, forcefield: ForceField
+    ) -> tuple[list[Molecule], list[tuple[Run, ...]], list[tuple[Run, ...]]]:
+        """The model's minima next to the starts, the runs from the first by temperature, and all further runs."""
+        plan, bias = self.config.runs(number), self.config.bias
+        minima = [relaxed(forcefield, start) for start in self.starts]
+        groups = []
+        for k, minimum in enumerate(minima):
+            place = self.place(number) / ("runs" if k == 0 else f"runs-{k + 1}")
+            kinds: list[tuple[str, float, str | None]] = [(f"{t:g}K", t, None) for t in plan.temperatures]
+            if bias is not None:
+                kinds.append(("biased", self.config.biased_temperature, bias))
+            for name, temperature, text in kinds:
+                what = f"round {number}: runs from start {k + 1}, {name} (steps)"
+                with self.stage(what) as show:
+                    groups.append(
+                        simulate(forcefield, minimum, plan.run(temperature), place / name, show, self.threads, text)
+                    )
+        n = len(plan.temperatures)
+        return minima, groups[:n], groups[n:]
 
     def judged(
         self, number: int, forcefield: ForceField, minimum: Molecule, runs: list[tuple[Run, ...]]
@@ -247,11 +263,17 @@ class _Loop:
         return figures, found, failed
 
     def chosen(
-        self, number: int, forcefield: ForceField, dataset: Dataset, runs: list[tuple[Run, ...]]
+        self,
+        number: int,
+        forcefield: ForceField,
+        dataset: Dataset,
+        minima: Sequence[Molecule],
+        runs: list[tuple[Run, ...]],
     ) -> tuple[GeometrySet, np.ndarray, float]:
         """Candidates, the indices of the batch among them, and the largest deviation in kcal/mol."""
         every = [run for group in runs for run in group]
-        positions, temperatures, jumps = candidates(every, self.config.candidates)
+        lowest = float(forcefield.compute(np.array([m.positions for m in minima]), deriv=0)[0].min())
+        positions, temperatures, jumps = candidates(every, self.config.candidates, lowest)
         score, deviation = scores(forcefield, positions, jumps, self.config.limits.jump_kcal_mol)
         kept = diverse_batch(positions, score, dataset.with_split("train").positions, self.config.batch)
         count = len(positions)

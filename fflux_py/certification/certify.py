@@ -104,6 +104,7 @@ class Certificate:
             "reference": self.reference,
             "model_sha256": self.model_sha256,
             "timestep_fs": self.config.timestep,
+            "hydrogen_mass_da": self.config.hydrogen_mass,
             "length_ps": self.config.picoseconds,
             "thermostat": self.config.thermostat,
             "seed": self.config.seed,
@@ -235,6 +236,8 @@ def _check_settings(
 ) -> None:
     """Write what this certification is, or compare it with what the folder holds; the length may differ."""
     settings = {k: v for k, v in asdict(config).items() if k not in ("picoseconds", "limits", "temperatures", "frames")}
+    if config.hydrogen_mass is None:
+        del settings["hydrogen_mass"]  # as earlier versions wrote them
     wanted = {"schema": _SCHEMA, "model_sha256": digest, "reference": labeller.name, "settings": settings,
               "start_bohr": np.round(start.positions, 9).tolist()}  # fmt: skip
     path = folder / SETTINGS_FILE

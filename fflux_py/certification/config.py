@@ -71,6 +71,8 @@ class CertificationConfig:
         Length of every run.
     timestep
         Femtosecond.
+    hydrogen_mass
+        As in :class:`~fflux_py.dynamics.MDConfig`.
     frames
         Visited frames that are labelled at every temperature, equally spaced over all its runs.
     report_fs
@@ -87,6 +89,7 @@ class CertificationConfig:
     seeds: int = FULL_SEEDS
     picoseconds: float = 1000.0
     timestep: float = 0.5
+    hydrogen_mass: float | None = None
     frames: int = FULL_FRAMES
     report_fs: float = 20.0
     thermostat: str = "nose-hoover"
@@ -115,6 +118,7 @@ class CertificationConfig:
             temperature=temperature,
             timestep=self.timestep,
             thermostat=self.thermostat,
+            hydrogen_mass=self.hydrogen_mass,
             report_every=max(1, round(self.report_fs / self.timestep)),
             checkpoint_every=20_000,
             seed=self.seed,

@@ -57,9 +57,10 @@ def write_certificate(certificate: Certificate, forcefield: ForceField, folder: 
         "\n\nThis is a thin run: the definition of a stable force field asks for three seeds and a hundred labelled "
         "frames at each temperature."
     )  # fmt: skip
+    heavy = "" if config.hydrogen_mass is None else f", hydrogen of {config.hydrogen_mass:g} Da"
     text = (
         f"{config.seeds} runs of {config.picoseconds:g} ps at each temperature, {config.timestep:g} fs, "
-        f"{config.thermostat}; visited frames labelled with {certificate.reference}.{thin}"
+        f"{config.thermostat}{heavy}; visited frames labelled with {certificate.reference}.{thin}"
     )
     return write_report(
         folder / REPORT_FILE,

@@ -26,6 +26,12 @@ TemperaturesOption = Annotated[
     str, typer.Option("--temperatures", metavar="T,T,...", help="Temperatures in kelvin, separated by commas.")
 ]
 TimestepOption = Annotated[float, typer.Option("--timestep", help="Time step in femtosecond.")]
+HydrogenMassOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hydrogen-mass", help="Mass of hydrogen in dalton, taken from its neighbour; 3 allows longer steps."
+    ),
+]
 EnergyLimitOption = Annotated[
     float, typer.Option("--energy-mae", help="Largest energy MAE on visited frames (kcal/mol).")
 ]

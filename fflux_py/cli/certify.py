@@ -13,6 +13,7 @@ from fflux_py.cli._options import (
     EnergyLimitOption,
     ExecutorOption,
     ForceLimitOption,
+    HydrogenMassOption,
     JsonOption,
     LabelFolderOption,
     ModelArgument,
@@ -47,6 +48,7 @@ def certify(
     seeds: Annotated[int, typer.Option(min=1, help="Independent runs at every temperature.")] = 3,
     picoseconds: Annotated[float, typer.Option(help="Length of every run; may be prolonged later.")] = 1000.0,
     timestep: TimestepOption = 0.5,
+    hydrogen_mass: HydrogenMassOption = None,
     frames: Annotated[int, typer.Option(min=1, help="Visited frames to label at every temperature.")] = 100,
     data: Annotated[
         Path | None,
@@ -82,6 +84,7 @@ def certify(
         seeds=seeds,
         picoseconds=picoseconds,
         timestep=timestep,
+        hydrogen_mass=hydrogen_mass,
         frames=frames,
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fflux_py.cli._bias import bias_of
 from fflux_py.cli._command import Outcome, command, print_line
 from fflux_py.cli._inputs import executor_of, parse_temperatures, read_dataset, read_model, read_start
 from fflux_py.cli._options import (
@@ -17,7 +18,6 @@ from fflux_py.cli._options import (
     JsonOption,
     LabelFolderOption,
     ModelArgument,
-    OptionalStartArgument,
     SeedOption,
     TemperaturesOption,
     TimestepOption,
@@ -44,7 +44,14 @@ class NotImproved(FFLUXError):
 def improve(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(metavar="DATA.extxyz", help="Its data set.")],
-    start: OptionalStartArgument = None,
+    starts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[START.xyz]...",
+            help="Start geometries (angstrom): of the runs by which models are judged, and of others to learn from. "
+            "Without any: the model's reference.",
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs, labels, models and the table.")
     ] = Path("improved"),
@@ -57,6 +64,14 @@ def improve(
     replicas: Annotated[int, typer.Option(min=1, help="Runs at every temperature in every round.")] = 3,
     picoseconds: Annotated[float, typer.Option(help="Length of a run.")] = 5.0,
     timestep: TimestepOption = 0.5,
+    bias: Annotated[
+        str | None,
+        typer.Option(
+            metavar="torsions|FILE",
+            help="Besides, runs with metadynamics to learn from: a PLUMED input file, or 'torsions' for a bias on all "
+            "rotatable single bonds but methyl groups.",
+        ),
+    ] = None,
     energy_mae: EnergyLimitOption = 1.0,
     force_mae: ForceLimitOption = None,
     partition: Annotated[
@@ -81,6 +96,10 @@ def improve(
     from fflux_py.active_learning import improve as improve_model
     from fflux_py.certification import Limits, labeller_of
 
+    forcefield = read_model(model)
+    geometries = [read_start(start, forcefield) for start in starts or ()]
+    lowest = min(parse_temperatures(temperatures))
+    plumed = bias_of(bias, None, None, geometries[0] if geometries else forcefield.molecule, lowest, timestep)
     config = ImprovementConfig(
         temperatures=parse_temperatures(temperatures),
         replicas=replicas,
@@ -89,18 +108,17 @@ def improve(
         checks=checks,
         batch=batch,
         budget=budget,
+        bias=None if plumed is None else plumed.text,
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
-    forcefield = read_model(model)
     dataset = read_dataset(data)
-    geometry = None if start is None else read_start(start)
     wanted = partition if partition is not None else str(dataset.metadata["partition"])
     with executor_of(executor, output) as pool:
         labeller = labeller_of(dataset.metadata, wanted, workers, threads, pool)
         result = improve_model(
-            forcefield, dataset, labeller, config, output, geometry, label_folder, stage=progress, threads=threads,
-            on_round=_tell,
+            forcefield, dataset, labeller, config, output, next(iter(geometries), None), geometries[1:], label_folder,
+            stage=progress, threads=threads, on_round=_tell,
         )  # fmt: skip
     return _outcome(result, output, budget)
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated
 
 import typer
 
+from fflux_py.cli._bias import bias_of
 from fflux_py.cli._command import Outcome, command
 from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_progress
 from fflux_py.cli._inputs import read_model, read_start
-from fflux_py.cli._options import JsonOption, ModelArgument, SeedOption, StartArgument, TimestepOption
+from fflux_py.cli._options import (
+    HydrogenMassOption,
+    JsonOption,
+    ModelArgument,
+    SeedOption,
+    StartArgument,
+    TimestepOption,
+)
 from fflux_py.cli._paths import check_new_folder
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
-
-if TYPE_CHECKING:
-    from fflux_py.bias.plumed_input import PlumedInput
-    from fflux_py.molecule import Molecule
-
-_PACE_FS: Final = 50.0
-_PRINT_FS: Final = 10.0
 
 _Bias = Annotated[
     str | None,
@@ -65,9 +66,7 @@ def md(
     ] = None,
     chain_length: Annotated[int, typer.Option(min=1, help="Thermostats in the Nose-Hoover chain.")] = 4,
     suzuki_yoshida: Annotated[int, typer.Option(help="Factors of the chain's split: 1, 3, 5 or 7.")] = 3,
-    hydrogen_mass: Annotated[
-        float | None, typer.Option(help="Mass of hydrogen in dalton, taken from its neighbour; 3 allows longer steps.")
-    ] = None,
+    hydrogen_mass: HydrogenMassOption = None,
     bias: _Bias = None,
     torsions: _Torsions = None,
     parallel: _Parallel = None,
@@ -123,7 +122,7 @@ def md(
     )
     forcefield = read_model(model).with_precision("fixed" if precision == "fixed" else "double")
     geometry = read_start(start, forcefield)
-    plumed = _bias_of(bias, torsions, parallel, geometry, config.temperature, config.timestep)
+    plumed = bias_of(bias, torsions, parallel, geometry, config.temperature, config.timestep)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()
     ensemble = "NVE" if thermostat == "none" else "NVT"
@@ -140,50 +139,3 @@ def md(
         return found
     files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
     return replace(found, text=[*found.text, f"The bias is in plumed.dat, its files are {files}."])
-
-
-def _bias_of(
-    bias: str | None,
-    torsions: str | None,
-    parallel: bool | None,
-    molecule: Molecule,
-    temperature: float,
-    timestep: float,
-) -> PlumedInput | None:
-    """The metadynamics that the options ask for."""
-    from fflux_py.bias.plumed_input import parse_plumed_input, read_plumed_input
-
-    if bias is None and torsions is None:
-        if parallel is not None:
-            raise InputError("--parallel or --joint", "--bias torsions", "no bias", "leave it out")
-        return None
-    if bias in (None, "torsions"):
-        return parse_plumed_input(
-            _torsion_input(torsions, parallel, molecule, temperature, timestep), "--bias torsions"
-        )
-    if torsions is not None or parallel is not None:
-        name = "--torsions" if torsions is not None else "--parallel or --joint"
-        raise InputError(name, "--bias torsions", f"--bias {bias}", "leave one of them out")
-    path = Path(str(bias))
-    if not path.is_file():
-        raise InputError("--bias", "'torsions' or a PLUMED input file", repr(bias))
-    return read_plumed_input(path)
-
-
-def _torsion_input(
-    torsions: str | None, parallel: bool | None, molecule: Molecule, temperature: float, timestep: float
-) -> str:
-    """PLUMED input of a bias on torsions: 0.25 kcal/mol, 0.3 rad, bias factor 8, one hill in 50 fs."""
-    from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
-    from fflux_py.bias.plumed_writer import plumed_text
-    from fflux_py.cli.sample import parse_torsions
-    from fflux_py.units import KCAL_MOL
-
-    chosen = molecule.torsions(methyl=False) if torsions is None else parse_torsions(torsions, molecule)
-    if not chosen:
-        raise InputError("--bias torsions", "a molecule with rotatable single bonds", f"none in {molecule.formula}",
-                         "name torsions with --torsions")  # fmt: skip
-    variables = tuple(CollectiveVariable("torsion", atoms, f"t{k}") for k, atoms in enumerate(chosen, start=1))
-    hills = HillParameters(0.25 / KCAL_MOL, 0.3, 8.0, max(1, round(_PACE_FS / timestep)))
-    settings = BiasSettings(variables, hills, len(variables) > 2 if parallel is None else parallel)
-    return plumed_text(settings, temperature, max(1, round(_PRINT_FS / timestep)))
