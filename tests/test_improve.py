@@ -225,6 +225,9 @@ def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
         return np.linalg.norm(positions[:, 0] - positions[:, 4], axis=1)
 
     assert np.ptp(distances(found[1])) > np.ptp(distances(found[0]))
+    learnt = result.dataset.positions[30 : 30 + 6]
+    further = np.concatenate([read_runs(path)[0].trajectory.positions for path in found[1:]])
+    assert any((np.abs(further - positions).max(axis=(1, 2)) < 1e-8).any() for positions in learnt)
     with pytest.raises(InputError, match="improvement"):
         improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", training=FIT)
     with pytest.raises(FFLUXError, match="bias_factor"):
