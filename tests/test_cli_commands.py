@@ -20,6 +20,7 @@ from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.molecule import Molecule
 from fflux_py.normal_modes import normal_modes
 from fflux_py.optimization import optimize as minimise
+from fflux_py.training.train import training_indices
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM, KCAL_MOL
 
 
@@ -194,7 +195,9 @@ def test_train_on_energies_only(files: Files, tmp_path: Path) -> None:
     pytest.importorskip("gpytorch")
     out = tmp_path / "model.npz"
     answer = fflux("train", files.data, "-o", out, "--no-forces", "--n-train", 5, "--prior-mean", "MF5", "--threads", 1)
+    most = len(training_indices(Dataset.read(files.data), None, forces=False))
     assert answer.code == 0, answer.err
+    assert f"{most - 5} more are marked for training: --n-train {most} learns them" in " ".join(answer.out.split())
     model, data = model_file.load(out), Dataset.read(files.data)
     assert model.metadata["fit"] == "atomic energies"
     np.testing.assert_array_equal(model.atoms[1].energies, data.with_split("train").atomic_energies[:5, 1])

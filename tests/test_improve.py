@@ -267,7 +267,8 @@ def test_command(small, tmp_path):
     labelled(30).write(tmp_path / "data.extxyz")
     write_molecule(tmp_path / "start.xyz", small.molecule)
     words = [
-        "improve", tmp_path / "model.npz", tmp_path / "data.extxyz", tmp_path / "start.xyz", "--bias", "torsions", "-o", tmp_path / "i", "--temperatures", "300",
+        "improve", tmp_path / "model.npz", tmp_path / "data.extxyz", tmp_path / "start.xyz", "--bias", "torsions",
+        "-o", tmp_path / "i", "--temperatures", "300",
         "--budget", "5", "--checks", "2", "--batch", "3", "--replicas", "1", "--picoseconds", "0.1", "--json",
     ]  # fmt: skip
     answer = fflux(*words, "--energy-mae", "1e-6")

@@ -172,15 +172,18 @@ def fit(
 
 
 def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> Outcome:
+    from fflux_py.training.train import training_indices
+
     molecule, metadata, first = model.molecule, model.metadata, model.atoms[0]
-    held_out = dataset.geometries.split.count("test")
+    held_out, n_train = dataset.geometries.split.count("test"), int(metadata["n_train"])
+    left = len(training_indices(dataset, None, model.joint is not None)) - n_train
     figures = {
         "output": str(output),
         "data": str(data),
         "molecule": molecule.name,
         "formula": molecule.formula,
         "n_atoms": molecule.n_atoms,
-        "n_train": metadata["n_train"],
+        "n_train": n_train,
         "n_train_available": len(dataset) - held_out,
         "n_test_available": held_out,
         "fit": metadata["fit"],
@@ -195,9 +198,10 @@ def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> O
     cost = f" (evaluations cost {model.images_per_atom:.1f} times as much as with --symmetry none)"
     symmetric = metadata["symmetry"] != "none"
     text = [
-        f"{molecule.name} ({molecule.formula}, {molecule.n_atoms} atoms): trained on {metadata['n_train']} geometries "
+        f"{molecule.name} ({molecule.formula}, {molecule.n_atoms} atoms): trained on {n_train} geometries "
         f"of {metadata.get('method')}/{metadata.get('basis')}, {metadata['fit']}; {first.feature_kind} features, "
         f"prior mean {first.mean_name}.",
+        *([f"{left} more are marked for training: --n-train {left + n_train} learns them too."] if left > 0 else []),
         *([f"Symmetry: {metadata['symmetry']}{cost}."] if symmetric else []),
         f"The model is in {output}. Next: fflux validate {output} {data}"
         if held_out
