@@ -5,7 +5,8 @@
 
 Replicas of the metadynamics have a bias each; their frames count with exp((V - c(t)) / kT), and the third column is the
 free energy of their hills.  Standard errors are from the spread of the replicas.  Runs that are in the folder already
-go on to the length that is asked for.  START may be a file of geometries: --frame then names the source of one.
+go on to the length that is asked for.  With --unbiased certificate/runs the long runs of 'fflux certify' are taken at
+the temperatures that it has.  START may be a file of geometries: --frame then names the source of one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fflux_py.analysis.ramachandran_comparison import compare_maps
 from fflux_py.analysis.ramachandran_plots import Mark, ramachandran_figure
 from fflux_py.analysis.ramachandran_regions import REGIONS, without_handedness
 from fflux_py.analysis.ramachandran_runs import Pair, map_of_hills, map_of_runs, residues
-from fflux_py.analysis.runs import MINIMUM_REPORTS, Run
+from fflux_py.analysis.runs import MINIMUM_REPORTS, Run, read_runs
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.plumed_writer import plumed_text
 from fflux_py.certification.replicas import simulate
@@ -70,7 +71,7 @@ def main() -> None:
     everything: dict[str, object] = {"molecule": start.name}
     for temperature in chosen.temperatures:
         begin = time.process_time()
-        free = runs(temperature, chosen.picoseconds, 1, None)
+        free = found_runs(chosen.unbiased, temperature) or runs(temperature, chosen.picoseconds, 1, None)
         biased = runs(temperature, chosen.metadynamics_picoseconds, 2, bias_text(pair, temperature, chosen.timestep))
         seconds = time.process_time() - begin
         smoothing = np.radians(chosen.smoothing)
@@ -113,6 +114,7 @@ def the_options() -> argparse.ArgumentParser:
     options.add_argument("--frame", metavar="SOURCE", help="source of the start in a file of geometries: minimum-c1")
     options.add_argument("--temperatures", type=float, nargs="+", default=[300.0, 500.0, 1000.0])
     options.add_argument("--replicas", type=int, default=8, help="of each kind")
+    options.add_argument("--unbiased", type=Path, metavar="DIR", help="take unbiased runs from DIR/300K and so on")
     options.add_argument("--picoseconds", type=float, default=500.0, help="of every unbiased replica")
     options.add_argument("--metadynamics-picoseconds", type=float, default=200.0, help="of every replica with a bias")
     options.add_argument("--timestep", type=float, default=1.0, help="femtosecond")
@@ -125,6 +127,12 @@ def the_options() -> argparse.ArgumentParser:
     options.add_argument("--folder", type=Path, default=Path("ramachandran"))
     options.add_argument("--picture", type=Path)
     return options
+
+
+def found_runs(folder: Path | None, temperature: float) -> tuple[Run, ...]:
+    """Runs of one temperature that another command has made; none if there is no folder of them."""
+    place = None if folder is None else folder / f"{temperature:g}K"
+    return () if place is None or not place.is_dir() else read_runs(place)
 
 
 def start_of(path: Path, source: str | None) -> Molecule:
