@@ -27,7 +27,7 @@ from fflux_py.extended_xyz import (
 )
 from fflux_py.files import sha256, write_atomically
 from fflux_py.molecule import Molecule, check_positions, read_only
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.potential import BoolArray, FloatArray, IntArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
 
 GEOMETRIES_SCHEMA: Final = "fflux-geometries-1"
@@ -98,9 +98,9 @@ class GeometrySet:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def select(self, indices: Sequence[int] | IntArray) -> GeometrySet:
-        """The geometries with these indices, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
+    def select(self, indices: Sequence[int] | Sequence[bool] | IntArray | BoolArray) -> GeometrySet:
+        """The geometries with these indices, in this order; or those that a mask of all of them marks."""
+        chosen = _indices(indices, len(self))
         return replace(
             self,
             positions=self.positions[chosen],
@@ -215,9 +215,9 @@ class Dataset:
         """Which geometries carry atomic energies, shape ``(m,)``, bool."""
         return np.asarray(~np.isnan(self.atomic_energies).any(axis=1))
 
-    def select(self, indices: Sequence[int] | IntArray) -> Dataset:
-        """The labelled geometries with these indices, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
+    def select(self, indices: Sequence[int] | Sequence[bool] | IntArray | BoolArray) -> Dataset:
+        """The labelled geometries with these indices, in this order; or those that a mask of all of them marks."""
+        chosen = _indices(indices, len(self))
         return replace(
             self,
             geometries=self.geometries.select(chosen),
@@ -226,7 +226,7 @@ class Dataset:
 
     def with_split(self, split: str) -> Dataset:
         """The geometries marked ``"train"`` or ``"test"``, in their order."""
-        return self.select([i for i, s in enumerate(self.geometries.split) if s == split])
+        return self.select([s == split for s in self.geometries.split])
 
     def digest(self) -> str:
         """SHA-256 of the text that :meth:`write` writes: the parent mark of a model."""
@@ -331,6 +331,16 @@ def _expect(header: dict[str, Value], key: str, value: str, where: str) -> None:
     if found != value:
         what = f"{key}={found!r}" if found is not None else f"no key {key!r}"
         raise FileFormatError(where, f'{key}="{value}"', what, "is this a data set written by 'fflux label'?")
+
+
+def _indices(chosen: Sequence[int] | Sequence[bool] | IntArray | BoolArray, n: int) -> IntArray:
+    """Indices, from themselves or from a mask."""
+    array = np.asarray(chosen)
+    if array.dtype != np.bool_:
+        return array.astype(np.int64)
+    if array.shape != (n,):
+        raise InputError("indices", f"a mask of all {n} geometries", f"one of shape {array.shape}")
+    return np.flatnonzero(array)
 
 
 def _molecule_header(geometries: GeometrySet) -> dict[str, Value]:

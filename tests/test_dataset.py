@@ -115,6 +115,11 @@ def test_select_and_split(dataset: Dataset) -> None:
     assert len(dataset.with_split("test")) == 2
     np.testing.assert_array_equal(dataset.with_split("train").energies, dataset.energies[[0, 2, 4, 5]])
     np.testing.assert_array_equal(dataset.geometries.select(np.array([5])).positions[0], dataset.positions[5])
+    hot = dataset.geometries.temperature > 400.0
+    np.testing.assert_array_equal(dataset.select(hot).energies, dataset.energies[hot])
+    assert len(dataset.geometries.select([False] * 6)) == 0
+    with pytest.raises(InputError, match="mask of all 6"):
+        dataset.select(hot[:4])
 
 
 def test_digest_is_that_of_the_file_and_feels_every_change(dataset: Dataset, tmp_path: Path) -> None:

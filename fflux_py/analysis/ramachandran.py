@@ -23,10 +23,8 @@ from fflux_py.analysis.statistics import block_average
 from fflux_py.bias.free_energy import FreeEnergy
 from fflux_py.errors import InputError
 from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.potential import BoolArray, FloatArray, IntArray
 from fflux_py.units import BOLTZMANN, KCAL_MOL
-
-BoolArray = NDArray[np.bool_]
 
 _WIDEST: Final = np.pi / 6.0
 _REACH: Final = 3.0
