@@ -18,6 +18,7 @@ pytest.importorskip("e3nn")
 pytest.importorskip("safetensors")
 
 from fflux_py.propagators import _action, _networks  # noqa: E402
+from fflux_py.propagators import _action_kernels as kernels  # noqa: E402
 from fflux_py.propagators.propagator import Header  # noqa: E402
 
 ROOT = np.sqrt(np.repeat(methanol().masses, 3))
@@ -238,6 +239,52 @@ def test_map_turns_and_moves_with_the_molecule() -> None:
     moved = network.advance(q @ turn.T + shift, v @ turn.T, 2.0)
     assert np.abs(plain[0] @ turn.T + shift - moved[0]).max() < 1e-9
     assert np.abs(plain[1] @ turn.T - moved[1]).max() < 1e-12
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_compiled_field_is_that_of_automatic_differentiation(even: bool) -> None:
+    network = random_action(even=even)
+    y, u = scaled(network, 3)
+    by_u, by_y = _action.increments(network.net, y, u)
+    expected = torch.cat([by_u.flatten(1), by_y.flatten(1)], dim=1).numpy()
+    arrays, out = network.net.arrays(), np.empty(expected.shape[1])
+    for k, z in enumerate(torch.cat([y.flatten(1), u.flatten(1)], dim=1).numpy()):
+        kernels.field(z, arrays, out)
+        np.testing.assert_allclose(out, expected[k], atol=1e-11)
+
+
+def test_compiled_steps_are_those_of_newton() -> None:
+    """Also after many steps on one inverse Jacobian, and when other geometries come in between."""
+    network = random_action()
+    y, u = scaled(network, 4)
+    stepper = _action.Stepper(network.net)
+    for _ in range(25):
+        with torch.no_grad():
+            newton = _action.solve_step(network.net, y, u)
+        compiled = stepper.solve(y, u)
+        assert compiled.residual < _action.TOLERANCE
+        assert float((compiled.y - newton.y).abs().max()) < 1e-9
+        assert float((compiled.u - newton.u).abs().max()) < 1e-9
+        y, u = compiled.y.flip(0), compiled.u.flip(0)
+    guided = stepper.solve(y, u, guess=tuple(newton[:2]))
+    assert float((guided.y - stepper.solve(y, u).y).abs().max()) < 1e-9
+
+
+def test_a_step_that_has_no_solution_is_an_error_and_leaves_no_trace() -> None:
+    network = random_action()
+    y, u = scaled(network, 2)
+    stepper = _action.Stepper(network.net)
+    before = stepper.solve(y, u)
+    with pytest.raises(ConvergenceError, match="residual"):
+        stepper.solve(y, 1e3 * u)
+    assert float((stepper.solve(y, u).y - before.y).abs().max()) < 1e-9
+
+
+def scaled(network: _networks.Network, copies: int) -> tuple[Any, Any]:
+    """Starts near the minimum in the units of an action."""
+    length, unit, root = network.scales()
+    q, v = near_starts(copies)
+    return torch.from_numpy(q * root / length), torch.from_numpy(v * root / unit)
 
 
 def test_beyond_the_pole_is_an_error() -> None:

@@ -19,11 +19,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jacfwd, vmap
 
 from fflux_py.errors import ConvergenceError
+from fflux_py.propagators import _action_kernels as kernels
 from fflux_py.propagators._frames import Frames, local_velocities, shape_features
 
 Generator = Callable[[Tensor, Tensor], Tensor]
@@ -103,8 +105,50 @@ def solve_step(
             factors = torch.linalg.lu_factor(unit - 0.5 * jacobians(middle))
         before = size
         middle = middle - torch.linalg.lu_solve(*factors, residual[..., None])[..., 0]
-    raise ConvergenceError(
-        "action", f"Newton's method to converge to {tolerance:g} in {iterations} iterations", f"residual {size:.2g}",
+    raise _not_converged(iterations, size)
+
+
+class Stepper:
+    """The same steps of one trained action, compiled, each begun with the inverse Jacobian that the last one left.
+
+    The residual of a step is below :data:`TOLERANCE` whatever it began with; its last bits depend on that.
+
+    Parameters
+    ----------
+    net
+        The action; its weights are copied.
+    """
+
+    def __init__(self, net: ActionNet) -> None:
+        self._arrays = net.arrays()
+        self._inverse = np.empty((0, 6 * net.n, 6 * net.n))
+
+    def solve(self, y: Tensor, u: Tensor, guess: tuple[Tensor, Tensor] | None = None) -> Solved:
+        """As :func:`solve_step`, by Broyden's method (:mod:`fflux_py.propagators._action_kernels`)."""
+        b, n = y.shape[0], y.shape[1]
+        z = torch.cat([y.reshape(b, -1), u.reshape(b, -1)], dim=1).numpy()
+        if guess is None:
+            end = z.copy()
+            end[:, : 3 * n] += z[:, 3 * n :]
+        else:
+            end = torch.cat([guess[0].reshape(b, -1), guess[1].reshape(b, -1)], dim=1).numpy()
+        fresh = len(self._inverse) != b
+        if fresh:
+            self._inverse = np.empty((b, 6 * n, 6 * n))
+        most, largest = 0, 0.0
+        for k in range(b):
+            needed, size = kernels.solve(z[k], end[k], self._arrays, self._inverse[k], fresh, TOLERANCE, 2 * ITERATIONS)
+            if not size < TOLERANCE:
+                self._inverse = np.empty((0, 6 * n, 6 * n))
+                raise _not_converged(2 * ITERATIONS, size)
+            most, largest = max(most, needed), max(largest, size)
+        found = torch.from_numpy(end)
+        return Solved(found[:, : 3 * n].reshape(b, n, 3), found[:, 3 * n :].reshape(b, n, 3), most, largest)
+
+
+def _not_converged(iterations: int, residual: float) -> ConvergenceError:
+    return ConvergenceError(
+        "action", f"the step's equations solved in {iterations} iterations", f"residual {residual:.2g}",
         "start nearer (a direct predictor), or use a model of a shorter step: there is a pole at half a period",
     )  # fmt: skip
 
@@ -184,6 +228,21 @@ class ActionNet(nn.Module):
             return value + forward
         backward: Tensor = self.even_net(torch.cat([x, -s], dim=-1))[..., 0]
         return value + 0.5 * (forward + backward)
+
+    def arrays(self) -> kernels.ActionArrays:
+        """A copy of everything as arrays for the compiled functions."""
+
+        def plain(tensor: Tensor) -> Any:
+            return np.ascontiguousarray(tensor.detach().numpy().copy())
+
+        def layers(net: nn.Sequential) -> kernels.Layers:
+            return kernels.Layers(*(plain(part) for part in net.parameters()))
+
+        return kernels.ActionArrays(
+            plain(self.frames), plain(self.pairs), plain(self.dihedrals), plain(self.roots), plain(self.centre),
+            plain(self.spread), plain(self.lower), plain(self.linear), plain(self.quadratic + self.quadratic.T),
+            plain(self.metric), float(self.length), bool(self.even), layers(self.shape_net), layers(self.even_net),
+        )  # fmt: skip
 
     def without_residual(self) -> Generator:
         """The generator with the bracket at zero: the implicit midpoint rule."""

@@ -21,7 +21,7 @@ from fflux_py.files import write_atomically
 from fflux_py.local_frame import cip_frames
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
-from fflux_py.propagators._action import ActionNet, solve_step
+from fflux_py.propagators._action import ActionNet, Stepper
 from fflux_py.propagators._continuous import ContinuousNet
 from fflux_py.propagators._direct import DirectNet
 from fflux_py.propagators._frames import Frames
@@ -90,13 +90,14 @@ class Network:
     header, net
         What it was made for, and the network.
     guide
-        For an action: a direct predictor of the same step, from whose answer Newton's method starts.
+        For an action: a direct predictor of the same step, from whose answer the solution of its equations starts.
     """
 
     def __init__(self, header: Header, net: nn.Module, guide: Propagator | None = None) -> None:
         self.header, self.net, self.guide = header, net.eval(), guide
         self.iterations = 0
-        """Iterations of Newton's method in the last step."""
+        """Most iterations that an action's last step took for one of the replicas."""
+        self._stepper: Stepper | None = None
         if guide is not None:
             if header.kind != "action" or guide.header.kind == "action":
                 raise InputError("guide", "a direct or continuous predictor for an action", guide.header.kind)
@@ -137,7 +138,10 @@ class Network:
             q, v = self.guide.advance(positions, velocities, self.header.step)
             guess = torch.from_numpy((q - centre) * root / length), torch.from_numpy(v * root / unit)
         y, u = torch.from_numpy((positions - centre) * root / length), torch.from_numpy(velocities * root / unit)
-        solved = solve_step(self.net, y, u, guess)
+        if self._stepper is None:
+            assert isinstance(self.net, ActionNet)
+            self._stepper = Stepper(self.net)
+        solved = self._stepper.solve(y, u, guess)
         self.iterations = solved.iterations
         scale = torch.from_numpy(1.0 / root)
         return solved.y * (length * scale) + torch.from_numpy(centre), solved.u * (unit * scale)
