@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import numpy as np
@@ -30,11 +31,9 @@ def structure(setting: Setting) -> Figures:
         figures[f"{name}_forward_flip_back_bohr"] = over_seeds([reversal(setting, m) for m in models])
         control = []
         for model in models:
-            model.net.even = False  # type: ignore[attr-defined]
-            try:
-                control.append(reversal(setting, model))
-            finally:
-                model.net.even = True  # type: ignore[attr-defined]
+            net = copy.deepcopy(model.net)  # type: ignore[attr-defined]
+            net.even = False
+            control.append(reversal(setting, type(model)(model.header, net)))  # type: ignore[call-arg]
         figures[f"{name}_symmetry_taken_out_forward_flip_back_bohr"] = over_seeds(control)
     return figures
 

@@ -88,7 +88,8 @@ class Network:
     Parameters
     ----------
     header, net
-        What it was made for, and the network.
+        What it was made for, and the network, whose weights must not change any more: of an action, the first step
+        copies them.
     guide
         For an action: a direct predictor of the same step, from whose answer the solution of its equations starts.
     """
