@@ -10,9 +10,11 @@ from scipy.spatial.distance import jensenshannon
 
 from fflux_py.analysis.geometry import angles, bond_lengths, torsions
 from fflux_py.dynamics import CompiledPotential, MDConfig, run_replicas
+from fflux_py.dynamics._integrator import State
 from fflux_py.dynamics.engine import Engine, initial_state, system_of
 from fflux_py.molecule import Molecule, Torsion
 from fflux_py.potential import FloatArray
+from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
 BINS = 40
@@ -31,20 +33,35 @@ def canonical_run(setting: Setting, seed: int) -> FloatArray:
 
 def constant_energy_run(setting: Setting) -> tuple[FloatArray, float]:
     """Frames ``(m, replicas, n, 3)`` every 2 fs of Verlet at 0.25 fs from the same starts, 20 ps at most."""
+    engine, state = verlet(setting, min(4, setting.replicas))
+    frames = [state.positions.copy()]
+    for k in range(round(500.0 * min(20.0, setting.picoseconds))):
+        engine.advance(8 * k, 8)
+        frames.append(state.positions.copy())
+    return np.array(frames), 2.0
+
+
+def constant_energy_temperatures(setting: Setting, report_fs: float) -> dict[str, float]:
+    """Temperatures of elements in Verlet at 0.25 fs from the same starts, as many and as long as those of an action."""
+    engine, state = verlet(setting, setting.replicas)
+    monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses)
+    steps = round(report_fs / 0.25)
+    for k in range(round(1000.0 * setting.picoseconds / report_fs)):
+        engine.advance(steps * k, steps)
+        monitor.add(state.positions, state.velocities)
+    return {element: mean for element, (mean, _) in monitor.temperatures().items()}
+
+
+def verlet(setting: Setting, replicas: int) -> tuple[Engine, State]:
+    """Velocity Verlet at 0.25 fs from the starts of all runs."""
     potential = CompiledPotential.of(setting.forcefield)
-    replicas = min(4, setting.replicas)
     config = MDConfig(steps=1, timestep=0.25, thermostat="none", temperature=TEMPERATURE)
     system = replace_masses(system_of(potential.molecule, config), setting)
     state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
     state.positions[:], state.velocities[:] = setting.starts(replicas)
     for r in range(replicas):
         state.potential[r], state.forces[r] = potential.kernel(state.positions[r], potential.arrays)
-    engine = Engine(potential, system, state, config.timestep / FEMTOSECOND, 1)
-    frames = [state.positions.copy()]
-    for k in range(round(500.0 * min(20.0, setting.picoseconds))):
-        engine.advance(8 * k, 8)
-        frames.append(state.positions.copy())
-    return np.array(frames), 2.0
+    return Engine(potential, system, state, config.timestep / FEMTOSECOND, 1), state
 
 
 def replace_masses(system, setting: Setting):  # type: ignore[no-untyped-def]

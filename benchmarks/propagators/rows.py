@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 from common import TEMPERATURE, Setting, over_seeds
-from reference import Shapes, canonical_run, constant_energy_run
+from reference import Shapes, canonical_run, constant_energy_run, constant_energy_temperatures
 
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import linear_drift
@@ -145,6 +145,13 @@ def temperatures(setting: Setting) -> Figures:
             for part, (mean, error) in monitor.temperatures().items():
                 by_part.setdefault(part, []).append(mean)
                 by_part.setdefault(f"{part}, error over replicas", []).append(error)
+        if ensemble == "nve" and "all" not in by_part:
+            # at constant energy each run has a temperature of its own: that of its start
+            for element, expected in constant_energy_temperatures(setting, 100.0).items():
+                ratios: list[float | str] = [100.0 * float(t) / expected for t in by_part[element]]
+                figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_{element}_over_verlet_percent"] = over_seeds(
+                    ratios
+                )
         for part, values in by_part.items():
             figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}_k"] = over_seeds(values)
     return figures
