@@ -149,9 +149,7 @@ def temperatures(setting: Setting) -> Figures:
             # at constant energy each run has a temperature of its own: that of its start
             for element, expected in constant_energy_temperatures(setting, 100.0).items():
                 ratios: list[float | str] = [100.0 * float(t) / expected for t in by_part[element]]
-                figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_{element}_over_verlet_percent"] = over_seeds(
-                    ratios
-                )
+                figures[f"{name}_nve_{setting.picoseconds:g}ps_{element}_over_verlet_percent"] = over_seeds(ratios)
         for part, values in by_part.items():
             figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}_k"] = over_seeds(values)
     return figures
