@@ -31,11 +31,20 @@ import numpy as np
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError
 from fflux_py.molecule import Molecule, read_only
 from fflux_py.newton_search import newton_steps
-from fflux_py.normal_modes import hessian
+from fflux_py.normal_modes import NormalModes, hessian, normal_modes
 from fflux_py.potential import FloatArray, PotentialEnergy
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
 
 Progress = Callable[[int, int], None]
+
+MOST_RIDGES: Final = 3
+"""Saddle points that :func:`optimize_to_minimum` leaves."""
+
+_OFF_RIDGE: Final = 0.03
+"""Bohr by which the atom that moves most is displaced off a ridge."""
+
+_CLOSER: Final = 0.1
+"""Factor of the threshold after a ridge: on one that is flat a search would stop again at once."""
 
 METHODS: Final = ("auto", "newton", "internal", "bfgs")
 
@@ -151,6 +160,42 @@ def optimize(
         if progress is not None:
             progress(n_steps, max_steps)
     return record.result(fmax, method, n_steps)
+
+
+def optimize_to_minimum(
+    potential: PotentialEnergy,
+    start: Molecule,
+    fmax: float = 1e-4,
+    max_steps: int = 500,
+    method: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[OptimizationResult, NormalModes | None]:
+    """Search a minimum, and go on from a saddle point: a search that begins near a ridge may end on it.
+
+    As long as the lowest mode where a search has ended is imaginary, the next one begins a little along it, on the side
+    where the energy is lower, and comes ten times closer; at most :data:`MOST_RIDGES` times.  Arguments and errors are
+    those of :func:`optimize`.
+
+    Returns
+    -------
+    result, modes
+        The last search, and the normal modes where it ended; None if it did not converge.
+    """
+    result = optimize(potential, start, fmax, max_steps, method, progress)
+    for left in range(MOST_RIDGES, -1, -1):
+        if not result.converged:
+            return result, None
+        molecule = result.molecule
+        modes = normal_modes(potential, np.array(molecule.positions), molecule.masses)
+        if modes.wavenumbers[0] >= 0.0 or not left:
+            break
+        along = modes.vectors[:, 0].reshape(-1, 3) / np.sqrt(molecule.masses)[:, None]
+        along *= _OFF_RIDGE / np.abs(along).max()
+        sides = [molecule.positions + along, molecule.positions - along]
+        lower = min(sides, key=lambda positions: potential.energy_and_forces(positions)[0])
+        fmax *= _CLOSER
+        result = optimize(potential, start.with_positions(lower), fmax, max_steps, method, progress)
+    return result, modes
 
 
 def _check_settings(start: Molecule, fmax: float, max_steps: int, method: str) -> None:

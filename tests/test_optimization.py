@@ -15,7 +15,7 @@ from fflux_py.errors import ConvergenceError, GeometryError, InputError, Missing
 from fflux_py.molecule import Molecule
 from fflux_py.newton_search import restricted_step, updated
 from fflux_py.normal_modes import hessian, normal_modes, rigid_motions, rigid_motions_of_many
-from fflux_py.optimization import OptimizationResult, optimize
+from fflux_py.optimization import OptimizationResult, optimize, optimize_to_minimum
 from fflux_py.potential import FloatArray
 from fflux_py.units import WAVENUMBER
 
@@ -363,3 +363,22 @@ def test_molecule_keeps_its_name_and_charge() -> None:
     start = Molecule(ammonia().symbols, ammonia().positions, 1, "cation")
     result = optimize(LennardJones(), start, max_steps=0)
     assert (result.molecule.name, result.molecule.charge) == ("cation", 1)
+
+
+def test_a_search_on_a_ridge_goes_on_to_the_minimum() -> None:
+    """Four particles in a plane have no force out of it: a rhombus, which two bends make a tetrahedron."""
+    size = 6.0 * 2.0 ** (1.0 / 6.0)
+    corners = size * np.array([[1.0, 0.0, 0.0], [0.0, 0.7, 0.0], [-1.0, 0.0, 0.0], [0.0, -0.7, 0.0]]) / np.sqrt(2.0)
+    flat = Molecule(("Ar",) * 4, corners)
+    saddle = optimize(LennardJones(), flat, fmax=1e-8, method="bfgs")
+    assert saddle.converged
+    assert np.ptp(saddle.molecule.positions[:, 2]) < 1e-9
+    assert normal_modes(LennardJones(), np.array(saddle.molecule.positions), flat.masses).wavenumbers[0] < 0.0
+    found, modes = optimize_to_minimum(LennardJones(), flat, fmax=1e-8, method="bfgs")
+    assert modes is not None
+    assert modes.wavenumbers[0] > 0.0
+    assert found.energy == pytest.approx(-6.0 * LennardJones.depth, abs=1e-9)
+    np.testing.assert_allclose(distances(found.molecule), size, atol=1e-4)
+    stopped, none = optimize_to_minimum(LennardJones(), flat, fmax=1e-8, max_steps=1, method="bfgs")
+    assert not stopped.converged
+    assert none is None

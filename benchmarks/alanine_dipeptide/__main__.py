@@ -39,8 +39,8 @@ from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
 from fflux_py.molecule import Molecule, covalent_radius
-from fflux_py.normal_modes import modes_of_hessian, normal_modes
-from fflux_py.optimization import OptimizationResult, optimize
+from fflux_py.normal_modes import modes_of_hessian
+from fflux_py.optimization import OptimizationResult, optimize, optimize_to_minimum
 from fflux_py.potential import FloatArray
 from fflux_py.training_distances import brought_inside
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
@@ -163,11 +163,11 @@ def dft_frequencies(names: list[str], threads: int) -> None:
 
 
 def compared_frequencies(forcefield: ForceField, ends: list[OptimizationResult], name: str) -> dict[str, object]:
-    """Frequencies where the searches ended, tightened first, against DFT's."""
+    """Frequencies at the minimum next to the lowest end of the searches, against DFT's."""
     lowest = min(ends, key=lambda end: end.energy).molecule
-    modes = normal_modes(
-        forcefield, np.array(optimize(forcefield, lowest, fmax=TIGHT).molecule.positions), lowest.masses
-    )
+    _, modes = optimize_to_minimum(forcefield, lowest, fmax=TIGHT)
+    if modes is None:
+        raise SystemExit(f"{name}: the search did not come to {TIGHT:g} hartree/bohr")
     figures: dict[str, object] = {f"{name}: imaginary modes": int((modes.wavenumbers < 0.0).sum())}
     path = HERE / f"{name}.frequencies.json"
     if path.is_file():

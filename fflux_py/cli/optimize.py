@@ -20,6 +20,7 @@ from fflux_py.errors import ConvergenceError, InputError
 if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
     from fflux_py.molecule import Molecule
+    from fflux_py.normal_modes import NormalModes
     from fflux_py.optimization import OptimizationResult
 
 
@@ -37,7 +38,10 @@ def optimize(
         ),
     ] = "auto",
     frequencies: Annotated[
-        bool, typer.Option("--frequencies", help="Compute harmonic frequencies at the end; is it a minimum?")
+        bool,
+        typer.Option(
+            "--frequencies", help="Compute harmonic frequencies at the end; from a saddle point, search on downhill."
+        ),
     ] = False,
     as_it_is: Annotated[
         bool,
@@ -57,6 +61,7 @@ def optimize(
     use_threads(threads)
     from fflux_py.extended_xyz import write_molecule
     from fflux_py.optimization import optimize as minimise
+    from fflux_py.optimization import optimize_to_minimum
     from fflux_py.training_distances import brought_inside
     from fflux_py.units import EV, EV_ANGSTROM
 
@@ -64,7 +69,8 @@ def optimize(
     geometry = read_start(start, forcefield)
     begin = geometry if as_it_is else brought_inside(forcefield, geometry)
     with progress(f"optimising {geometry.name} (steps)") as show:
-        result = minimise(forcefield, begin, fmax / EV_ANGSTROM, max_steps, method, progress=show)
+        settings = (forcefield, begin, fmax / EV_ANGSTROM, max_steps, method, show)
+        result, modes = optimize_to_minimum(*settings) if frequencies else (minimise(*settings), None)
     left = result.largest_force * EV_ANGSTROM
     if not result.converged:
         raise ConvergenceError(
@@ -76,7 +82,7 @@ def optimize(
     marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
     write_molecule(output, result.molecule, marks)
     found = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
-    return _with_frequencies(found, forcefield, result.molecule) if frequencies else found
+    return found if modes is None else _with_frequencies(found, modes)
 
 
 def _with_start(found: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
@@ -100,14 +106,11 @@ def _with_start(found: Outcome, forcefield: ForceField, start: Molecule, begin: 
     return replace(found, text=[text, *found.text])
 
 
-def _with_frequencies(found: Outcome, forcefield: ForceField, molecule: Molecule) -> Outcome:
+def _with_frequencies(found: Outcome, modes: NormalModes) -> Outcome:
     """Harmonic wavenumbers and zero-point energy; imaginary wavenumbers are negative."""
-    import numpy as np
-
-    from fflux_py.normal_modes import normal_modes
     from fflux_py.units import KCAL_MOL, WAVENUMBER
 
-    waves = normal_modes(forcefield, np.array(molecule.positions), molecule.masses).wavenumbers
+    waves = modes.wavenumbers
     imaginary = int((waves < 0.0).sum())
     zero_point = float(0.5 * waves[waves > 0.0].sum() / WAVENUMBER * KCAL_MOL)
     figures = {
