@@ -3,7 +3,7 @@
     python benchmarks/holes.py model.npz C7eq.xyz C5.xyz C7ax.xyz --picoseconds 6 --folder holes
 
 From every start, relaxed by the model, replicas at 400 K with hydrogens of 3 Da and a bias (0.3 kcal/mol in 100 fs) on
-every pair of torsions about bonds that end in no methyl group, amides too, and on the distance between the two atoms
+every pair of torsions about bonds of no methyl group, amides too, and on the distance between the two atoms
 that the most bonds lie between.  A run has found a hole if it falls 1 kcal/mol below the lowest minimum, or if a guard
 stops it.
 """
@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 from _shared import parser, show
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import shortest_path
 
 from fflux_py import model_file
-from fflux_py.active_learning.choice import ends
+from fflux_py.active_learning.choice import left_the_model
 from fflux_py.analysis.runs import Run
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.grid import Grid
@@ -62,8 +64,7 @@ def main() -> None:
             runs: list[Run] = []
             for path, start in zip(chosen.starts, minima, strict=True):
                 runs += simulate(forcefield, start, config, folder / name / path.stem, bias=text)
-            lengths = zip(runs, ends(runs, lowest), strict=True)
-            fell = [run.status == "stopped" or end < len(run.trajectory) for run, end in lengths]
+            fell = left_the_model(runs, lowest)
             figures[f"{name}_runs"], figures[f"{name}_fell"] = len(fell), sum(fell)
     show({**figures, **{f"all{end}": total(figures, end) for end in ("_runs", "_fell")}}, chosen.json)
 
@@ -77,7 +78,7 @@ def biases(molecule: Molecule) -> dict[str, BiasSettings]:
     """Metadynamics on every pair of torsions and on the distance of the ends, by name; atoms count from 1."""
     torsions = [
         CollectiveVariable("torsion", atoms, "".join(f"{molecule.symbols[a]}{a + 1}" for a in atoms[1:3]))
-        for atoms in axes(molecule)
+        for atoms in molecule.torsions(methyl=False, stiff=True)
     ]
     hills = HillParameters(HEIGHT, TORSION_WIDTH, TORSION_FACTOR, PACE)
     found = {f"{a.label}_{b.label}": BiasSettings((a, b), hills) for a, b in combinations(torsions, 2)}
@@ -89,27 +90,11 @@ def biases(molecule: Molecule) -> dict[str, BiasSettings]:
     return {**found, distance.label: BiasSettings((distance,), hills, grid=grid)}
 
 
-def axes(molecule: Molecule) -> list[tuple[int, int, int, int]]:
-    """A torsion about every bond outside of rings both of whose ends have another heavy neighbour."""
-    found = []
-    for j, k in molecule.bonds:
-        outer = [[a for a in molecule.neighbours[x] if a != y] for x, y in ((j, k), (k, j))]
-        heavy = [[a for a in atoms if molecule.symbols[a] != "H"] for atoms in outer]
-        if all(heavy) and not molecule.in_ring(j, k):
-            i, last = (max(atoms, key=lambda a: (molecule.numbers[a], -a)) for atoms in heavy)
-            found.append((i, j, k, last))
-    return found
-
-
 def furthest(molecule: Molecule) -> tuple[int, int]:
     """The first two heavy atoms with the most bonds between them."""
     n = molecule.n_atoms
-    steps = np.full((n, n), n)
-    for a, b in molecule.bonds:
-        steps[a, b] = steps[b, a] = 1
-    np.fill_diagonal(steps, 0)
-    for k in range(n):
-        steps = np.minimum(steps, steps[:, k, None] + steps[k])
+    first, second = np.array(molecule.bonds).T
+    steps = shortest_path(csr_array((np.ones(len(first)), (first, second)), shape=(n, n)), directed=False)
     heavy = [a for a in range(n) if molecule.symbols[a] != "H"]
     return max(combinations(heavy, 2), key=lambda pair: int(steps[pair]))
 

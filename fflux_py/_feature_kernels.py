@@ -21,6 +21,8 @@ FRAME_ROWS: Final = 11
 _POLE: Final = 1e-12
 _LENGTHS: Final = 3  # |a|, |b|, e1.b; and e2.b in the row below
 _ACROSS: Final = 4
+BY_AXES: Final = 5
+"""First of the three rows of a frame that hold the gradient by its axes."""
 
 # arctan t = t + t^3 P(t^2) / Q(t^2) for t <= 0.66 (Moshier, Cephes mathematical library, 1989)
 _P: Final = (
@@ -57,8 +59,8 @@ def arctangent(y: float, x: float) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def _axes(positions: FloatArray, frame: IntArray, rows: FloatArray) -> None:
-    """Axes, and |a|, |b|, e1.b, e2.b of a frame."""
+def frame_axes(positions: FloatArray, frame: IntArray, rows: FloatArray) -> None:
+    """Axes (rows 0 to 2), and |a|, |b|, e1.b, e2.b of a frame."""
     a, b = rows[0], rows[1]
     for c in range(3):
         a[c] = positions[frame[1], c] - positions[frame[0], c]
@@ -88,7 +90,7 @@ def smallest_sine(positions: FloatArray, frames: IntArray) -> float:
     smallest, rows = 1.0, np.empty((FRAME_ROWS, 3))
     for k in range(positions.shape[0]):
         for frame in frames:
-            _axes(positions[k], frame, rows)
+            frame_axes(positions[k], frame, rows)
             sine = rows[_ACROSS, 0] / rows[_LENGTHS, 1]
             if not sine >= smallest:
                 smallest = sine
@@ -112,7 +114,7 @@ def local_features(
     f
         The features.
     """
-    _axes(positions, frame, rows)
+    frame_axes(positions, frame, rows)
     vectors, inverse = kind % 2 == 1, kind == 1 or kind == 2
     length_a, length_b, along = rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2]
     f[0] = 1.0 / length_a if inverse else length_a
@@ -186,21 +188,22 @@ def local_features_backward(
         gx0, gx1, gx2 = gx0 + gx * d0, gx1 + gx * d1, gx2 + gx * d2
         gy0, gy1, gy2 = gy0 + gy * d0, gy1 + gy * d1, gy2 + gy * d2
         gz0, gz1, gz2 = gz0 + gz * d0, gz1 + gz * d1, gz2 + gz * d2
-    rows[5, 0], rows[5, 1], rows[5, 2] = gx0, gx1, gx2
-    rows[6, 0], rows[6, 1], rows[6, 2] = gy0, gy1, gy2
-    rows[7, 0], rows[7, 1], rows[7, 2] = gz0, gz1, gz2
+    rows[BY_AXES, 0], rows[BY_AXES, 1], rows[BY_AXES, 2] = gx0, gx1, gx2
+    rows[BY_AXES + 1, 0], rows[BY_AXES + 1, 1], rows[BY_AXES + 1, 2] = gy0, gy1, gy2
+    rows[BY_AXES + 2, 0], rows[BY_AXES + 2, 1], rows[BY_AXES + 2, 2] = gz0, gz1, gz2
     gradient[frame[0], 0] -= p0
     gradient[frame[0], 1] -= p1
     gradient[frame[0], 2] -= p2
-    _frame_backward(positions, frame, kind, rows, g, gradient)
+    frame_axes_backward(positions, frame, kind, rows, g, gradient)
 
 
 @njit(cache=True, error_model="numpy")
-def _frame_backward(
+def frame_axes_backward(
     positions: FloatArray, frame: IntArray, kind: int, rows: FloatArray, g: FloatArray, gradient: FloatArray
 ) -> None:
-    """Add the gradient by the frame's atoms from that by the axes (rows 5 to 7) and by |a|, |b| and chi."""
-    e1, e2, g_e1, g_e2, g_e3, tmp, b = rows[0], rows[1], rows[5], rows[6], rows[7], rows[8], rows[9]
+    """Add the gradient by the frame's atoms from that by the axes (in ``rows``) and by |a|, |b| and chi."""
+    e1, e2, tmp, b = rows[0], rows[1], rows[8], rows[9]
+    g_e1, g_e2, g_e3 = rows[BY_AXES], rows[BY_AXES + 1], rows[BY_AXES + 2]
     for c in range(3):
         b[c] = positions[frame[2], c] - positions[frame[0], c]
     # along = e1.b and across = |y| are the cosine and sine sides of chi

@@ -133,7 +133,7 @@ class Molecule:
         """The same molecule at another geometry (bohr)."""
         return Molecule(self.symbols, positions, self.charge, self.name)
 
-    def torsions(self, methyl: bool = True) -> tuple[Torsion, ...]:
+    def torsions(self, methyl: bool = True, stiff: bool = False) -> tuple[Torsion, ...]:
         """One torsion ``(i, j, k, l)`` for every rotatable single bond j-k: one that is not in a ring.
 
         A bond qualifies if both ends have another neighbour and its length exceeds 0.92 times the sum of the
@@ -145,6 +145,8 @@ class Molecule:
         methyl
             Whether to include the axes of methyl groups and the like (an end with three terminal atoms of one
             element: CH3, CF3, NH3+), whose three minima are one and the same structure.
+        stiff
+            Whether to include the shorter bonds, such as amide C-N bonds, too.
         """
         chosen = []
         for j, k in self.bonds:
@@ -152,7 +154,7 @@ class Molecule:
             outer_k = [a for a in self.neighbours[k] if a != j]
             radii = covalent_radius(self.symbols[j]) + covalent_radius(self.symbols[k])
             length = float(np.linalg.norm(self.positions[j] - self.positions[k]))
-            if not outer_j or not outer_k or length < 0.92 * radii or self.in_ring(j, k):
+            if not outer_j or not outer_k or (length < 0.92 * radii and not stiff) or self.in_ring(j, k):
                 continue
             if not methyl and (self._is_rotor(outer_j) or self._is_rotor(outer_k)):
                 continue

@@ -55,10 +55,15 @@ def test_torsions_leave_out_double_bonds_and_rings() -> None:
     x, y = 0.665, 0.93
     ethene = [[-x, 0, 0], [x, 0, 0], [-1.24, y, 0], [-1.24, -y, 0], [1.24, y, 0], [1.24, -y, 0]]
     assert Molecule(("C", "C", "H", "H", "H", "H"), np.array(ethene) / ANGSTROM).torsions() == ()
+    assert len(Molecule(("C", "C", "H", "H", "H", "H"), np.array(ethene) / ANGSTROM).torsions(stiff=True)) == 1
+    # phi, psi and both amide bonds, but no methyl group and no ring
+    assert len(alanine_dipeptide().torsions(methyl=False)) == 2
+    assert len(alanine_dipeptide().torsions(methyl=False, stiff=True)) == 4
     # a planar ring of four carbons, each with one hydrogen outwards
     corners = np.array([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0]])
     ring = np.concatenate([0.775 * corners, 1.54 * corners]) / ANGSTROM
     assert Molecule(("C",) * 4 + ("H",) * 4, ring).torsions() == ()
+    assert Molecule(("C",) * 4 + ("H",) * 4, ring).torsions(stiff=True) == ()
 
 
 def alanine_dipeptide() -> Molecule:

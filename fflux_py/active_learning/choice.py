@@ -22,11 +22,10 @@ POOL: Final = 5
 EDGE: Final = 8
 """Frames before a fall, or before the guard that ended a run, that are candidates."""
 
-_LEAST_DEVIATION: Final = 1e-9
-
-
 FLOOR: Final = 1.0 / KCAL_MOL
 """Hartree below the model's minimum where a run has fallen into a hole."""
+
+_LEAST_DEVIATION: Final = 1e-9
 
 
 def ends(runs: Sequence[Run], minimum: float) -> list[int]:
@@ -41,6 +40,12 @@ def ends(runs: Sequence[Run], minimum: float) -> list[int]:
     """
     below = [run.trajectory.potential < minimum - FLOOR for run in runs]
     return [int(fell.argmax()) + 1 if fell.any() else len(fell) for fell in below]
+
+
+def left_the_model(runs: Sequence[Run], minimum: float) -> list[bool]:
+    """Whether every run fell into a hole, as :func:`ends` has it, before its end, or was stopped by a guard."""
+    return [run.status == "stopped" or end < len(run.trajectory)
+            for run, end in zip(runs, ends(runs, minimum), strict=True)]  # fmt: skip
 
 
 def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -80,8 +85,8 @@ def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatAr
                          "train on more geometries first")  # fmt: skip
     step = max(1.0, len(places) / count)
     chosen = {places[min(len(places) - 1, int(k * step))] for k in range(min(count, len(places)))}
-    fallen = [run.status == "stopped" or end < len(run.trajectory) for run, end in zip(runs, last, strict=True)]
-    chosen |= {(r, k) for r, end in enumerate(last) for k in range(max(1, end - (EDGE if fallen[r] else 1)), end)}
+    edges = [EDGE if left else 1 for left in left_the_model(runs, minimum)]
+    chosen |= {(r, k) for r, end in enumerate(last) for k in range(max(1, end - edges[r]), end)}
     ordered = sorted(chosen)
     jump = [np.abs(np.diff(run.conserved_kcal_mol, prepend=run.conserved_kcal_mol[:1])) for run in runs]
     return (

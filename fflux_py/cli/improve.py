@@ -98,10 +98,10 @@ def improve(
 
     forcefield = read_model(model)
     geometries = [read_start(start, forcefield) for start in starts or ()]
-    lowest = min(parse_temperatures(temperatures))
-    plumed = bias_of(bias, None, None, geometries[0] if geometries else forcefield.molecule, lowest, timestep)
+    kelvin = parse_temperatures(temperatures)
+    plumed = bias_of(bias, None, None, geometries[0] if geometries else forcefield.molecule, min(kelvin), timestep)
     config = ImprovementConfig(
-        temperatures=parse_temperatures(temperatures),
+        temperatures=kelvin,
         replicas=replicas,
         picoseconds=picoseconds,
         timestep=timestep,

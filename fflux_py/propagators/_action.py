@@ -233,7 +233,7 @@ class ActionNet(nn.Module):
         """A copy of everything as arrays for the compiled functions."""
 
         def plain(tensor: Tensor) -> Any:
-            return np.ascontiguousarray(tensor.detach().numpy().copy())
+            return np.array(tensor.detach().numpy(), order="C")
 
         def layers(net: nn.Sequential) -> kernels.Layers:
             return kernels.Layers(*(plain(part) for part in net.parameters()))

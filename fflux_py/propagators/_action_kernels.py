@@ -5,8 +5,7 @@ Broyden's method for the step in place of Newton's, so that a step costs some gr
 checked against automatic differentiation and Newton's method of :mod:`fflux_py.propagators._action`.
 
 Source: C. G. Broyden, A class of methods for solving nonlinear simultaneous equations, Math. Comp. 19, 577 (1965), the
-first ("good") method, in its form for the inverse (Sherman and Morrison); dihedral gradients: A. Blondel and
-M. Karplus, J. Comput. Chem. 17, 1132 (1996), equation 27.
+first ("good") method, in its form for the inverse (Sherman and Morrison).
 """
 
 from __future__ import annotations
@@ -16,6 +15,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
+from fflux_py._feature_kernels import BY_AXES, FRAME_ROWS, frame_axes, frame_axes_backward
+from fflux_py._small_vectors import dot
+from fflux_py.bias._kernels import TORSION, variable
 from fflux_py.potential import FloatArray, IntArray
 
 FAST: Final = 14
@@ -55,7 +57,7 @@ class ActionArrays(NamedTuple):
     odd: Layers
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _layer(w: Any, b: Any, x: Any) -> Any:
     out = np.dot(w, x)
     for k in range(len(out)):
@@ -63,7 +65,7 @@ def _layer(w: Any, b: Any, x: Any) -> Any:
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _back(net: Any, first: Any, second: Any, slope: Any) -> Any:
     """Gradient by the inputs of a network, from that by its outputs and from its hidden values."""
     inner = np.dot(slope, net.w3)
@@ -75,119 +77,45 @@ def _back(net: Any, first: Any, second: Any, slope: Any) -> Any:
     return np.dot(outer, net.w1)
 
 
-@njit(cache=True)
-def _cross(a: Any, b: Any, out: Any) -> None:
-    out[0] = a[1] * b[2] - a[2] * b[1]
-    out[1] = a[2] * b[0] - a[0] * b[2]
-    out[2] = a[0] * b[1] - a[1] * b[0]
-
-
-@njit(cache=True)
-def _dot(a: Any, b: Any) -> float:
-    return float(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
-
-
-@njit(cache=True)
-def _features(q: Any, arrays: Any, x: Any) -> None:
-    """Inverse distances, cosines and sines of dihedrals, centred and scaled."""
+@njit(cache=True, error_model="numpy")
+def _features(q: Any, arrays: Any, x: Any, turns: Any) -> None:
+    """Inverse distances, cosines and sines of dihedrals, centred and scaled; keeps the dihedrals' gradients."""
     n_pairs, n_dihedrals = len(arrays.pairs), len(arrays.dihedrals)
-    f, g, h = np.empty(3), np.empty(3), np.empty(3)
-    a, b, c = np.empty(3), np.empty(3), np.empty(3)
+    arm = np.empty(3)
     for p in range(n_pairs):
-        f[:] = q[arrays.pairs[p, 0]] - q[arrays.pairs[p, 1]]
-        x[p] = 1.0 / np.sqrt(_dot(f, f))
+        arm[:] = q[arrays.pairs[p, 0]] - q[arrays.pairs[p, 1]]
+        x[p] = 1.0 / np.sqrt(dot(arm, arm))
     for d in range(n_dihedrals):
-        i, j, k, m = arrays.dihedrals[d]
-        f[:], g[:], h[:] = q[i] - q[j], q[j] - q[k], q[m] - q[k]
-        _cross(f, g, a)
-        _cross(h, g, b)
-        _cross(b, a, c)
-        size = np.sqrt(_dot(a, a) * _dot(b, b))
-        x[n_pairs + d] = _dot(a, b) / size
-        x[n_pairs + n_dihedrals + d] = _dot(c, g) / (size * np.sqrt(_dot(g, g)))
+        angle = variable(q, TORSION, arrays.dihedrals[d], turns[d])
+        x[n_pairs + d] = np.cos(angle)
+        x[n_pairs + n_dihedrals + d] = np.sin(angle)
     for k in range(len(x)):
         x[k] = (x[k] - arrays.centre[k]) / arrays.spread[k]
 
 
-@njit(cache=True)
-def _features_back(q: Any, arrays: Any, x: Any, slope: Any, out: Any) -> None:
+@njit(cache=True, error_model="numpy")
+def _features_back(q: Any, arrays: Any, x: Any, turns: Any, slope: Any, out: Any) -> None:
     """Add the gradient by q to ``out``, from that by the features x."""
     n_pairs, n_dihedrals = len(arrays.pairs), len(arrays.dihedrals)
-    f, g, h = np.empty(3), np.empty(3), np.empty(3)
-    a, b = np.empty(3), np.empty(3)
+    arm = np.empty(3)
     for p in range(n_pairs):
         i, j = arrays.pairs[p]
-        f[:] = q[i] - q[j]
-        inverse = 1.0 / np.sqrt(_dot(f, f))
-        factor = -slope[p] / arrays.spread[p] * inverse**3
+        arm[:] = q[i] - q[j]
+        factor = -slope[p] / arrays.spread[p] / dot(arm, arm) ** 1.5
         for r in range(3):
-            out[i, r] += factor * f[r]
-            out[j, r] -= factor * f[r]
+            out[i, r] += factor * arm[r]
+            out[j, r] -= factor * arm[r]
     for d in range(n_dihedrals):
-        i, j, k, m = arrays.dihedrals[d]
         at_cosine, at_sine = n_pairs + d, n_pairs + n_dihedrals + d
         cosine = x[at_cosine] * arrays.spread[at_cosine] + arrays.centre[at_cosine]
         sine = x[at_sine] * arrays.spread[at_sine] + arrays.centre[at_sine]
         by_angle = cosine * slope[at_sine] / arrays.spread[at_sine]
         by_angle -= sine * slope[at_cosine] / arrays.spread[at_cosine]
-        f[:], g[:], h[:] = q[i] - q[j], q[j] - q[k], q[m] - q[k]
-        _cross(f, g, a)
-        _cross(h, g, b)
-        axis = np.sqrt(_dot(g, g))
-        of_a, of_b = by_angle / _dot(a, a), by_angle / _dot(b, b)
-        along_f, along_h = _dot(f, g) / axis, _dot(h, g) / axis
-        for r in range(3):
-            end, other = of_a * axis * a[r], of_b * axis * b[r]
-            shear = of_a * along_f * a[r] - of_b * along_h * b[r]
-            out[i, r] -= end
-            out[j, r] += end + shear
-            out[k, r] -= shear + other
-            out[m, r] += other
+        for corner in range(4):
+            out[arrays.dihedrals[d, corner]] += by_angle * turns[d, corner]
 
 
-@njit(cache=True)
-def _axes(p: Any, frames: Any, axes: Any, lengths: Any) -> None:
-    """Local axes of every atom, and the lengths of both vectors that they are made of."""
-    for a in range(len(frames)):
-        atom, first, second = frames[a]
-        x, y = axes[a, 0], axes[a, 1]
-        x[:] = p[first] - p[atom]
-        lengths[a, 0] = np.sqrt(_dot(x, x))
-        x /= lengths[a, 0]
-        y[:] = p[second] - p[atom]
-        y -= _dot(y, x) * x
-        lengths[a, 1] = np.sqrt(_dot(y, y))
-        y /= lengths[a, 1]
-        _cross(x, y, axes[a, 2])
-
-
-@njit(cache=True)
-def _axes_back(p: Any, frames: Any, axes: Any, lengths: Any, slope: Any, out: Any) -> None:
-    """Add the gradient by p to ``out``, from that by the axes, ``(n_atoms, 3, 3)``; changes ``slope``."""
-    turned = np.empty(3)
-    for a in range(len(frames)):
-        atom, first, second = frames[a]
-        x, y = axes[a, 0], axes[a, 1]
-        by_x, by_y, by_z = slope[a, 0], slope[a, 1], slope[a, 2]
-        _cross(y, by_z, turned)
-        by_x += turned
-        _cross(by_z, x, turned)
-        by_y += turned
-        by_y -= _dot(by_y, y) * y
-        by_y /= lengths[a, 1]
-        other = p[second] - p[atom]
-        along = _dot(by_y, x)
-        by_x -= along * other + _dot(other, x) * by_y
-        by_y -= along * x
-        by_x -= _dot(by_x, x) * x
-        by_x /= lengths[a, 0]
-        for r in range(3):
-            out[first, r] += by_x[r]
-            out[second, r] += by_y[r]
-            out[atom, r] -= by_x[r] + by_y[r]
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def field(z: Any, arrays: Any, out: Any) -> None:
     """J grad S at z = (y, u), shape ``(6 n_atoms,)``: dS/du, then -dS/dy."""
     n = len(arrays.roots)
@@ -196,20 +124,19 @@ def field(z: Any, arrays: Any, out: Any) -> None:
     roots = arrays.roots
     total = 0.0
     drift, x, s = np.zeros(3), np.empty(k), np.empty(3 * n)
-    q, p, moving = np.empty((n, 3)), np.empty((n, 3)), np.empty((n, 3))
+    q, moving = np.empty((n, 3)), np.empty((n, 3))
     for a in range(n):
         total += roots[a] * roots[a]
         drift += roots[a] * u[a]
-        p[a] = y[a] / roots[a]
-        q[a] = p[a] * arrays.length
+        q[a] = y[a] * arrays.length / roots[a]
     drift /= total
-    axes, lengths = np.empty((n, 3, 3)), np.empty((n, 2))
-    _features(q, arrays, x)
-    _axes(p, arrays.frames, axes, lengths)
+    axes, turns = np.empty((n, FRAME_ROWS, 3)), np.empty((len(arrays.dihedrals), 4, 3))
+    _features(q, arrays, x, turns)
     for a in range(n):
+        frame_axes(q, arrays.frames[a], axes[a])
         moving[a] = u[a] - roots[a] * drift
         for r in range(3):
-            s[3 * a + r] = _dot(axes[a, r], moving[a])
+            s[3 * a + r] = dot(axes[a, r], moving[a])
 
     by_x = arrays.linear + np.dot(arrays.quadratic, x)
     by_s = np.zeros(3 * n)
@@ -241,22 +168,21 @@ def field(z: Any, arrays: Any, out: Any) -> None:
         by_x += weight * found[:k]
         by_s += weight * sign * found[k:]
 
-    by_q, by_p = np.zeros((n, 3)), np.zeros((n, 3))
-    _features_back(q, arrays, x, by_x, by_q)
-    by_axes, by_moving, drifting = np.empty((n, 3, 3)), np.zeros((n, 3)), np.zeros(3)
+    by_q, by_moving, drifting, none = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros(3), np.zeros(3)
+    _features_back(q, arrays, x, turns, by_x, by_q)
     for a in range(n):
         for r in range(3):
-            by_axes[a, r] = by_s[3 * a + r] * moving[a]
+            axes[a, BY_AXES + r] = by_s[3 * a + r] * moving[a]
             by_moving[a] += by_s[3 * a + r] * axes[a, r]
         drifting += roots[a] * by_moving[a]
-    _axes_back(p, arrays.frames, axes, lengths, by_axes, by_p)
+        frame_axes_backward(q, arrays.frames[a], 0, axes[a], none, by_q)
     for a in range(n):
         for r in range(3):
             out[3 * a + r] = u[a, r] + by_moving[a, r] - roots[a] * drifting[r] / total
-            out[3 * (n + a) + r] = -(by_q[a, r] * arrays.length + by_p[a, r]) / roots[a]
+            out[3 * (n + a) + r] = -by_q[a, r] * arrays.length / roots[a]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _inverse(middle: Any, arrays: Any) -> Any:
     """Inverse of 1 - J H / 2 at a midpoint, H by central differences of the field."""
     size = len(middle)
@@ -273,7 +199,7 @@ def _inverse(middle: Any, arrays: Any) -> Any:
     return np.linalg.inv(jacobian)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def solve(z: Any, guess: Any, arrays: Any, inverse: Any, fresh: bool, tolerance: float, most: int) -> Any:
     """Solve zb = z + J grad S(zb) / 2 for one geometry by Broyden's method; z' = 2 zb - z replaces ``guess``.
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +99,6 @@ class Network:
         self.header, self.net, self.guide = header, net.eval(), guide
         self.iterations = 0
         """Most iterations that an action's last step took for one of the replicas."""
-        self._stepper: Stepper | None = None
         if guide is not None:
             if header.kind != "action" or guide.header.kind == "action":
                 raise InputError("guide", "a direct or continuous predictor for an action", guide.header.kind)
@@ -139,13 +139,15 @@ class Network:
             q, v = self.guide.advance(positions, velocities, self.header.step)
             guess = torch.from_numpy((q - centre) * root / length), torch.from_numpy(v * root / unit)
         y, u = torch.from_numpy((positions - centre) * root / length), torch.from_numpy(velocities * root / unit)
-        if self._stepper is None:
-            assert isinstance(self.net, ActionNet)
-            self._stepper = Stepper(self.net)
         solved = self._stepper.solve(y, u, guess)
         self.iterations = solved.iterations
         scale = torch.from_numpy(1.0 / root)
         return solved.y * (length * scale) + torch.from_numpy(centre), solved.u * (unit * scale)
+
+    @cached_property
+    def _stepper(self) -> Stepper:
+        assert isinstance(self.net, ActionNet)
+        return Stepper(self.net)
 
     def scales(self) -> tuple[float, float, FloatArray]:
         """Units of y (times root mass) and of u, atomic units, and the root masses ``(n_atoms, 1)``."""
