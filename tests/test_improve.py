@@ -19,7 +19,7 @@ from _gfn2_models import labelled
 
 from fflux_py import model_file
 from fflux_py.active_learning import ImprovementConfig, improve
-from fflux_py.active_learning.choice import EDGE, candidates, diverse_batch, ends, scores
+from fflux_py.active_learning.choice import EDGE, candidates, diverse_batch, ends, left_the_model, scores
 from fflux_py.active_learning.improve import settings_of
 from fflux_py.active_learning.rounds import joined
 from fflux_py.analysis.runs import read_runs
@@ -205,6 +205,19 @@ def test_candidates_end_where_a_run_falls(small, tmp_path):
     assert max(frames(runs[1])) == 30
     assert 50 in frames(sound)
     assert len(frames(sound)) < EDGE
+    assert left_the_model(runs, minimum) == [False, True]
+
+
+def test_candidates_hold_the_way_to_where_a_guard_stopped_a_run(small, tmp_path):
+    config = MDConfig(steps=100, replicas=2, report_every=2, temperature=300.0, thermostat="langevin")
+    run_replicas(small, small.molecule, config, tmp_path / "r")
+    sound, other = read_runs(tmp_path / "r")
+    runs = (sound, replace(other, status="stopped"))
+    minimum = float(min(run.trajectory.potential.min() for run in runs))
+    assert left_the_model(runs, minimum) == [False, True]
+    positions, _, _ = candidates(runs, 4, minimum)
+    last = other.trajectory.positions[-EDGE:]
+    assert all((positions == frame).all(axis=(1, 2)).any() for frame in last)
 
 
 def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
