@@ -74,6 +74,13 @@ def test_label_is_the_same_whether_orbitals_are_kept_used_or_neither(
     written = file.path.read_bytes()
     second = label_geometry(WATER, LEVEL, "hirshfeld", file, keep_orbitals=True)
     assert file.path.read_bytes() == written
+    monkeypatch.setattr(GroundState, "forces", lambda state: pytest.fail("forces are known"))
+    third = label_geometry(WATER, LEVEL, "hirshfeld", file, earlier=first)
+    np.testing.assert_array_equal(third.forces, plain.forces)
+    np.testing.assert_array_equal(third.atomic_energies, plain.atomic_energies)
+    monkeypatch.undo()
+    other = replace(first, forces=np.zeros((3, 3)), versions={**first.versions, "pyscf": "0"})
+    assert np.any(label_geometry(WATER, LEVEL, "hirshfeld", file, earlier=other).forces)
     assert first.energy == second.energy == plain.energy
     for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
         np.testing.assert_array_equal(getattr(second, name), getattr(plain, name), err_msg=name)
@@ -117,13 +124,17 @@ def test_file_is_named_by_its_content_and_damage_is_noticed(tmp_path: Path) -> N
     assert file.read() is None
 
 
-def test_campaign_leaves_orbitals_for_the_next_partition(tmp_path: Path) -> None:
+def test_campaign_leaves_orbitals_and_forces_for_the_next_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shifts = 0.05 * np.random.default_rng(3).normal(size=(3, 3, 3))
     chosen = GeometrySet(WATER, WATER.positions + shifts, ("run",) * 3, np.full(3, 300.0), ("train",) * 3)
     with ThreadPoolExecutor(1) as here:
         campaign.label(chosen, LEVEL, "none", tmp_path / "kept", executor=here, keep_orbitals=True)
         assert len(list((tmp_path / "kept").glob("*.orbitals.npz"))) == 3
+        monkeypatch.setattr(GroundState, "forces", lambda state: pytest.fail("forces are known"))
         second = campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "kept", executor=here)
+        monkeypatch.undo()
         plain = campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "plain", executor=here)
     assert not list((tmp_path / "plain").glob("*.npz"))
     np.testing.assert_array_equal(second.energies, plain.energies)

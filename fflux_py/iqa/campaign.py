@@ -31,7 +31,7 @@ from fflux_py.iqa.electronic_structure import LevelOfTheory
 from fflux_py.iqa.free_atoms import isolated_atom_energies
 from fflux_py.iqa.label import SCHEMA, Label, label_geometry
 from fflux_py.iqa.orbitals import OrbitalFile
-from fflux_py.iqa.partition import check_partition
+from fflux_py.iqa.partition import NO_PARTITION, check_partition
 from fflux_py.molecule import Molecule
 from fflux_py.potential import FloatArray
 
@@ -222,7 +222,9 @@ def _label_or_failure(task: _Task) -> dict[str, Any]:
     try:
         molecule = Molecule(task.symbols, task.positions, task.charge, task.name)
         orbitals = OrbitalFile(molecule, task.level, Path(task.folder))
-        result = label_geometry(molecule, task.level, task.partition, orbitals, task.keep_orbitals)
+        before = (_read_result(replace(task, partition=NO_PARTITION).path) or {}).get("label")
+        earlier = Label.from_dict(before) if before else None
+        result = label_geometry(molecule, task.level, task.partition, orbitals, task.keep_orbitals, earlier)
     except (ConvergenceError, GeometryError) as error:
         return {**inputs, "failure": str(error)}
     return {**inputs, "label": result.as_dict()}

@@ -93,6 +93,7 @@ def label_geometry(
     partition: str = "hirshfeld",
     orbitals: OrbitalFile | None = None,
     keep_orbitals: bool = False,
+    earlier: Label | None = None,
 ) -> Label:
     """Compute the label of one geometry.
 
@@ -109,6 +110,9 @@ def label_geometry(
         (bit for bit with density fitting, else to the SCF's threshold).
     keep_orbitals
         Write that file as soon as the SCF is done.
+    earlier
+        Label of this geometry without a partition.  Its forces are taken if the orbitals are, and versions and threads
+        are the same.
 
     Raises
     ------
@@ -123,7 +127,8 @@ def label_geometry(
     if orbitals and keep_orbitals and not state.from_stored_orbitals:
         orbitals.write(state.occupied_orbitals())
     after_scf = time.perf_counter()
-    forces = state.forces()
+    same = earlier is not None and (earlier.versions, earlier.threads) == (program_versions(), threads_in_use())
+    forces = earlier.forces if earlier and same and state.from_stored_orbitals else state.forces()
     after_forces = time.perf_counter()
     unknown = np.full(molecule.n_atoms, np.nan)
     common: dict[str, Any] = {"energy": state.energy, "forces": forces}
