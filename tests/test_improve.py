@@ -225,6 +225,7 @@ def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
     other = small.molecule.with_positions(labelled(30).positions[7])
     bias = "d: DISTANCE ATOMS=1,5\nMETAD ARG=d SIGMA=0.01 HEIGHT=20 PACE=10 BIASFACTOR=20 GRID_MIN=0.1 GRID_MAX=0.9\n"
     config = replace(CONFIG, temperatures=(300.0,), picoseconds=0.2, checks=2, budget=11, batch=3, bias=bias)
+    config = replace(config, hydrogen_mass=3.0)
     assert config.biased_temperature == 300.0
     result = improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", None, [other], training=FIT)
     assert result.rounds[0].n_runs == 1
@@ -237,6 +238,7 @@ def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
         positions = read_runs(path)[0].trajectory.positions
         return np.linalg.norm(positions[:, 0] - positions[:, 4], axis=1)
 
+    assert {read_runs(path)[0].config.hydrogen_mass for path in found} == {3.0}
     assert np.ptp(distances(found[1])) > np.ptp(distances(found[0]))
     learnt = result.dataset.positions[30 : 30 + 6]
     further = np.concatenate([read_runs(path)[0].trajectory.positions for path in found[1:]])

@@ -23,6 +23,8 @@ class ImprovementConfig:
         Length of a run.
     timestep
         Femtosecond.
+    hydrogen_mass
+        As in :class:`~fflux_py.dynamics.MDConfig`.
     checks
         Frames, equally spaced, that are labelled at every temperature to judge the round's model; it has not seen them.
     batch
@@ -47,6 +49,7 @@ class ImprovementConfig:
     replicas: int = 3
     picoseconds: float = 5.0
     timestep: float = 0.5
+    hydrogen_mass: float | None = None
     checks: int = 5
     batch: int = 15
     budget: int = 100
@@ -85,6 +88,7 @@ class ImprovementConfig:
             seeds=self.replicas,
             picoseconds=self.picoseconds,
             timestep=self.timestep,
+            hydrogen_mass=self.hydrogen_mass,
             frames=self.checks,
             report_fs=10.0,
             thermostat="langevin",

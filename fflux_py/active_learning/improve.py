@@ -115,6 +115,8 @@ def improve(
     for molecule in starts:
         forcefield.check_molecule(molecule)
     settings = {k: v for k, v in asdict(config).items() if k not in ("budget", "rounds", "limits")}
+    if config.hydrogen_mass is None:
+        del settings["hydrogen_mass"]  # as earlier versions wrote them
     key: dict[str, Any] = {
         "model_sha256": CompiledPotential.of(forcefield).digest(),
         "data_sha256": dataset.digest(),

@@ -15,6 +15,7 @@ from fflux_py.cli._options import (
     EnergyLimitOption,
     ExecutorOption,
     ForceLimitOption,
+    HydrogenMassOption,
     JsonOption,
     LabelFolderOption,
     ModelArgument,
@@ -64,6 +65,7 @@ def improve(
     replicas: Annotated[int, typer.Option(min=1, help="Runs at every temperature in every round.")] = 3,
     picoseconds: Annotated[float, typer.Option(help="Length of a run.")] = 5.0,
     timestep: TimestepOption = 0.5,
+    hydrogen_mass: HydrogenMassOption = None,
     bias: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +107,7 @@ def improve(
         replicas=replicas,
         picoseconds=picoseconds,
         timestep=timestep,
+        hydrogen_mass=hydrogen_mass,
         checks=checks,
         batch=batch,
         budget=budget,
