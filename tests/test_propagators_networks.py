@@ -26,7 +26,8 @@ from fflux_py.propagators import _networks  # noqa: E402
 
 STEPS = {"direct": 4.0, "continuous": 8.0}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "direct": {"width": 8, "layers": 2}, "continuous": {"width": 8, "layers": 1}, "action": {"width": 8, "even": True},
+    "direct": {"width": 8, "layers": 2, "hidden": 8}, "continuous": {"width": 8, "layers": 1, "hidden": 8},
+    "action": {"width": 8, "even": True},
 }  # fmt: skip
 
 
@@ -177,6 +178,51 @@ def test_interrupted_training_is_the_same_training(tmp_path: Path) -> None:
         train_propagator(short_trajectories(), other, place)
 
 
+@pytest.mark.parametrize("kind", ["direct", "continuous"])
+def test_perceptron_learns_what_the_polynomial_leaves(kind: str) -> None:
+    """Thirty short trajectories are enough to show that targets, units and loss are right, not to generalise."""
+    from fflux_py.propagators import _training
+
+    data, config = short_trajectories(), PropagatorTraining(kind=kind, step=8.0, hidden=32)
+    settings = {**config.settings, **({"nodes": [0.25, 0.5, 0.75, 1.0]} if kind == "continuous" else {})}
+    header = Header(kind, data.molecule, data.masses, 8.0, settings=settings)
+    torch.manual_seed(0)
+    net = _networks.build(header)
+    _training._start_response(net, data, header, config)
+    inputs, left = net.response.left(*_training._response_data(net, data, header, config, "train", 200))
+    loss = _training._local_loss(net, data, header, config)
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(net.response.perceptron.parameters(), lr=1e-2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        loss(generator).backward()
+        optimiser.step()
+    with torch.no_grad():
+        after = left - net.response.size * net.response.correction(inputs)
+    assert float(after.norm()) < 0.7 * float(left.norm())
+
+
+def test_rates_at_the_nodes_belong_to_the_displacements() -> None:
+    """What the perceptron is weighed by: displacements and rates that the ansatz makes of the vectors at the nodes."""
+    net = network("continuous").net
+    with torch.no_grad():
+        code = tuple(part.double() for part in net.encode(*(torch.from_numpy(part) for part in starts(2))))
+        net.double()
+        powers = code[5]
+        vectors = torch.stack([sum(powers[:, p] * t**p for p in range(powers.shape[1])) for t in net.nodes], dim=1)
+        free = (*code[:5], torch.zeros_like(powers))
+        t = torch.tensor(net.nodes, dtype=torch.float64)
+        many = tuple(part[:1].expand(len(t), *part.shape[1:]) for part in code)
+        none = tuple(part[:1].expand(len(t), *part.shape[1:]) for part in free)
+        found = []
+        for each in (many, none):
+            found.append(torch.func.jvp(lambda s, c=each: net.displacement(c, s), (t,), (torch.ones_like(t),)))
+    for order in (0, 1):
+        expected = torch.einsum("mk,kic->mic", net.moves(order), vectors[0])
+        assert float((found[0][order] - found[1][order] - expected).abs().max()) < 1e-7
+        assert float(expected.abs().max()) > 1e-3
+
+
 def test_response_is_found_without_the_motion_of_the_centre() -> None:
     """Vectors that are of first and of second order in local frames, on geometries that it was not fitted to."""
     net = network("direct").net.response
@@ -189,10 +235,12 @@ def test_response_is_found_without_the_motion_of_the_centre() -> None:
     scaled = inner / np.linalg.norm(q[:, 0] - q[:, 1], axis=1)[:, None, None]
     at, fast, wanted = (torch.from_numpy(part) for part in (q, u, np.stack([inner, scaled], axis=1)))
     net.fit(at[:800], fast[:800], wanted[:800], (at[800:850], fast[800:850], wanted[800:850]))
-    wrong = net(at[850:], fast[850:]) - wanted[850:]
+    with torch.no_grad():
+        wrong = net(at[850:], fast[850:]) - wanted[850:]
     assert float(wrong.norm() / wanted[850:].norm()) < 1e-3
     shifted = torch.from_numpy(u + 3.0 * roots[:, None] * np.array([1.0, -1.0, 2.0]))
-    assert float((net(at, shifted) - net(at, fast)).abs().max()) < 1e-9
+    with torch.no_grad():
+        assert float((net(at, shifted) - net(at, fast)).abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize("kind", ["direct", "continuous", "action"])

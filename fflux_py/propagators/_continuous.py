@@ -6,8 +6,8 @@ is exact at t = 0 in position and velocity whatever the network N says; velociti
 Jacobian-vector product.  Atoms carry scalars and vectors.  In every layer each atom attends to all others: the weights
 come from scalars and distances, what is gathered are scalars, vectors and unit vectors to the other atoms, and scalars
 learn of vectors through inner products, the old velocities among them.  The time enters after the layers that do not
-need it, so that many times of one start cost little more than one.  The attention corrects a response that least
-squares has found at ten times (:mod:`fflux_py.propagators._response`); between them it is a polynomial in the time.
+need it, so that many times of one start cost little more than one.  The attention corrects a response in local frames
+that is found first, at ten times (:mod:`fflux_py.propagators._response`); between them it is a polynomial in the time.
 
 Source: F. Ge, Y. Chen and P. O. Dral, Artificial intelligence for direct prediction of molecular dynamics across
 chemical space (MDtrajNet-1), arXiv:2505.16301 (2025); the ansatz in time: F. Ge, L. Zhang, Y.-F. Hou, Y. Chen, A. Ullah
@@ -103,6 +103,8 @@ class ContinuousNet(nn.Module):
         Scalars and vectors of an atom, layers without the time; one more has it.
     nodes
         Times of the response in units of the segment.
+    hidden
+        Width of the response's perceptron; 0 for none.
     """
 
     masses: Tensor
@@ -110,7 +112,7 @@ class ContinuousNet(nn.Module):
 
     def __init__(
         self, index: Frames, masses: Tensor, segment: float, unit: float, width: int = 48, layers: int = 3,
-        tau: float = 0.5, nodes: Sequence[float] = NODES,
+        tau: float = 0.5, nodes: Sequence[float] = NODES, hidden: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         n = len(masses)
@@ -118,7 +120,7 @@ class ContinuousNet(nn.Module):
         self.register_buffer("masses", masses.double())
         self.nodes = tuple(nodes)
         self.register_buffer("lagrange", interpolation(nodes))
-        self.response = LocalResponse(index, masses.double().sqrt(), len(nodes))
+        self.response = LocalResponse(index, masses.double().sqrt(), len(nodes), hidden)
         self.embedding = nn.Parameter(torch.randn(n, width))
         self.spreading = nn.Parameter(torch.randn(n, width))
         self.edge_embedding = nn.Parameter(torch.randn(n, n, RADIAL))
@@ -169,6 +171,17 @@ class ContinuousNet(nn.Module):
         f = self.switch(t)[:, None, None]
         moved: Tensor = u * t[:, None, None] * (1.0 - f) + f * network
         return moved
+
+    def moves(self, order: int) -> Tensor:
+        """Displacements at the nodes (order 0), or their rates (1), by the vectors there; ``(nodes, nodes)``."""
+        t = torch.tensor(self.nodes, dtype=torch.float64)
+        powers = torch.arange(len(t), dtype=torch.float64)
+        f = self.switch(t)[:, None]
+        values: Tensor = f * (t[:, None] ** powers)
+        if order == 1:
+            fall = (2.0 * t / self.tau**2)[:, None] * (1.0 - f)
+            values = fall * (t[:, None] ** powers) + f * powers * t[:, None] ** (powers - 1.0).clamp_min(0.0)
+        return values @ self.lagrange
 
     def switch(self, t: Tensor) -> Tensor:
         """The f of the ansatz, of times in units of the segment."""

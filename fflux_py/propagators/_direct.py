@@ -3,9 +3,9 @@
 Atoms are the nodes of a complete graph.  A node starts with an embedding of its identity and its velocity; an edge has
 the spherical harmonics of its direction (l <= 2) and weights from its length and the scalars of its two ends.  Each
 layer is a tensor product of the sender's features with the harmonics, summed over senders, and a gate.  The outputs are
-two vectors for each atom: what is added to the displacement and to the new velocity, mass-scaled, of a linear response
-that least squares has found (:mod:`fflux_py.propagators._response`).  Momentum and angular momentum are restored at the
-end.
+two vectors for each atom: what is added to the displacement and to the new velocity, mass-scaled, of a response in
+local frames that is found first (:mod:`fflux_py.propagators._response`).  Momentum and angular momentum are restored
+at the end.
 
 Source: F. L. Thiemann et al., Force-free molecular dynamics through autoregressive equivariant networks (TrajCast),
 arXiv:2503.23794 (2025); layers as in S. Batzner et al., Nat. Commun. 13, 2453 (2022); M. Geiger and T. Smidt, e3nn.
@@ -67,13 +67,15 @@ class DirectNet(nn.Module):
     Parameters
     ----------
     index
-        Frames, pairs and dihedrals, for the linear response that the network corrects.
+        Frames, pairs and dihedrals, for the response that the network corrects.
     masses
         Electron masses, shape ``(n_atoms,)``.
     step, unit
         The step in atomic units of time, and the thermal unit e = sqrt(kT) of mass-weighted velocities.
     width, layers
         Channels of the scalars and vectors (half as many of the others), and convolutions.
+    hidden
+        Width of the response's perceptron; 0 for none.
     """
 
     senders: Tensor
@@ -81,7 +83,8 @@ class DirectNet(nn.Module):
     masses: Tensor
 
     def __init__(
-        self, index: Frames, masses: Tensor, step: float, unit: float, width: int = 24, layers: int = 3
+        self, index: Frames, masses: Tensor, step: float, unit: float, width: int = 24, layers: int = 3,
+        hidden: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         n = len(masses)
@@ -90,7 +93,7 @@ class DirectNet(nn.Module):
         self.register_buffer("senders", senders)
         self.register_buffer("receivers", receivers)
         self.register_buffer("masses", masses.double())
-        self.response = LocalResponse(index, masses.double().sqrt(), 2)
+        self.response = LocalResponse(index, masses.double().sqrt(), 2, hidden)
         # polar vectors alone: displacements and velocities in three dimensions are combinations of such
         hidden = o3.Irreps(f"{width}x0e + {width}x1o")
         self.harmonics = o3.Irreps("1x0e + 1x1o + 1x2e")

@@ -1,4 +1,4 @@
-"""Invariants of a molecule by local frames: what the action and the direct predictor's linear response are made of."""
+"""Invariants of a molecule by local frames: what the action and the response of the predictors are made of."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,8 @@ from fflux_py.units import ANGSTROM, FEMTOSECOND
 
 Progress = Callable[[int, int], None]
 Loss = Callable[[torch.Generator], Tensor]
+Stages = Sequence[tuple[float, float, Loss]]
+"""Losses one after the other: where each begins, as a part of the training, its learning rate at its start, itself."""
 
 CHECKPOINT_EVERY: Final = 60.0
 """Seconds between two checkpoints."""
@@ -35,6 +37,12 @@ FIT_SIZE: Final = 600
 
 RESPONSE_SIZE: Final = 30000
 """Pairs for the least squares that the other predictors start from."""
+
+PERCEPTRON_SIZE: Final = 200_000
+"""Pairs that the perceptron in local frames learns from."""
+
+PERCEPTRON_BATCH: Final = 512
+PERCEPTRON_RATE: Final = 2e-3
 
 SHOWN: Final = 256
 """Pairs on which errors are computed."""
@@ -59,8 +67,7 @@ def train(
             _start_action(net, data, header, config)
         elif isinstance(net, DirectNet | ContinuousNet):
             _start_response(net, data, header, config)
-    loss = _losses(data, net, header, config)
-    run.go(loss, progress)
+    run.go(_stages(net, data, header, config), progress)
     errors: dict[str, Any]
     try:
         errors = step_errors(Network(header, net), data, "test")
@@ -84,17 +91,20 @@ class _Run:
         if self.restored:
             self._restore()
 
-    def go(self, loss: Loss, progress: Progress | None) -> None:
+    def go(self, stages: Stages, progress: Progress | None) -> None:
         """Update the weights until the time or the number of updates is reached."""
         config, total = self.config, 60.0 * self.config.minutes
         begin, before = time.monotonic(), self.seconds
         saved = self.seconds
-        assert config.learning_rate is not None
+        starts = [begin for begin, _, _ in stages] + [1.0]
         while self.seconds < total and (config.updates is None or self.updates < config.updates):
             part = self.updates / config.updates if config.updates else 0.0
             part = min(1.0, max(part, self.seconds / total))
+            number = max(k for k in range(len(stages)) if starts[k] <= part)
+            _, rate, loss = stages[number]
+            part = (part - starts[number]) / (starts[number + 1] - starts[number])
             for group in self.optimiser.param_groups:
-                group["lr"] = config.learning_rate * (0.5 * (1.0 + math.cos(math.pi * part)) + 1e-3)
+                group["lr"] = rate * (0.5 * (1.0 + math.cos(math.pi * part)) + 1e-3)
             self.optimiser.zero_grad()
             value = loss(self.generator)
             if not bool(torch.isfinite(value)):
@@ -143,6 +153,35 @@ class _Run:
                 self.optimiser.state[parameter] = state
         self.generator.set_state(tensors["generator"])
         self.updates, self.seconds = int(content["updates"]), float(content["seconds"])
+
+
+def _stages(net: nn.Module, data: TrajectorySet, header: Header, config: PropagatorTraining) -> Stages:
+    """What is learned one after the other: a perceptron in local frames, if there is one, then the network."""
+    assert config.learning_rate is not None
+    whole = _losses(data, net, header, config)
+    if isinstance(net, ActionNet) or not header.settings.get("hidden"):
+        return ((0.0, config.learning_rate, whole),)
+    return (0.0, PERCEPTRON_RATE, _local_loss(net, data, header, config)), (0.5, config.learning_rate, whole)
+
+
+def _local_loss(net: Any, data: TrajectorySet, header: Header, config: PropagatorTraining) -> Loss:
+    """The loss of the perceptron on a random batch, weighed as :func:`_losses` weighs displacement and velocity."""
+    response = net.response
+    with torch.no_grad():
+        inputs, left = response.left(*_response_data(net, data, header, config, "train", PERCEPTRON_SIZE))
+        left = left / response.size.float()
+        # by displacement and velocity, from the vectors of the response
+        metric = torch.diag(torch.tensor([3.0, 1.0]))
+        if isinstance(net, ContinuousNet):
+            metric = torch.cat([3.0 * net.moves(0), net.moves(1)]).float()
+
+    def loss(generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(inputs), (PERCEPTRON_BATCH,), generator=generator)
+        wrong = response.correction(inputs[chosen]) - left[chosen]
+        value: Tensor = (torch.einsum("mk,bkic->bmic", metric, wrong) ** 2).mean()
+        return value
+
+    return loss
 
 
 def _losses(data: TrajectorySet, net: nn.Module, header: Header, config: PropagatorTraining) -> Loss:

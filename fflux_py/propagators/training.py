@@ -15,7 +15,8 @@ from fflux_py.propagators.trajectories import TrajectorySet
 Progress = Callable[[int, int], None]
 
 SIZES: Final[Mapping[str, Mapping[str, int]]] = {
-    "direct": {"width": 24, "layers": 3}, "continuous": {"width": 48, "layers": 2}, "action": {"width": 64},
+    "direct": {"width": 24, "layers": 3, "hidden": 256}, "continuous": {"width": 48, "layers": 2, "hidden": 256},
+    "action": {"width": 64},
 }  # fmt: skip
 """Default sizes of the networks."""
 
@@ -40,6 +41,9 @@ class PropagatorTraining:
     batch, learning_rate, width, layers
         Of the optimiser (Adam, the rate falls with a cosine to zero over the training) and the network; None is the
         default of the kind.
+    hidden
+        Width of the perceptron in local frames by which direct and continuous predictors start; it has the first half
+        of the training, and batches and a rate of its own.  0 leaves it out.
     temperature
         Kelvin; the unit of velocities inside the network.
     reversible
@@ -56,6 +60,7 @@ class PropagatorTraining:
     learning_rate: float | None = None
     width: int | None = None
     layers: int | None = None
+    hidden: int | None = None
     temperature: float = 300.0
     reversible: bool = True
     seed: int = 0
@@ -77,6 +82,8 @@ class PropagatorTraining:
                 raise InputError(name, "at least 1", str(whole))
         if self.kind == "action" and self.layers is not None:
             raise InputError("layers", "no number for an action (its networks have two)", str(self.layers))
+        if self.hidden is not None and (self.hidden < 0 or self.kind == "action"):
+            raise InputError("hidden", "0 or more, and not for an action", str(self.hidden))
         if not self.reversible and self.kind != "action":
             raise InputError("reversible", "True (only an action can do without)", "False")
 
