@@ -26,6 +26,12 @@ def train_propagator(
     learning_rate: Annotated[float | None, typer.Option(help="At the start; by default that of the kind.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Width of the network; by default that of the kind.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers; by default those of the kind.")] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Width of the perceptron by which 'direct' and 'continuous' start (256); 0 leaves it out."
+        ),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File for going on; by default the output's name with .checkpoint.")
     ] = None,
@@ -48,7 +54,7 @@ def train_propagator(
 
     config = PropagatorTraining(
         kind=kind, step=step, minutes=minutes, updates=updates, batch=batch, learning_rate=learning_rate, width=width,
-        layers=layers, seed=seed,
+        layers=layers, hidden=hidden, seed=seed,
     )  # fmt: skip
     package = networks()
     package.use_threads(threads)
