@@ -77,7 +77,11 @@ def train(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one atom each (only with --no-forces).")] = 1,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the linear algebra. Without it: all cores.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads of the linear algebra. Without it: all cores (1 is faster beside other work).",
+        ),
     ] = None,
     solver: Annotated[
         str,
