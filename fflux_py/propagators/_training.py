@@ -96,7 +96,7 @@ class _Run:
         config, total = self.config, 60.0 * self.config.minutes
         begin, before = time.monotonic(), self.seconds
         saved = self.seconds
-        starts = [begin for begin, _, _ in stages] + [1.0]
+        starts = [first for first, _, _ in stages] + [1.0]
         while self.seconds < total and (config.updates is None or self.updates < config.updates):
             part = self.updates / config.updates if config.updates else 0.0
             part = min(1.0, max(part, self.seconds / total))
