@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -99,6 +99,18 @@ class OptimizationResult:
     def __post_init__(self) -> None:
         for name in ("positions", "energies", "largest_forces"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    def then(self, following: OptimizationResult) -> OptimizationResult:
+        """Where another search ended that went on from this one, with the steps and geometries of both."""
+        return replace(
+            following,
+            n_steps=self.n_steps + following.n_steps,
+            n_evaluations=self.n_evaluations + following.n_evaluations,
+            n_hessians=self.n_hessians + following.n_hessians,
+            positions=np.concatenate([self.positions, following.positions]),
+            energies=np.concatenate([self.energies, following.energies]),
+            largest_forces=np.concatenate([self.largest_forces, following.largest_forces]),
+        )
 
 
 def optimize(
@@ -179,7 +191,7 @@ def optimize_to_minimum(
     Returns
     -------
     result, modes
-        The last search, and the normal modes where it ended; None if it did not converge.
+        All searches as one, and the normal modes where it ended; None if the last did not converge.
     """
     result = optimize(potential, start, fmax, max_steps, method, progress)
     for left in range(MOST_RIDGES, -1, -1):
@@ -194,7 +206,8 @@ def optimize_to_minimum(
         sides = [molecule.positions + along, molecule.positions - along]
         lower = min(sides, key=lambda positions: potential.energy_and_forces(positions)[0])
         fmax *= _CLOSER
-        result = optimize(potential, start.with_positions(lower), fmax, max_steps, method, progress)
+        following = optimize(potential, start.with_positions(lower), fmax, max_steps, method, progress)
+        result = result.then(following)
     return result, modes
 
 

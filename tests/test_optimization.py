@@ -379,6 +379,10 @@ def test_a_search_on_a_ridge_goes_on_to_the_minimum() -> None:
     assert modes.wavenumbers[0] > 0.0
     assert found.energy == pytest.approx(-6.0 * LennardJones.depth, abs=1e-9)
     np.testing.assert_allclose(distances(found.molecule), size, atol=1e-4)
+    # what it tells is of all searches, from the first start on
+    assert found.n_steps > saddle.n_steps
+    assert len(found.positions) == len(found.energies) == found.n_evaluations > saddle.n_evaluations
+    np.testing.assert_array_equal(found.positions[: saddle.n_evaluations], saddle.positions)
     stopped, none = optimize_to_minimum(LennardJones(), flat, fmax=1e-8, max_steps=1, method="bfgs")
     assert not stopped.converged
     assert none is None

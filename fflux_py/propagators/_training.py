@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -167,15 +168,20 @@ def _stages(net: nn.Module, data: TrajectorySet, header: Header, config: Propaga
 def _local_loss(net: Any, data: TrajectorySet, header: Header, config: PropagatorTraining) -> Loss:
     """The loss of the perceptron on a random batch, weighed as :func:`_losses` weighs displacement and velocity."""
     response = net.response
-    with torch.no_grad():
-        inputs, left = response.left(*_response_data(net, data, header, config, "train", PERCEPTRON_SIZE))
-        left = left / response.size.float()
-        # by displacement and velocity, from the vectors of the response
-        metric = torch.diag(torch.tensor([3.0, 1.0]))
-        if isinstance(net, ContinuousNet):
-            metric = torch.cat([3.0 * net.moves(0), net.moves(1)]).float()
+
+    @cache
+    def prepared() -> tuple[Tensor, Tensor, Tensor]:
+        """Variables, what is to be learned, and its weights: made when the stage begins, which may be over already."""
+        with torch.no_grad():
+            inputs, left = response.left(*_response_data(net, data, header, config, "train", PERCEPTRON_SIZE))
+            # by displacement and velocity, from the vectors of the response
+            metric = torch.diag(torch.tensor([3.0, 1.0]))
+            if isinstance(net, ContinuousNet):
+                metric = torch.cat([3.0 * net.moves(0), net.moves(1)]).float()
+        return inputs, left / response.size.float(), metric
 
     def loss(generator: torch.Generator) -> Tensor:
+        inputs, left, metric = prepared()
         chosen = torch.randint(len(inputs), (PERCEPTRON_BATCH,), generator=generator)
         wrong = response.correction(inputs[chosen]) - left[chosen]
         value: Tensor = (torch.einsum("mk,bkic->bmic", metric, wrong) ** 2).mean()
