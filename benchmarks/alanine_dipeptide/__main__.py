@@ -2,7 +2,7 @@
 
     python benchmarks/alanine_dipeptide dft C7eq C5 C7ax      # minima by PySCF and geomeTRIC, ten minutes each
     python benchmarks/alanine_dipeptide dft C5 C7ax --model model.npz   # again, if methyl groups stopped on a saddle
-    python benchmarks/alanine_dipeptide frequencies C7eq C5 C7ax  # of the DFT minima, an hour each
+    python benchmarks/alanine_dipeptide frequencies model.npz C7eq C5 C7ax  # of the DFT minima, 61 forces each
     python benchmarks/alanine_dipeptide starts                # 25 displaced starts of each
     python benchmarks/alanine_dipeptide optimise model.npz [--starts FILE.npz] [--method internal|bfgs]
 
@@ -13,6 +13,9 @@ model; that of DFT is counted to the same threshold, of the search that begins a
 already.  (Where it stopped on a saddle of a methyl group, a second search from a model's minimum gave the geometry.)
 Where atoms of a start are nearer or further than in all training geometries, the search begins next to it, where they
 are not; the time for that counts.
+
+DFT's second derivatives are those of the model plus differences of the *difference* of both forces, one way along each
+normal mode of the model: what one-sided differences leave out is of the difference only.
 """
 
 from __future__ import annotations
@@ -39,11 +42,11 @@ from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
 from fflux_py.molecule import Molecule, covalent_radius
-from fflux_py.normal_modes import modes_of_hessian
+from fflux_py.normal_modes import hessian, modes_of_hessian
 from fflux_py.optimization import OptimizationResult, optimize, optimize_to_minimum
-from fflux_py.potential import FloatArray
+from fflux_py.potential import FloatArray, PotentialEnergy
 from fflux_py.training_distances import brought_inside
-from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
+from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL, WAVENUMBER
 
 HERE = Path(__file__).resolve().parent
 GEOMETRIES = HERE.parent.parent / "campaigns" / "alanine_dipeptide" / "geometries.extxyz"
@@ -53,6 +56,9 @@ BASINS = {"C7eq": (-83.0, 73.0), "C5": (-157.0, 162.0), "C7ax": (73.0, -54.0)}
 FMAX_EV_ANGSTROM = 0.023
 # Where frequencies are computed, hartree/bohr: a methyl group that turns at 30 cm^-1 is at rest.
 TIGHT = 1e-6
+# Along a normal mode: so much energy (hartree), and no coordinate by more than so much (bohr).
+RISE, FURTHEST = 5e-5, 0.03
+TIGHT_SCF = LevelOfTheory(convergence=1e-11, gradient_convergence=2e-6)
 DISPLACEMENT_ANGSTROM = 0.25
 PER_BASIN = 25
 SAME_BASIN_DEGREES = 40.0
@@ -106,7 +112,7 @@ def lowest_of_model(name: str, path: str) -> Molecule:
     found: list[OptimizationResult] = []
     for begin in displaced(stopped, np.random.default_rng(0)) / ANGSTROM:
         try:
-            result = optimize(forcefield, stopped.with_positions(begin))
+            result = optimize(forcefield, brought_inside(forcefield, stopped.with_positions(begin)))
         except FFLUXError:  # it left the model
             continue
         same = apart(phi_psi(stopped, result.molecule.positions), phi_psi(stopped, stopped.positions))
@@ -145,21 +151,41 @@ def dft(names: list[str], threads: int, model: str | None) -> None:
         print(name, facts, phi_psi(begin, found.molecule.positions).round(1), flush=True)
 
 
-def dft_frequencies(names: list[str], threads: int) -> None:
-    """Harmonic wavenumbers at the DFT minima, from second derivatives in closed form."""
+def dft_frequencies(path: str, names: list[str], threads: int) -> None:
+    """Harmonic wavenumbers at the DFT minima."""
     use_threads(threads)
+    forcefield = model_file.load(path)
     for name in names:
         molecule, _ = minimum(name)
         clock = time.process_time()
-        found = KohnSham(molecule).hessian(np.array(molecule.positions))
-        modes = modes_of_hessian(found, np.array(molecule.positions), molecule.masses)
+        found = wavenumbers_with_help(KohnSham(molecule, TIGHT_SCF), forcefield, molecule)
         facts = {
-            "wavenumbers_per_cm": [round(float(w), 2) for w in modes.wavenumbers],
+            "wavenumbers_per_cm": [round(float(w), 2) for w in found],
             "processor_time_s": round(time.process_time() - clock, 1),
             "threads": threads,
         }
         write_atomically(HERE / f"{name}.frequencies.json", json.dumps(facts, indent=1) + "\n")
         print(name, facts, flush=True)
+
+
+def wavenumbers_with_help(potential: PotentialEnergy, model: ForceField, molecule: Molecule) -> FloatArray:
+    """Wavenumbers (cm^-1) of a costly potential at its minimum, from one of its forces along each mode of a model."""
+    positions, root = np.array(molecule.positions), np.repeat(np.sqrt(molecule.masses), 3)
+    known = hessian(model, positions)
+    modes = modes_of_hessian(known, positions, molecule.masses)
+
+    def difference(moved: FloatArray) -> FloatArray:
+        return (potential.energy_and_forces(moved)[1] - model.energy_and_forces(moved)[1]).ravel() / root
+
+    at_rest, columns = difference(positions), []
+    for vector, wavenumber in zip(modes.vectors.T, modes.wavenumbers, strict=True):
+        along = (vector / root).reshape(-1, 3)
+        step = min(np.sqrt(2.0 * RISE) / abs(wavenumber) * WAVENUMBER, FURTHEST / np.abs(along).max())
+        columns.append((at_rest - difference(positions + step * along)) / step)
+    change = modes.vectors.T @ np.array(columns).T
+    second = modes.vectors.T @ (known / np.outer(root, root)) @ modes.vectors + 0.5 * (change + change.T)
+    values = np.linalg.eigvalsh(second)
+    return np.asarray(np.sign(values) * np.sqrt(np.abs(values)) * WAVENUMBER)
 
 
 def compared_frequencies(forcefield: ForceField, ends: list[OptimizationResult], name: str) -> dict[str, object]:
@@ -318,6 +344,7 @@ def main() -> None:
     run.add_argument("--threads", type=int, default=1)
     run.add_argument("--model", help="begin from the lowest minimum of this model in the basin, and keep what is lower")
     run = commands.add_parser("frequencies", help="harmonic frequencies by DFT, written beside this file")
+    run.add_argument("model", help="what DFT is compared with along the modes; the result does not depend on it")
     run.add_argument("names", nargs="+", choices=list(BASINS))
     run.add_argument("--threads", type=int, default=1)
     run = commands.add_parser("starts", help="displaced starts, written beside this file")
@@ -332,7 +359,7 @@ def main() -> None:
     if chosen.command == "dft":
         dft(chosen.names, chosen.threads, chosen.model)
     elif chosen.command == "frequencies":
-        dft_frequencies(chosen.names, chosen.threads)
+        dft_frequencies(chosen.model, chosen.names, chosen.threads)
     elif chosen.command == "starts":
         write_starts(chosen.seed)
     else:
