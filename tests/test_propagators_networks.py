@@ -23,6 +23,7 @@ pytest.importorskip("e3nn")
 pytest.importorskip("safetensors")
 
 from fflux_py.propagators import _networks  # noqa: E402
+from fflux_py.propagators._frames import local_axes  # noqa: E402
 
 STEPS = {"direct": 4.0, "continuous": 8.0}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -144,6 +145,37 @@ def test_training_learns(kind: str) -> None:
     free = np.linalg.norm(root * (pairs.velocities - pairs.next_velocities))
     assert errors["velocity_relative"] < 0.9 * free / np.linalg.norm(root * pairs.next_velocities)
     assert errors["velocity_relative"] == model.header.metadata["velocity_relative"]
+    # the noise is as large as the error on the validation trajectories, in the mean
+    pairs = short_trajectories().pairs(4.0, "validation")
+    wrong = held_out_errors(model, short_trajectories(), "validation")["velocity_relative"]
+    wanted = wrong * np.linalg.norm(root * pairs.next_velocities) / np.sqrt(len(pairs.positions))
+    normal = np.random.default_rng(0).standard_normal((4000, 6, 3))
+    noise = model.velocity_noise(np.repeat(pairs.positions[:1], 4000, axis=0), normal)  # type: ignore[attr-defined]
+    assert np.sqrt(((root * noise) ** 2).sum((1, 2)).mean()) == pytest.approx(wanted, rel=0.05)
+
+
+def test_noise_has_the_covariance_of_the_errors_in_every_orientation_and_no_handedness() -> None:
+    generator = np.random.default_rng(0)
+    residual = network("direct").net.residual
+    q = torch.from_numpy(np.repeat(starts(1)[0], 20000, axis=0))
+    mixing = torch.from_numpy(0.3 * generator.standard_normal((18, 18)))
+    local = torch.from_numpy(generator.standard_normal((20000, 18))) @ mixing
+    axes = local_axes(q[:1], residual.frames)
+    wrong = (local.reshape(-1, 6, 1, 3) @ axes)[:, :, 0]
+    residual.fit(q, wrong)
+    normal = torch.from_numpy(generator.standard_normal((20000, 6, 3)))
+    noise = residual(q, normal)
+    found, wanted = ((part.flatten(1).T @ part.flatten(1) / 20000).numpy() for part in (noise, wrong))
+    z = torch.zeros(6, 3, dtype=torch.float64)
+    z[:, 2] = 1.0
+    out_of_plane = torch.block_diag(*(z[:, None] @ axes[0])[:, 0][:, None])
+    mirror = (torch.eye(18) - 2.0 * out_of_plane.T @ out_of_plane).numpy()
+    wanted = 0.5 * (wanted + mirror @ wanted @ mirror)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+    turn = torch.from_numpy(np.linalg.qr(generator.standard_normal((3, 3)))[0])
+    if torch.linalg.det(turn) < 0.0:
+        turn = -turn
+    assert (residual(q[:5] @ turn.T, normal[:5]) - noise[:5] @ turn.T).abs().max() < 1e-10
 
 
 def test_interrupted_training_is_the_same_training(tmp_path: Path) -> None:
@@ -266,7 +298,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
     flipped = bytearray(whole)
     flipped[8 + size + 10] ^= 1
     newer = json.loads(whole[8 : 8 + size])
-    newer["__metadata__"]["fflux_py"] = newer["__metadata__"]["fflux_py"].replace('"schema": 1', '"schema": 9')
+    newer["__metadata__"]["fflux_py"] = newer["__metadata__"]["fflux_py"].replace('"schema": 2', '"schema": 9')
     text = json.dumps(newer).encode()
     broken = {
         "checksum": bytes(flipped), "truncated": whole[:-5], "other": b"PK" + whole, "empty": b"",

@@ -36,9 +36,14 @@ def main() -> None:
     options.add_argument("--rows", default=",".join(ROWS), help=f"some of {', '.join(ROWS)}")
     options.add_argument("--picoseconds", type=float, default=100.0, help="length of the runs")
     options.add_argument("--replicas", type=int, default=8)
+    options.add_argument(
+        "--correct-variance", action="store_true", help="under a thermostat, add noise of a predictor's own error"
+    )
     options.add_argument("--json", action="store_true", help="one JSON object instead of lines of text")
     chosen = options.parse_args()
-    setting = Setting.read(chosen.trajectories, chosen.models, chosen.picoseconds, chosen.replicas)
+    setting = Setting.read(
+        chosen.trajectories, chosen.models, chosen.picoseconds, chosen.replicas, chosen.correct_variance
+    )
     figures: dict[str, object] = {}
     for name in chosen.rows.split(","):
         if name not in ROWS:

@@ -39,15 +39,20 @@ class Setting:
         Propagators by kind and step, one for each seed.
     picoseconds, replicas
         Length and number of the runs.
+    correct_variance
+        Whether predictors under a thermostat have noise of their own error added.
     """
 
     data: TrajectorySet
     models: Mapping[str, Sequence[Propagator]]
     picoseconds: float
     replicas: int
+    correct_variance: bool = False
 
     @classmethod
-    def read(cls, trajectories: Path, files: Sequence[Path], picoseconds: float, replicas: int) -> Setting:
+    def read(
+        cls, trajectories: Path, files: Sequence[Path], picoseconds: float, replicas: int, correct_variance: bool
+    ) -> Setting:
         networks().use_threads(1)
         data = TrajectorySet.load(trajectories)
         models: dict[str, list[Propagator]] = {}
@@ -57,7 +62,7 @@ class Setting:
             even = model.header.settings.get("even", True)
             name = f"{model.header.kind}_{model.header.step:g}fs{'' if even else '_not_even'}"
             models.setdefault(name, []).append(model)
-        return cls(data, models, picoseconds, replicas)
+        return cls(data, models, picoseconds, replicas, correct_variance)
 
     def of(self, *kinds: str, even: bool = True) -> list[tuple[str, Sequence[Propagator]]]:
         """Groups of models of some kinds."""
@@ -80,7 +85,7 @@ class Setting:
         held_out = np.flatnonzero((self.data.split > 0) & (self.data.temperatures == TEMPERATURE))
         if len(held_out) == 0:
             raise SystemExit(f"--trajectories: expected some at {TEMPERATURE:g} K, found none")
-        # two frames of one trajectory, 100 fs apart and more, are as good as two starts
+        # first all first frames; the last ones, a trajectory's length later, only if there are not enough
         frames = [(k, f) for f in (0, self.data.n_frames - 1) for k in held_out]
         if count > len(frames):
             raise SystemExit(f"--replicas: expected at most {len(frames)} starts, found {count}")
@@ -96,7 +101,8 @@ class Setting:
         every = max(1, round(report_fs / step))
         steps = max(every, round(1000.0 * picoseconds / step))
         config = PropagationConfig(steps=steps, step=step, ensemble=ensemble, temperature=TEMPERATURE,
-                                   report_every=every)  # fmt: skip
+                                   report_every=every,
+                                   correct_variance=self.correct_variance and ensemble != "nve")  # fmt: skip
         q, v = self.starts(replicas or self.replicas)
         try:
             return propagate(model, q, v, config, self.forcefield if with_energy else None, monitor)

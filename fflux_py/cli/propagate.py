@@ -50,13 +50,17 @@ def propagate(
     correct_energy: Annotated[
         bool, typer.Option("--correct-energy", help="Rescale to the total energy of the start (nve, --forcefield).")
     ] = False,
+    correct_variance: Annotated[
+        bool, typer.Option("--correct-variance", help="Add noise of the predictor's own error (with a thermostat).")
+    ] = False,
     seed: SeedOption = 0,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Run dynamics with a propagator in place of forces.
 
-    Momentum, angular momentum and energy are corrected only where asked for, and what a correction changed is told.
+    Momentum, angular momentum, energy and variance are corrected only where asked for; what a correction changed is
+    told.
     The folder gets one trajectory for each replica, energies, and the temperature of each element.
     """
     check_new_folder(output)
@@ -81,8 +85,8 @@ def propagate(
     config = PropagationConfig(
         steps=steps, step=propagator.header.step if step is None else step, ensemble=ensemble, temperature=temperature,
         relaxation_time=relaxation_time, correct_momentum=correct_momentum,
-        correct_angular_momentum=correct_angular_momentum, correct_energy=correct_energy, report_every=report_every,
-        seed=seed,
+        correct_angular_momentum=correct_angular_momentum, correct_energy=correct_energy,
+        correct_variance=correct_variance, report_every=report_every, seed=seed,
     )  # fmt: skip
     potential: ForceField | None = None
     if forcefield is not None:

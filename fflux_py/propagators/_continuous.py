@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fflux_py.propagators._conservation import restore_momenta
 from fflux_py.propagators._frames import Frames
 from fflux_py.propagators._graph import RADIAL, radial_basis
+from fflux_py.propagators._residual import Residual
 from fflux_py.propagators._response import LocalResponse
 
 HEADS = 4
@@ -121,6 +122,7 @@ class ContinuousNet(nn.Module):
         self.nodes = tuple(nodes)
         self.register_buffer("lagrange", interpolation(nodes))
         self.response = LocalResponse(index, masses.double().sqrt(), len(nodes), hidden)
+        self.residual = Residual(index.frames)
         self.embedding = nn.Parameter(torch.randn(n, width))
         self.spreading = nn.Parameter(torch.randn(n, width))
         self.edge_embedding = nn.Parameter(torch.randn(n, n, RADIAL))

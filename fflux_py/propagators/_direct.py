@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fflux_py.propagators._conservation import restore_momenta
 from fflux_py.propagators._frames import Frames
 from fflux_py.propagators._graph import RADIAL, complete_graph, radial_basis
+from fflux_py.propagators._residual import Residual
 from fflux_py.propagators._response import LocalResponse
 
 
@@ -94,6 +95,7 @@ class DirectNet(nn.Module):
         self.register_buffer("receivers", receivers)
         self.register_buffer("masses", masses.double())
         self.response = LocalResponse(index, masses.double().sqrt(), 2, hidden)
+        self.residual = Residual(index.frames)
         # polar vectors alone: displacements and velocities in three dimensions are combinations of such
         hidden = o3.Irreps(f"{width}x0e + {width}x1o")
         self.harmonics = o3.Irreps("1x0e + 1x1o + 1x2e")

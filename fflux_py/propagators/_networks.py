@@ -30,7 +30,7 @@ from fflux_py.propagators.propagator import Header, Propagator
 from fflux_py.units import BOLTZMANN, FEMTOSECOND
 
 FORMAT: Final = "fflux_py propagator"
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 UNITS: Final = {"step": "fs", "masses": "electron mass", "positions": "bohr", "temperature": "K"}
 _WANTED: Final = "a model written by 'fflux train-propagator'"
 
@@ -129,6 +129,21 @@ class Network:
                 self.net(q, v, torch.full((len(q),), float(t) / FEMTOSECOND, dtype=torch.float64), code) for t in times
             ]
         return np.stack([f[0].numpy() for f in frames]), np.stack([f[1].numpy() for f in frames])
+
+    def velocity_noise(self, positions: FloatArray, normal: FloatArray) -> FloatArray:
+        """Velocities with the covariance of the errors of a whole step, from standard normal numbers.
+
+        Parameters
+        ----------
+        positions, normal
+            After the step, bohr, and random numbers, both of shape ``(replicas, n_atoms, 3)``.
+        """
+        if not isinstance(self.net, DirectNet | ContinuousNet):
+            raise InputError("kind", "a direct or continuous model", self.header.kind, "an action loses no variance")
+        _, unit, root = self.scales()
+        with torch.no_grad():
+            weighted = self.net.residual(torch.from_numpy(np.array(positions)), torch.from_numpy(np.array(normal)))
+        return np.asarray(weighted.numpy() * unit / root)
 
     def _solve(self, positions: FloatArray, velocities: FloatArray) -> tuple[Tensor, Tensor]:
         length, unit, root = self.scales()

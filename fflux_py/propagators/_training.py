@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fflux_py.errors import ConvergenceError, ModelMismatchError
 from fflux_py.files import write_atomically
+from fflux_py.potential import FloatArray
 from fflux_py.propagators._action import ActionNet, fit_quadratic, increments
 from fflux_py.propagators._continuous import NODES, ContinuousNet
 from fflux_py.propagators._direct import DirectNet
@@ -35,6 +36,9 @@ CHECKPOINT_EVERY: Final = 60.0
 
 FIT_SIZE: Final = 600
 """Pairs for the linear least squares that an action starts from; each has as many equations as coordinates."""
+
+RESIDUAL_SIZE: Final = 4096
+"""Pairs of validation trajectories on which the covariance of the errors is found."""
 
 RESPONSE_SIZE: Final = 30000
 """Pairs for the least squares that the other predictors start from."""
@@ -69,6 +73,8 @@ def train(
         elif isinstance(net, DirectNet | ContinuousNet):
             _start_response(net, data, header, config)
     run.go(_stages(net, data, header, config), progress)
+    if isinstance(net, DirectNet | ContinuousNet):
+        _find_residual(net, data, header)
     errors: dict[str, Any]
     try:
         errors = step_errors(Network(header, net), data, "test")
@@ -262,6 +268,23 @@ def _start_response(
     net.response.fit(*train, _response_data(net, data, header, config, "validation", RESPONSE_SIZE // 20))
 
 
+def _find_residual(net: DirectNet | ContinuousNet, data: TrajectorySet, header: Header) -> None:
+    """The covariance of the errors of whole steps, on the validation trajectories."""
+    pairs = data.pairs(header.step, "validation")
+    chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:RESIDUAL_SIZE]
+    q, v, _, v_next = (part[chosen] for part in pairs)
+    ends = _advanced(Network(header, net), q, v)
+    wrong = (v_next - ends[1]) * np.sqrt(data.masses)[:, None] / thermal_unit(header)
+    net.residual.fit(torch.from_numpy(ends[0]), torch.from_numpy(wrong))
+
+
+def _advanced(propagator: Propagator, q: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A whole step of many pairs."""
+    step = propagator.header.step
+    ends = [propagator.advance(q[k : k + 32], v[k : k + 32], step) for k in range(0, len(q), 32)]
+    return np.concatenate([end[0] for end in ends]), np.concatenate([end[1] for end in ends])
+
+
 def _response_data(
     net: nn.Module, data: TrajectorySet, header: Header, config: PropagatorTraining, split: str, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -303,10 +326,9 @@ def step_errors(propagator: Propagator, data: TrajectorySet, split: str) -> dict
     pairs = data.pairs(header.step, split)
     chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:SHOWN]
     q, v, q_next, v_next = (part[chosen] for part in pairs)
-    ends = [propagator.advance(q[k : k + 32], v[k : k + 32], header.step) for k in range(0, len(q), 32)]
+    ends = _advanced(propagator, q, v)
     root = np.sqrt(header.masses)[:, None]
-    wrong_q = np.concatenate([end[0] for end in ends]) - q_next
-    wrong_v = np.concatenate([end[1] for end in ends]) - v_next
+    wrong_q, wrong_v = ends[0] - q_next, ends[1] - v_next
 
     def relative(wrong: Any, right: Any) -> float:
         return float(np.linalg.norm(root * wrong) / np.linalg.norm(root * right))

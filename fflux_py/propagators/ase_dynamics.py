@@ -38,7 +38,7 @@ class PropagatorDynamics(MolecularDynamics):
         Time of a step in femtosecond; None takes the model's.
     ensemble, temperature_K, relaxation_time_fs, seed
         As in :class:`~fflux_py.propagators.run.PropagationConfig`.
-    correct_momentum, correct_angular_momentum, correct_energy
+    correct_momentum, correct_angular_momentum, correct_energy, correct_variance
         Corrections, off by default; what they did is in ``corrections``.  The energy correction needs ``forcefield``,
         or atoms with a :class:`~fflux_py.ase_calculator.FFLUXCalculator`.
     forcefield
@@ -55,8 +55,8 @@ class PropagatorDynamics(MolecularDynamics):
     def __init__(
         self, atoms: Atoms, propagator: Propagator, step_fs: float | None = None, ensemble: str = "nve",
         temperature_K: float = 300.0, relaxation_time_fs: float = 100.0, *, correct_momentum: bool = False,
-        correct_angular_momentum: bool = False, correct_energy: bool = False, forcefield: ForceField | None = None,
-        seed: int = 0, **options: Any,
+        correct_angular_momentum: bool = False, correct_energy: bool = False, correct_variance: bool = False,
+        forcefield: ForceField | None = None, seed: int = 0, **options: Any,
     ) -> None:  # fmt: skip
         header = propagator.header
         step = header.step if step_fs is None else step_fs
@@ -70,7 +70,7 @@ class PropagatorDynamics(MolecularDynamics):
         config = PropagationConfig(
             steps=1, step=step, ensemble=ensemble, temperature=temperature_K, relaxation_time=relaxation_time_fs,
             correct_momentum=correct_momentum, correct_angular_momentum=correct_angular_momentum,
-            correct_energy=correct_energy, seed=seed,
+            correct_energy=correct_energy, correct_variance=correct_variance, seed=seed,
         )  # fmt: skip
         self.stepper = Stepper(propagator, config, forcefield)
         super().__init__(atoms, step * ase.units.fs, **options)
@@ -83,7 +83,7 @@ class PropagatorDynamics(MolecularDynamics):
     def todict(self) -> dict[str, Any]:
         """What ASE writes into trajectories: the settings, corrections included."""
         config = self.stepper.config
-        names = ("ensemble", "temperature", "correct_momentum", "correct_angular_momentum", "correct_energy")
+        names = ["ensemble", "temperature", *(f"correct_{name}" for name in self.corrections)]
         return {**super().todict(),  # type: ignore[no-untyped-call]
                 "kind": self.stepper.propagator.header.kind,
                 **{name: getattr(config, name) for name in names}}  # fmt: skip

@@ -36,7 +36,7 @@ class BatchPotential(Protocol):
 class PropagationConfig:
     """Settings of a run; every one is checked when the object is made.
 
-    The three corrections are off by default.  What each of them changed is counted (:attr:`Stepper.corrections`), since
+    The corrections are off by default.  What each of them changed is counted (:attr:`Stepper.corrections`), since
     a correction that has much to do hides a propagator that is wrong.
 
     Parameters
@@ -53,6 +53,10 @@ class PropagationConfig:
     correct_energy
         ``nve`` only: scale the velocities after every step so that the total energy is that of the start; needs a
         potential.
+    correct_variance
+        With a thermostat, and whole steps of a direct or continuous predictor: add noise with the covariance of its own
+        errors, which restores the variance of the velocities that least squares takes (a relative error d takes d^2 of
+        the kinetic energy in each step).
     report_every
         Steps between two frames.
     seed
@@ -67,6 +71,7 @@ class PropagationConfig:
     correct_momentum: bool = False
     correct_angular_momentum: bool = False
     correct_energy: bool = False
+    correct_variance: bool = False
     report_every: int = 1
     seed: int = 0
 
@@ -82,6 +87,8 @@ class PropagationConfig:
                 raise InputError(name, "at least 1", str(getattr(self, name)))
         if self.correct_energy and self.ensemble != "nve":
             raise InputError("correct_energy", "the ensemble nve", self.ensemble, "a thermostat sets the energy itself")
+        if self.correct_variance and self.ensemble == "nve":
+            raise InputError("correct_variance", "a thermostat", self.ensemble, "choose langevin or velocity-rescaling")
 
 
 class Stepper:
@@ -101,9 +108,11 @@ class Stepper:
         propagator.header.check(propagator.header.molecule, None, config.step)
         if config.correct_energy and potential is None:
             raise InputError("correct_energy", "a force field to compute the energy with", "none")
+        if config.correct_variance:
+            _check_variance(propagator, config)
         self.propagator, self.config, self.potential = propagator, config, potential
         self.masses = np.asarray(propagator.header.masses)
-        self.corrections = {"momentum": 0.0, "angular_momentum": 0.0, "energy": 0.0}
+        self.corrections = {"momentum": 0.0, "angular_momentum": 0.0, "energy": 0.0, "variance": 0.0}
         """Largest relative change of the kinetic energy that each correction made in a step; zero where it is off."""
         self._generator = np.random.Generator(np.random.Philox(config.seed))
         self._freedom = mechanics.degrees_of_freedom(len(self.masses))
@@ -135,6 +144,12 @@ class Stepper:
 
     def _corrected(self, positions: FloatArray, velocities: FloatArray) -> FloatArray:
         config = self.config
+        if config.correct_variance:
+            noise = self.propagator.velocity_noise(  # type: ignore[attr-defined]
+                positions, self._generator.standard_normal(positions.shape)
+            )
+            noisy = velocities + remove_rigid_motion(positions, noise, self.masses)
+            velocities = self._count("variance", velocities, noisy)
         if config.correct_momentum:
             drift = np.einsum("i,ric->rc", self.masses, velocities) / self.masses.sum()
             velocities = self._count("momentum", velocities, velocities - drift[:, None])
@@ -193,6 +208,18 @@ class Stepper:
                 f"propagator of kind {self.propagator.header.kind}", "a molecule that stays whole",
                 "a broken bond or no number", "shorter steps, more training, or a thermostat",
             )  # fmt: skip
+
+
+def _check_variance(propagator: Propagator, config: PropagationConfig) -> None:
+    """Refuse a propagator that does not know the errors of such steps."""
+    header = propagator.header
+    if header.kind == "action" or not hasattr(propagator, "velocity_noise"):
+        raise InputError(
+            "correct_variance", "a direct or continuous predictor", header.kind, "an action loses no variance"
+        )
+    if abs(config.step - header.step) > 1e-9:
+        raise InputError("correct_variance", f"steps of {header.step:g} fs, whose errors the model knows",
+                         f"{config.step:g} fs")  # fmt: skip
 
 
 @dataclass(frozen=True)
