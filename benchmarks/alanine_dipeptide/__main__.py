@@ -344,7 +344,7 @@ def main() -> None:
     run.add_argument("--threads", type=int, default=1)
     run.add_argument("--model", help="begin from the lowest minimum of this model in the basin, and keep what is lower")
     run = commands.add_parser("frequencies", help="harmonic frequencies by DFT, written beside this file")
-    run.add_argument("model", help="what DFT is compared with along the modes; the result does not depend on it")
+    run.add_argument("model", help="what DFT is compared with along the modes; a better one leaves a smaller error")
     run.add_argument("names", nargs="+", choices=list(BASINS))
     run.add_argument("--threads", type=int, default=1)
     run = commands.add_parser("starts", help="displaced starts, written beside this file")
