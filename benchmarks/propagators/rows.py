@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 
 import numpy as np
 from common import TEMPERATURE, Setting, over_seeds
@@ -17,6 +16,7 @@ from fflux_py.potential import FloatArray
 from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
 from fflux_py.propagators.training import held_out_errors
+from fflux_py.timing import processor_times
 from fflux_py.units import KCAL_MOL
 
 Figures = dict[str, object]
@@ -267,17 +267,13 @@ def speed(setting: Setting) -> Figures:
             q, v = setting.starts(1)
             turns = [np.linalg.qr(generator.standard_normal((3, 3)))[0] for _ in range(replicas)]
             q, v = (np.array([part[0] @ turn for turn in turns]) for part in (q, v))
-            ours, theirs = [], []
-            for _ in range(4):
-                begin = time.process_time()
-                for _ in range(3):
-                    q, v = model.advance(q, v, model.header.step)
-                ours.append((time.process_time() - begin) / 3)
-                begin = time.process_time()
-                verlet[replicas].advance(0, 20)
-                theirs.append((time.process_time() - begin) / 20)
+            own_time, its_time = processor_times(
+                lambda q=q, v=v, model=model: model.advance(q, v, model.header.step),  # type: ignore[misc]
+                lambda n=replicas: verlet[n].advance(0, 20),  # type: ignore[misc]
+                seconds=0.5,
+            )
             days = 86400.0e-6 * replicas
-            own, half = days * model.header.step / min(ours), days * 0.5 / min(theirs)
+            own, half = days * model.header.step / own_time, days * 0.5 / (its_time / 20)
             figures[f"{name}_{replicas}_replicas_ns_per_day"] = own
             figures[f"{name}_{replicas}_replicas_verlet_0.5fs_ns_per_day"] = half
             figures[f"{name}_{replicas}_replicas_over_verlet_0.5fs"] = own / half

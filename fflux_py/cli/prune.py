@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -17,6 +16,7 @@ from fflux_py.cli._paths import check_output, reading
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
+from fflux_py.timing import processor_times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,6 @@ _GROWTH: Final = 0.1
 # Features go only if they have no influence: a geometry less makes a step faster at less of an error.
 _FEATURES_GROWTH: Final = 0.02
 _SMALL_FIT: Final = 60
-_SECONDS: Final = 0.5
-_IN_A_ROW: Final = 5
 
 
 @dataclass(frozen=True)
@@ -229,16 +227,9 @@ def _step_times(before: ForceField, after: ForceField) -> tuple[float, float]:
     from fflux_py.dynamics import CompiledPotential
 
     positions = np.array(before.molecule.positions)
-    steps = [(potential.kernel, potential.arrays) for potential in map(CompiledPotential.of, (before, after))]
-    least = [math.inf, math.inf]
-    end = time.perf_counter() + _SECONDS
-    while time.perf_counter() < end or not all(map(math.isfinite, least)):
-        for k, (kernel, arrays) in enumerate(steps):
-            for _ in range(_IN_A_ROW):
-                begin = time.thread_time()
-                kernel(positions, arrays)
-                least[k] = min(least[k], 1e3 * (time.thread_time() - begin))
-    return least[0], least[1]
+    steps = [CompiledPotential.of(model) for model in (before, after)]
+    first, second = processor_times(*(lambda step=step: step.kernel(positions, step.arrays) for step in steps))
+    return 1e3 * first, 1e3 * second
 
 
 def _figures(model: ForceField, held_out: Dataset, step_time: float) -> dict[str, Any]:
