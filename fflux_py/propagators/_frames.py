@@ -30,6 +30,18 @@ def local_axes(q: Tensor, frames: Tensor) -> Tensor:
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-2)
 
 
+def into_local(axes: Tensor, vectors: Tensor) -> Tensor:
+    """Components of vectors ``(..., n_atoms, 3)`` in the local frames whose axes are the rows."""
+    inside: Tensor = (axes @ vectors[..., None])[..., 0]
+    return inside
+
+
+def out_of_local(axes: Tensor, components: Tensor) -> Tensor:
+    """The vectors ``(..., n_atoms, 3)`` that have these components in the local frames: the inverse."""
+    outside: Tensor = (components[..., None, :] @ axes)[..., 0, :]
+    return outside
+
+
 def without_drift(u: Tensor, roots: Tensor) -> Tensor:
     """Mass-weighted velocities ``(..., n_atoms, 3)`` without the motion of the centre of mass."""
     drift = (roots[:, None] * u).sum(-2, keepdim=True) / (roots**2).sum()
@@ -46,7 +58,7 @@ def local_velocities(q: Tensor, u: Tensor, roots: Tensor, frames: Tensor) -> Ten
     q, u, roots, frames
         Positions and mass-weighted velocities ``(..., n_atoms, 3)``, square roots of the masses, local frames.
     """
-    return (local_axes(q, frames) @ without_drift(u, roots)[..., None])[..., 0].flatten(-2)
+    return into_local(local_axes(q, frames), without_drift(u, roots)).flatten(-2)
 
 
 def shape_features(q: Tensor, pairs: Tensor, dihedrals: Tensor) -> Tensor:

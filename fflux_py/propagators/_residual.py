@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fflux_py.propagators._frames import local_axes
+from fflux_py.propagators._frames import into_local, local_axes, out_of_local
 
 
 class Residual(nn.Module):
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
     def fit(self, q: Tensor, wrong: Tensor) -> None:
         """From predicted positions (bohr) and errors of mass-weighted velocities, shape ``(b, n_atoms, 3)``."""
-        local = (local_axes(q, self.frames) @ wrong[..., None])[..., 0].flatten(1)
+        local = into_local(local_axes(q, self.frames), wrong).flatten(1)
         odd = torch.arange(local.shape[1]) % 3 == 2
         covariance = (local.T @ local / len(local)) * (odd[:, None] == odd)
         values, vectors = torch.linalg.eigh(covariance)
@@ -44,5 +44,4 @@ class Residual(nn.Module):
     def forward(self, q: Tensor, normal: Tensor) -> Tensor:
         """Mass-weighted velocities of that covariance from standard normal numbers, both ``(b, n_atoms, 3)``."""
         local = (normal.flatten(1) @ self.root).reshape(normal.shape)
-        turned: Tensor = (local[..., None, :] @ local_axes(q, self.frames))[..., 0, :]
-        return turned
+        return out_of_local(local_axes(q, self.frames), local)

@@ -13,7 +13,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fflux_py.propagators._frames import Frames, local_axes, local_velocities, shape_features, without_drift
+from fflux_py.propagators._frames import (
+    Frames,
+    into_local,
+    local_axes,
+    local_velocities,
+    out_of_local,
+    shape_features,
+    without_drift,
+)
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Relative to the mean diagonal of the normal equations; held-out trajectories choose."""
@@ -93,8 +101,7 @@ class LocalResponse(nn.Module):
 
     def _inner(self, q: Tensor, vectors: Tensor) -> Tensor:
         """Local components of vectors, without the motion of the centre of mass, shape ``(b, k, n, 3)``."""
-        inner: Tensor = (local_axes(q, self.frames)[:, None] @ without_drift(vectors, self.roots)[..., None])[..., 0]
-        return inner
+        return into_local(local_axes(q, self.frames)[:, None], without_drift(vectors, self.roots))
 
     def _local(self, q: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Even and odd local components of vectors ``(b, k, n, 3)``: shapes ``(b, 2 n k)`` and ``(b, n k)``."""
@@ -169,4 +176,4 @@ class LocalResponse(nn.Module):
         if self.perceptron is not None:
             dtype = next(self.perceptron.parameters()).dtype
             local = local + self.size * self.correction(torch.cat([even, odd / self.spread_odd], dim=1).to(dtype))
-        return (local[..., None, :] @ local_axes(q, self.frames)[:, None])[..., 0, :]
+        return out_of_local(local_axes(q, self.frames)[:, None], local)
