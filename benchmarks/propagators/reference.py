@@ -18,6 +18,8 @@ from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
 BINS = 40
+# Femtosecond between two frames that temperatures are averages of.
+REPORT_FS = 100.0
 
 
 def canonical_run(setting: Setting, seed: int) -> FloatArray:
@@ -41,21 +43,21 @@ def constant_energy_run(setting: Setting) -> tuple[FloatArray, float]:
     return np.array(frames), 2.0
 
 
-def constant_energy_temperatures(setting: Setting, report_fs: float) -> dict[str, float]:
-    """Temperatures of elements in Verlet at 0.25 fs from the same starts, as many and as long as those of an action."""
-    engine, state = verlet(setting, setting.replicas)
+def constant_energy_temperatures(setting: Setting, timestep: float = 0.25) -> dict[str, float]:
+    """Temperatures of elements in Verlet from the same starts, as many and as long as the runs of an action."""
+    engine, state = verlet(setting, setting.replicas, timestep)
     monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses)
-    steps = round(report_fs / 0.25)
-    for k in range(round(1000.0 * setting.picoseconds / report_fs)):
+    steps = round(REPORT_FS / timestep)
+    for k in range(round(1000.0 * setting.picoseconds / (steps * timestep))):
         engine.advance(steps * k, steps)
         monitor.add(state.positions, state.velocities)
     return {element: mean for element, (mean, _) in monitor.temperatures().items()}
 
 
-def verlet(setting: Setting, replicas: int) -> tuple[Engine, State]:
-    """Velocity Verlet at 0.25 fs from the starts of all runs."""
+def verlet(setting: Setting, replicas: int, timestep: float = 0.25) -> tuple[Engine, State]:
+    """Velocity Verlet at constant energy from the starts of all runs, step in femtosecond."""
     potential = CompiledPotential.of(setting.forcefield)
-    config = MDConfig(steps=1, timestep=0.25, thermostat="none", temperature=TEMPERATURE)
+    config = MDConfig(steps=1, timestep=timestep, thermostat="none", temperature=TEMPERATURE)
     system = replace_masses(system_of(potential.molecule, config), setting)
     state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
     state.positions[:], state.velocities[:] = setting.starts(replicas)

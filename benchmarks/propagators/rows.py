@@ -6,12 +6,10 @@ import copy
 
 import numpy as np
 from common import TEMPERATURE, Setting, over_seeds
-from reference import Shapes, canonical_run, constant_energy_run, constant_energy_temperatures
+from reference import REPORT_FS, Shapes, canonical_run, constant_energy_run, constant_energy_temperatures, verlet
 
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import linear_drift
-from fflux_py.dynamics import CompiledPotential, MDConfig
-from fflux_py.dynamics.engine import Engine
 from fflux_py.potential import FloatArray
 from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
@@ -20,6 +18,9 @@ from fflux_py.timing import processor_times
 from fflux_py.units import KCAL_MOL
 
 Figures = dict[str, object]
+VERLET_STEPS = (0.5, 1.0, 1.5, 2.0)
+# Of those, in femtosecond: all elements within 3 % (row verlet).
+LARGEST_SOUND = 1.0
 SYMMETRIC = ("direct", "continuous")
 
 
@@ -138,7 +139,7 @@ def temperatures(setting: Setting) -> Figures:
         by_part: dict[str, list[float | str]] = {}
         for model in models:
             monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses, setting.modes)
-            run = setting.run(model, ensemble, setting.picoseconds, 100.0, monitor=monitor)
+            run = setting.run(model, ensemble, setting.picoseconds, REPORT_FS, monitor=monitor)
             if isinstance(run, str):
                 by_part.setdefault("all", []).append(run)
                 continue
@@ -147,11 +148,23 @@ def temperatures(setting: Setting) -> Figures:
                 by_part.setdefault(f"{part}, error over replicas", []).append(error)
         if ensemble == "nve" and "all" not in by_part:
             # at constant energy each run has a temperature of its own: that of its start
-            for element, expected in constant_energy_temperatures(setting, 100.0).items():
+            for element, expected in constant_energy_temperatures(setting).items():
                 ratios: list[float | str] = [100.0 * float(t) / expected for t in by_part[element]]
                 figures[f"{name}_nve_{setting.picoseconds:g}ps_{element}_over_verlet_percent"] = over_seeds(ratios)
         for part, values in by_part.items():
             figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}_k"] = over_seeds(values)
+    return figures
+
+
+def verlet_steps(setting: Setting) -> Figures:
+    """How long a step of velocity Verlet can be: temperatures over those at 0.25 fs, from the same starts."""
+    wanted = constant_energy_temperatures(setting)
+    figures: Figures = {}
+    for timestep in VERLET_STEPS:
+        found = constant_energy_temperatures(setting, timestep)
+        for element, temperature in found.items():
+            name = f"verlet_{timestep:g}fs_nve_{setting.picoseconds:g}ps_{element}_over_0.25fs_percent"
+            figures[name] = 100.0 * temperature / wanted[element]
     return figures
 
 
@@ -257,32 +270,26 @@ def _peaks(wavenumbers: FloatArray, density: FloatArray) -> FloatArray:
 
 
 def speed(setting: Setting) -> Figures:
-    """Nanoseconds a day of processor time of one thread, alternating with Verlet in one process."""
+    """Nanoseconds a day of processor time of one thread, alternating with a step of Verlet in one process."""
     figures: Figures = {}
-    verlet = {n: _verlet(setting, n) for n in (1, 64)}
-    generator = np.random.default_rng(0)
+    verlets = {n: verlet(setting, n)[0] for n in (1, 64)}
     for name, models in setting.of("direct", "continuous", "action"):
         model = models[0]
-        for replicas in (1, 64):
-            q, v = setting.starts(1)
-            turns = [np.linalg.qr(generator.standard_normal((3, 3)))[0] for _ in range(replicas)]
-            q, v = (np.array([part[0] @ turn for turn in turns]) for part in (q, v))
-            own_time, its_time = processor_times(
+        step = model.header.step
+        for replicas, engine in verlets.items():
+            q, v = setting.starts(replicas)
+            for _ in range(2):  # compiles, and an action finds its first inverse Jacobian
+                model.advance(q, v, step)
+                engine.advance(0, 2)
+            own, its = processor_times(
                 lambda q=q, v=v, model=model: model.advance(q, v, model.header.step),  # type: ignore[misc]
-                lambda n=replicas: verlet[n].advance(0, 20),  # type: ignore[misc]
-                seconds=0.5,
+                lambda engine=engine: engine.advance(0, 10),  # type: ignore[misc]
+                seconds=1.0,
             )
             days = 86400.0e-6 * replicas
-            own, half = days * model.header.step / own_time, days * 0.5 / (its_time / 20)
-            figures[f"{name}_{replicas}_replicas_ns_per_day"] = own
-            figures[f"{name}_{replicas}_replicas_verlet_0.5fs_ns_per_day"] = half
-            figures[f"{name}_{replicas}_replicas_over_verlet_0.5fs"] = own / half
+            figures[f"{name}_{replicas}_replicas_ns_per_day"] = days * step / own
+            for timestep in (0.5, LARGEST_SOUND):
+                per_day = days * timestep / (its / 10.0)
+                figures[f"verlet_{timestep:g}fs_{replicas}_replicas_ns_per_day"] = per_day
+                figures[f"{name}_{replicas}_replicas_over_verlet_{timestep:g}fs"] = days * step / own / per_day
     return figures
-
-
-def _verlet(setting: Setting, replicas: int) -> Engine:
-    potential = CompiledPotential.of(setting.forcefield)
-    config = MDConfig(steps=1, timestep=0.5, thermostat="none", temperature=TEMPERATURE)
-    engine = Engine.at_start(potential, setting.forcefield.molecule, config, replicas)
-    engine.advance(0, 2)
-    return engine
