@@ -191,7 +191,10 @@ def drift(setting: Setting) -> Figures:
 
 
 def distributions(setting: Setting) -> Figures:
-    """Bonds, angles and torsions against Verlet: Jensen-Shannon distances, and free energies along the torsions."""
+    """Bonds, angles and torsions against Verlet: Jensen-Shannon distances, and free energies along the torsions.
+
+    All under Langevin dynamics, an action too: at constant energy so few runs are no canonical ensemble.
+    """
     shapes = Shapes.of(setting.forcefield.molecule)
     ours, again = (canonical_run(setting, seed) for seed in (1, 2))
     figures: Figures = {}
@@ -200,16 +203,15 @@ def distributions(setting: Setting) -> Figures:
         if free is not None:
             figures[f"verlet_again_{part}_free_energy_kcal_mol"] = free
     for name, models in setting.of("direct", "continuous", "action"):
-        ensemble = "nve" if models[0].header.kind == "action" else "langevin"
-        runs = [setting.run(m, ensemble, setting.picoseconds, 10.0) for m in models]
+        runs = [setting.run(m, "langevin", setting.picoseconds, 10.0) for m in models]
         found = [
             r if isinstance(r, str) else shapes.compared(ours, r.positions.reshape(-1, *ours.shape[1:])) for r in runs
         ]
         for part in shapes.parts:
             distances = [f if isinstance(f, str) else f[part][0] for f in found]
-            figures[f"{name}_{ensemble}_{part}_jensen_shannon"] = over_seeds(distances)
+            figures[f"{name}_langevin_{part}_jensen_shannon"] = over_seeds(distances)
         free = [f if isinstance(f, str) else float(f["torsions"][1] or 0.0) for f in found]
-        figures[f"{name}_{ensemble}_torsions_free_energy_kcal_mol"] = over_seeds(free)
+        figures[f"{name}_langevin_torsions_free_energy_kcal_mol"] = over_seeds(free)
     return figures
 
 
