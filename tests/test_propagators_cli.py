@@ -70,8 +70,23 @@ def test_run_writes_what_it_says(files: Files, model: Path) -> None:
     assert record["config"]["correct_energy"] is False
 
 
+def test_frames_between_the_steps_of_a_continuous_model(files: Files, trajectories: Path) -> None:
+    model, folder = files.folder / "continuous.safetensors", files.folder / "filled"
+    answer = fflux("train-propagator", trajectories, "--kind", "continuous", "--step", 4, "-o", model, "--updates", 2,
+                   "--width", 4, "--layers", 1, "--hidden", 8, "--batch", 4)  # fmt: skip
+    assert answer.code == 0, answer.err
+    answer = fflux("propagate", model, files.start, "--steps", 3, "-o", folder, "--temperature", 20, "--fill-in", 4,
+                   "--ensemble", "nve", "--json")  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert len(read_dcd(folder / "trajectory-000.dcd").positions) == 13
+    times = [float(line.split(",")[0]) for line in (folder / "energies.csv").read_text().splitlines()[1:]]
+    assert times == [float(k) for k in range(13)]
+    assert json.loads((folder / "run.json").read_text())["config"]["fill_in"] == 4
+
+
 def test_what_does_not_fit_is_one_line(files: Files, model: Path, trajectories: Path) -> None:
     out = files.folder / "never"
+    assert "continuous" in refused("propagate", model, files.start, "--steps", 1, "-o", out, "--fill-in", 2)
     assert "2 fs" in refused("propagate", model, files.start, "--steps", 1, "-o", out, "--step", 1)
     assert "--forcefield" in refused(
         "propagate", model, files.start, "--steps", 1, "-o", out, "--ensemble", "nve", "--correct-energy"

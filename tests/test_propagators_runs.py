@@ -281,6 +281,36 @@ def test_noise_is_for_predictors_that_know_their_error() -> None:
         propagate(Verlet(), q, v, config)
 
 
+@dataclass
+class Continuous(Verlet):
+    """Knows all of a segment: ten small steps from its start to each of the times."""
+
+    @property
+    def header(self) -> Header:
+        molecule = methanol()
+        return Header("continuous", molecule, molecule.masses, 2.0)
+
+    def path(self, positions: FloatArray, velocities: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray]:
+        frames = [self.advance(positions, velocities, t) for t in times]
+        return np.array([f[0] for f in frames]), np.array([f[1] for f in frames])
+
+
+def test_frames_between_two_steps_are_those_of_shorter_steps() -> None:
+    q, v = starts(2)
+    filled = propagate(Continuous(), q, v, PropagationConfig(steps=6, step=2.0, fill_in=4), Energies())
+    fine = propagate(Continuous(), q, v, PropagationConfig(steps=24, step=0.5), Energies())
+    np.testing.assert_allclose(filled.times_fs, fine.times_fs)
+    np.testing.assert_allclose(filled.positions, fine.positions, atol=5e-4)  # Verlet of 0.2 and of 0.05 fs
+    total = filled.kinetic + filled.potential
+    assert np.abs(total - total[0]).max() < 2e-4
+    moved = np.abs(np.diff(filled.positions, axis=0)).max((1, 2, 3))
+    assert moved.min() > 1e-3  # no frame comes twice
+    with pytest.raises(InputError, match="continuous"):
+        propagate(Verlet(), q, v, PropagationConfig(steps=1, step=2.0, fill_in=2))
+    with pytest.raises(InputError, match="report_every"):
+        PropagationConfig(steps=4, step=2.0, fill_in=2, report_every=2)
+
+
 def test_a_molecule_that_comes_apart_stops_the_run() -> None:
     q, v = starts(1)
     with pytest.raises(SimulationStopped, match="stays whole"):

@@ -80,32 +80,37 @@ class Setting:
         minimum = optimize(self.forcefield, self.forcefield.molecule).molecule
         return normal_modes(self.forcefield, np.array(minimum.positions), self.data.masses)
 
-    def starts(self, count: int) -> tuple[FloatArray, FloatArray]:
-        """Thermal starts at 300 K that no model has seen."""
+    def starts(self, count: int, first: int = 0) -> tuple[FloatArray, FloatArray]:
+        """Thermal starts at 300 K that no model has seen; ``first`` leaves out some."""
         held_out = np.flatnonzero((self.data.split > 0) & (self.data.temperatures == TEMPERATURE))
         if len(held_out) == 0:
             raise SystemExit(f"--trajectories: expected some at {TEMPERATURE:g} K, found none")
         # first all first frames; the last ones, a trajectory's length later, only if there are not enough
         frames = [(k, f) for f in (0, self.data.n_frames - 1) for k in held_out]
-        if count > len(frames):
-            raise SystemExit(f"--replicas: expected at most {len(frames)} starts, found {count}")
-        chosen = frames[:count]
+        if first + count > len(frames):
+            raise SystemExit(f"--replicas: expected at most {len(frames)} starts, found {first + count}")
+        chosen = frames[first : first + count]
         return (np.array([self.data.positions[c] for c in chosen]), np.array([self.data.velocities[c] for c in chosen]))
 
     def run(
         self, model: Propagator, ensemble: str, picoseconds: float, report_fs: float, with_energy: bool = False,
         monitor: EquipartitionMonitor | None = None, replicas: int | None = None,
+        correct_energy: bool = False,
     ) -> Propagation | str:  # fmt: skip
         """A run, or why it ended early: 'apart' or 'not converged'."""
         step = model.header.step
         every = max(1, round(report_fs / step))
+        fill_in = max(1, round(step / report_fs)) if model.header.kind == "continuous" else 1
         steps = max(every, round(1000.0 * picoseconds / step))
-        config = PropagationConfig(steps=steps, step=step, ensemble=ensemble, temperature=TEMPERATURE,
-                                   report_every=every,
-                                   correct_variance=self.correct_variance and ensemble != "nve")  # fmt: skip
+        config = PropagationConfig(
+            steps=steps, step=step, ensemble=ensemble, temperature=TEMPERATURE,
+            report_every=every, fill_in=fill_in,
+            correct_energy=correct_energy,
+            correct_variance=self.correct_variance and ensemble != "nve" and model.header.kind != "action",
+        )  # fmt: skip
         q, v = self.starts(replicas or self.replicas)
         try:
-            return propagate(model, q, v, config, self.forcefield if with_energy else None, monitor)
+            return propagate(model, q, v, config, self.forcefield if with_energy or correct_energy else None, monitor)
         except SimulationStopped:
             return "came apart"
         except ConvergenceError:

@@ -20,6 +20,8 @@ from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL
 BINS = 40
 # Femtosecond between two frames that temperatures are averages of.
 REPORT_FS = 100.0
+# A spectrum is made of so many runs of so many picoseconds.
+SPECTRUM_STARTS, SPECTRUM_PS = 128, 1.0
 
 
 def canonical_run(setting: Setting, seed: int) -> FloatArray:
@@ -33,11 +35,11 @@ def canonical_run(setting: Setting, seed: int) -> FloatArray:
     return np.concatenate([run.positions[first:] for run in runs])
 
 
-def constant_energy_run(setting: Setting) -> tuple[FloatArray, float]:
-    """Frames ``(m, replicas, n, 3)`` every 2 fs of Verlet at 0.25 fs from the same starts, 20 ps at most."""
-    engine, state = verlet(setting, min(4, setting.replicas))
+def constant_energy_run(setting: Setting, first: int = 0) -> tuple[FloatArray, float]:
+    """Frames ``(m, starts, n, 3)`` every 2 fs of short runs of Verlet at 0.25 fs."""
+    engine, state = verlet(setting, SPECTRUM_STARTS, first=first)
     frames = [state.positions.copy()]
-    for k in range(round(500.0 * min(20.0, setting.picoseconds))):
+    for k in range(round(500.0 * SPECTRUM_PS)):
         engine.advance(8 * k, 8)
         frames.append(state.positions.copy())
     return np.array(frames), 2.0
@@ -54,13 +56,13 @@ def constant_energy_temperatures(setting: Setting, timestep: float = 0.25) -> di
     return {element: mean for element, (mean, _) in monitor.temperatures().items()}
 
 
-def verlet(setting: Setting, replicas: int, timestep: float = 0.25) -> tuple[Engine, State]:
+def verlet(setting: Setting, replicas: int, timestep: float = 0.25, first: int = 0) -> tuple[Engine, State]:
     """Velocity Verlet at constant energy from the starts of all runs, step in femtosecond."""
     potential = CompiledPotential.of(setting.forcefield)
     config = MDConfig(steps=1, timestep=timestep, thermostat="none", temperature=TEMPERATURE)
     system = replace_masses(system_of(potential.molecule, config), setting)
     state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
-    state.positions[:], state.velocities[:] = setting.starts(replicas)
+    state.positions[:], state.velocities[:] = setting.starts(replicas, first)
     for r in range(replicas):
         state.potential[r], state.forces[r] = potential.kernel(state.positions[r], potential.arrays)
     return Engine(potential, system, state, config.timestep / FEMTOSECOND, 1), state

@@ -37,6 +37,9 @@ def propagate(
     relaxation_time: Annotated[float, typer.Option(help="Of the thermostat, femtosecond.")] = 100.0,
     replicas: Annotated[int, typer.Option(min=1, help="Independent runs, side by side.")] = 1,
     report_every: Annotated[int, typer.Option(min=1, help="Steps between two frames.")] = 1,
+    fill_in: Annotated[
+        int, typer.Option(min=1, help="Frames of each step, its end the last (continuous, --report-every 1).")
+    ] = 1,
     forcefield: Annotated[
         Path | None, typer.Option(metavar="MODEL.npz", help="Force field: energies, temperatures of normal modes.")
     ] = None,
@@ -86,7 +89,7 @@ def propagate(
         steps=steps, step=propagator.header.step if step is None else step, ensemble=ensemble, temperature=temperature,
         relaxation_time=relaxation_time, correct_momentum=correct_momentum,
         correct_angular_momentum=correct_angular_momentum, correct_energy=correct_energy,
-        correct_variance=correct_variance, report_every=report_every, seed=seed,
+        correct_variance=correct_variance, report_every=report_every, fill_in=fill_in, seed=seed,
     )  # fmt: skip
     potential: ForceField | None = None
     if forcefield is not None:
@@ -171,9 +174,9 @@ def _write_trajectories(folder: Path, geometry: Molecule, config: PropagationCon
     folder.mkdir(exist_ok=True)
     write_molecule(folder / "start.extxyz", geometry)
     write_atomically(folder / "topology.pdb", topology_pdb(geometry))
-    n, every = geometry.n_atoms, config.report_every
+    n, every, step = geometry.n_atoms, config.report_every, config.step / config.fill_in
     for r in range(result.positions.shape[1]):
         place = folder / f"trajectory-{r:03d}.dcd"
-        with DCDWriter(place, n, every, config.step, f"propagator, replica {r}") as stream:
+        with DCDWriter(place, n, every, step, f"propagator, replica {r}") as stream:
             for frame in result.positions[:, r]:
                 stream.write(frame)

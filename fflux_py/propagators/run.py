@@ -59,6 +59,9 @@ class PropagationConfig:
         the kinetic energy in each step).
     report_every
         Steps between two frames.
+    fill_in
+        Frames of each step, equally spaced, its end the last; more than one of a continuous predictor only, with
+        ``report_every`` 1.
     seed
         Of the thermostat.
     """
@@ -73,6 +76,7 @@ class PropagationConfig:
     correct_energy: bool = False
     correct_variance: bool = False
     report_every: int = 1
+    fill_in: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,9 +86,11 @@ class PropagationConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0.0):
                 raise InputError(name, "a positive number", f"{value:g}")
-        for name in ("steps", "report_every"):
+        for name in ("steps", "report_every", "fill_in"):
             if getattr(self, name) < 1:
                 raise InputError(name, "at least 1", str(getattr(self, name)))
+        if self.fill_in > 1 and self.report_every > 1:
+            raise InputError("fill_in", "report_every of 1", str(self.report_every), "frames of every step are wanted")
         if self.correct_energy and self.ensemble != "nve":
             raise InputError("correct_energy", "the ensemble nve", self.ensemble, "a thermostat sets the energy itself")
         if self.correct_variance and self.ensemble == "nve":
@@ -110,10 +116,14 @@ class Stepper:
             raise InputError("correct_energy", "a force field to compute the energy with", "none")
         if config.correct_variance:
             _check_variance(propagator, config)
+        if config.fill_in > 1 and propagator.header.kind != "continuous":
+            raise InputError("fill_in", "a continuous predictor", propagator.header.kind, "the others know ends only")
         self.propagator, self.config, self.potential = propagator, config, potential
         self.masses = np.asarray(propagator.header.masses)
         self.corrections = {"momentum": 0.0, "angular_momentum": 0.0, "energy": 0.0, "variance": 0.0}
         """Largest relative change of the kinetic energy that each correction made in a step; zero where it is off."""
+        self.between: list[tuple[FloatArray, FloatArray]] = []
+        """Positions and velocities between the start and the end of the last step."""
         self._generator = np.random.Generator(np.random.Philox(config.seed))
         self._freedom = mechanics.degrees_of_freedom(len(self.masses))
         self._energy: FloatArray | None = None
@@ -133,10 +143,19 @@ class Stepper:
         if config.correct_energy and self._energy is None:
             self._energy = self._potential(positions) + self.kinetic(velocities)
         velocities = self._thermostat(positions, velocities)
-        positions, velocities = self.propagator.advance(positions, velocities, config.step)
+        positions, velocities = self._advance(positions, velocities)
         self._check(positions)
         velocities = self._corrected(positions, velocities)
         return positions, self._thermostat(positions, velocities)
+
+    def _advance(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
+        config = self.config
+        if config.fill_in == 1:
+            return self.propagator.advance(positions, velocities, config.step)
+        times = np.linspace(0.0, config.step, config.fill_in + 1)[1:]
+        frames = self.propagator.path(positions, velocities, times)  # type: ignore[attr-defined]
+        *self.between, end = zip(*frames, strict=True)
+        return end[0], end[1]
 
     def kinetic(self, velocities: FloatArray) -> FloatArray:
         """Kinetic energies in hartree, shape ``(r,)``."""
@@ -286,20 +305,23 @@ def propagate(
     stepper = Stepper(propagator, config, potential)
     frames: list[tuple[FloatArray, ...]] = []
 
-    def report() -> None:
-        energy = potential.compute(positions, deriv=0)[0] if potential else np.full(len(positions), np.nan)
-        frames.append((positions, velocities, stepper.kinetic(velocities), energy))
+    def report(q: FloatArray, v: FloatArray) -> None:
+        energy = potential.compute(q, deriv=0)[0] if potential else np.full(len(q), np.nan)
+        frames.append((q, v, stepper.kinetic(v), energy))
 
-    report()
+    report(positions, velocities)
     for done in range(1, config.steps + 1):
         positions, velocities = stepper.step(positions, velocities)
         if monitor is not None:
             monitor.add(positions, velocities)
         if done % config.report_every == 0:
-            report()
+            for frame in stepper.between:
+                report(*frame)
+            report(positions, velocities)
         if progress is not None:
             progress(done, config.steps)
-    times = np.asarray(np.arange(len(frames)) * config.report_every * config.step, dtype=np.float64)
+    interval = config.report_every * config.step / config.fill_in
+    times = np.asarray(np.arange(len(frames)) * interval, dtype=np.float64)
     q, v, kinetic, energy = (np.array(part) for part in zip(*frames, strict=True))
     return Propagation(times, q, v, kinetic, energy, dict(stepper.corrections))
 
