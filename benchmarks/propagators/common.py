@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Setting:
     picoseconds: float
     replicas: int
     correct_variance: bool = False
+    _canonical: dict[int, tuple[Propagation | str, EquipartitionMonitor]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -92,10 +93,17 @@ class Setting:
         chosen = frames[first : first + count]
         return (np.array([self.data.positions[c] for c in chosen]), np.array([self.data.velocities[c] for c in chosen]))
 
+    def canonical(self, model: Propagator) -> tuple[Propagation | str, EquipartitionMonitor]:
+        """Langevin dynamics with a frame every 10 fs, once for each model."""
+        if id(model) not in self._canonical:
+            monitor = EquipartitionMonitor(self.data.molecule, self.data.masses, self.modes)
+            self._canonical[id(model)] = self.run(model, "langevin", self.picoseconds, 10.0, monitor=monitor), monitor
+        return self._canonical[id(model)]
+
     def run(
         self, model: Propagator, ensemble: str, picoseconds: float, report_fs: float, with_energy: bool = False,
         monitor: EquipartitionMonitor | None = None, replicas: int | None = None,
-        correct_energy: bool = False,
+        correct_energy: bool = False, first: int = 0,
     ) -> Propagation | str:  # fmt: skip
         """A run, or why it ended early: 'apart' or 'not converged'."""
         step = model.header.step
@@ -108,7 +116,7 @@ class Setting:
             correct_energy=correct_energy,
             correct_variance=self.correct_variance and ensemble != "nve" and model.header.kind != "action",
         )  # fmt: skip
-        q, v = self.starts(replicas or self.replicas)
+        q, v = self.starts(replicas or self.replicas, first)
         try:
             return propagate(model, q, v, config, self.forcefield if with_energy or correct_energy else None, monitor)
         except SimulationStopped:
