@@ -198,7 +198,9 @@ def compared_frequencies(forcefield: ForceField, ends: list[OptimizationResult],
     path = HERE / f"{name}.frequencies.json"
     if path.is_file():
         reference = np.array(json.loads(path.read_text())["wavenumbers_per_cm"])
-        figures[f"{name}: wavenumbers_mae_per_cm"] = float(np.abs(modes.wavenumbers - reference).mean())
+        wrong = np.abs(modes.wavenumbers - reference)
+        figures[f"{name}: wavenumbers_mae_per_cm"] = float(wrong.mean())
+        figures[f"{name}: wavenumbers_largest_error_per_cm"] = float(wrong.max())
     return figures
 
 
