@@ -45,7 +45,7 @@ def constant_energy_run(setting: Setting, first: int = 0) -> tuple[FloatArray, f
     return np.array(frames), 2.0
 
 
-def constant_energy_temperatures(setting: Setting, timestep: float = 0.25) -> dict[str, float]:
+def constant_energy_temperatures(setting: Setting, timestep: float) -> dict[str, tuple[float, float]]:
     """Temperatures of elements in Verlet from the same starts, as many and as long as the runs of an action."""
     engine, state = verlet(setting, setting.replicas, timestep)
     monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses)
@@ -53,7 +53,7 @@ def constant_energy_temperatures(setting: Setting, timestep: float = 0.25) -> di
     for k in range(round(1000.0 * setting.picoseconds / (steps * timestep))):
         engine.advance(steps * k, steps)
         monitor.add(state.positions, state.velocities)
-    return {element: mean for element, (mean, _) in monitor.temperatures().items()}
+    return monitor.temperatures()
 
 
 def verlet(setting: Setting, replicas: int, timestep: float = 0.25, first: int = 0) -> tuple[Engine, State]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 from common import TEMPERATURE, Setting, over_seeds
@@ -148,42 +149,51 @@ def errors(setting: Setting) -> Figures:
 
 
 def temperatures(setting: Setting) -> Figures:
-    """Temperature of elements and of modes: thermostatted predictors, actions at constant energy."""
+    """Temperature of elements and of modes: thermostatted predictors, actions at constant energy.
+
+    At constant energy each run has a temperature of its own, that of its start: elements are compared with the mean over
+    all atoms, and every seed has other starts.
+    """
     figures: Figures = {}
     for name, models in setting.of("direct", "continuous", "action"):
         ensemble = "nve" if models[0].header.kind == "action" else "langevin"
         by_part: dict[str, list[float | str]] = {}
-        for model in models:
+        for k, model in enumerate(models):
             if ensemble == "nve":
                 monitor = EquipartitionMonitor(setting.data.molecule, setting.data.masses, setting.modes)
-                run = setting.run(model, ensemble, setting.picoseconds, REPORT_FS, monitor=monitor)
+                first = k * setting.replicas
+                run = setting.run(model, ensemble, setting.picoseconds, REPORT_FS, monitor=monitor, first=first)
             else:
                 run, monitor = setting.canonical(model)
             if isinstance(run, str):
                 by_part.setdefault("all", []).append(run)
                 continue
-            for part, (mean, error) in monitor.temperatures().items():
-                by_part.setdefault(part, []).append(mean)
-                by_part.setdefault(f"{part}, error over replicas", []).append(error)
-        if ensemble == "nve" and "all" not in by_part:
-            # at constant energy each run has a temperature of its own: that of its start
-            for element, expected in constant_energy_temperatures(setting).items():
-                ratios: list[float | str] = [100.0 * float(t) / expected for t in by_part[element]]
-                figures[f"{name}_nve_{setting.picoseconds:g}ps_{element}_over_verlet_percent"] = over_seeds(ratios)
+            found = monitor.temperatures()
+            if ensemble == "nve":
+                for element, ratio in over_mean(found, setting).items():
+                    by_part.setdefault(f"{element} over mean, percent", []).append(ratio)
+            for part, (mean, error) in found.items():
+                by_part.setdefault(f"{part}, k", []).append(mean)
+                by_part.setdefault(f"{part}, error over replicas, k", []).append(error)
         for part, values in by_part.items():
-            figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}_k"] = over_seeds(values)
+            figures[f"{name}_{ensemble}_{setting.picoseconds:g}ps_temperature_{part}"] = over_seeds(values)
     return figures
 
 
+def over_mean(found: Mapping[str, tuple[float, float]], setting: Setting) -> dict[str, float]:
+    """Temperatures of elements in percent of that of all atoms."""
+    symbols = setting.data.molecule.symbols
+    whole = sum(found[symbol][0] for symbol in symbols) / len(symbols)
+    return {element: 100.0 * found[element][0] / whole for element in dict.fromkeys(symbols)}
+
+
 def verlet_steps(setting: Setting) -> Figures:
-    """How long a step of velocity Verlet can be: temperatures over those at 0.25 fs, from the same starts."""
-    wanted = constant_energy_temperatures(setting)
+    """How long a step of velocity Verlet can be: temperatures of elements over the mean at constant energy."""
     figures: Figures = {}
     for timestep in VERLET_STEPS:
-        found = constant_energy_temperatures(setting, timestep)
-        for element, temperature in found.items():
-            name = f"verlet_{timestep:g}fs_nve_{setting.picoseconds:g}ps_{element}_over_0.25fs_percent"
-            figures[name] = 100.0 * temperature / wanted[element]
+        for element, ratio in over_mean(constant_energy_temperatures(setting, timestep), setting).items():
+            name = f"verlet_{timestep:g}fs_nve_{setting.picoseconds:g}ps_temperature_{element} over mean, percent"
+            figures[name] = ratio
     return figures
 
 
