@@ -151,7 +151,7 @@ def errors(setting: Setting) -> Figures:
 def temperatures(setting: Setting) -> Figures:
     """Temperature of elements and of modes: thermostatted predictors, actions at constant energy.
 
-    At constant energy each run has a temperature of its own, that of its start: elements are compared with the mean over
+    At constant energy each run has a temperature of its own, that of its start: elements are compared with the mean of
     all atoms, and every seed has other starts.
     """
     figures: Figures = {}
