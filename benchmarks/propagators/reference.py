@@ -21,7 +21,7 @@ BINS = 40
 # Femtosecond between two frames that temperatures are averages of.
 REPORT_FS = 100.0
 # A spectrum is made of so many runs of so many picoseconds.
-SPECTRUM_STARTS, SPECTRUM_PS = 128, 2.0
+SPECTRUM_STARTS, SPECTRUM_PS = 64, 2.0
 
 
 def canonical_run(setting: Setting, seed: int) -> FloatArray:
