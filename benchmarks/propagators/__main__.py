@@ -39,11 +39,13 @@ def main() -> None:
     options.add_argument(
         "--correct-variance", action="store_true", help="under a thermostat, add noise of a predictor's own error"
     )
+    options.add_argument("--pictures", type=Path, help="folder for the pictures that spectrum and distributions draw")
     options.add_argument("--json", action="store_true", help="one JSON object instead of lines of text")
     chosen = options.parse_args()
     setting = Setting.read(
-        chosen.trajectories, chosen.models, chosen.picoseconds, chosen.replicas, chosen.correct_variance
-    )
+        chosen.trajectories, chosen.models, chosen.picoseconds, chosen.replicas, chosen.correct_variance,
+        chosen.pictures,
+    )  # fmt: skip
     figures: dict[str, object] = {}
     for name in chosen.rows.split(","):
         if name not in ROWS:

@@ -12,9 +12,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read by the libraries when they are imported
 
 import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from fflux_py import model_file, shipped_data  # noqa: E402
+from fflux_py.analysis.drawing import to_png  # noqa: E402
 from fflux_py.errors import ConvergenceError, SimulationStopped  # noqa: E402
+from fflux_py.files import write_atomically  # noqa: E402
 from fflux_py.forcefield import ForceField  # noqa: E402
 from fflux_py.normal_modes import NormalModes, normal_modes  # noqa: E402
 from fflux_py.optimization import optimize  # noqa: E402
@@ -41,6 +44,8 @@ class Setting:
         Length and number of the runs.
     correct_variance
         Whether predictors under a thermostat have noise of their own error added.
+    pictures
+        Folder of the pictures that rows draw.
     """
 
     data: TrajectorySet
@@ -48,12 +53,14 @@ class Setting:
     picoseconds: float
     replicas: int
     correct_variance: bool = False
+    pictures: Path | None = None
     _canonical: dict[int, tuple[Propagation | str, EquipartitionMonitor]] = field(default_factory=dict)
 
     @classmethod
     def read(
-        cls, trajectories: Path, files: Sequence[Path], picoseconds: float, replicas: int, correct_variance: bool
-    ) -> Setting:
+        cls, trajectories: Path, files: Sequence[Path], picoseconds: float, replicas: int, correct_variance: bool,
+        pictures: Path | None,
+    ) -> Setting:  # fmt: skip
         networks().use_threads(1)
         data = TrajectorySet.load(trajectories)
         models: dict[str, list[Propagator]] = {}
@@ -63,7 +70,7 @@ class Setting:
             even = model.header.settings.get("even", True)
             name = f"{model.header.kind}_{model.header.step:g}fs{'' if even else '_not_even'}"
             models.setdefault(name, []).append(model)
-        return cls(data, models, picoseconds, replicas, correct_variance)
+        return cls(data, models, picoseconds, replicas, correct_variance, pictures)
 
     def of(self, *kinds: str, even: bool = True) -> list[tuple[str, Sequence[Propagator]]]:
         """Groups of models of some kinds."""
@@ -92,6 +99,12 @@ class Setting:
             raise SystemExit(f"--replicas: expected at most {len(frames)} starts, found {first + count}")
         chosen = frames[first : first + count]
         return (np.array([self.data.positions[c] for c in chosen]), np.array([self.data.velocities[c] for c in chosen]))
+
+    def draw(self, name: str, figure: Figure) -> None:
+        """Write a picture if they are wanted."""
+        if self.pictures is not None:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.pictures / f"{name}.png", to_png(figure, dpi=120))
 
     def canonical(self, model: Propagator) -> tuple[Propagation | str, EquipartitionMonitor]:
         """Langevin dynamics with a frame every 10 fs, once for each model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,13 @@ class Shapes:
     def values(self, frames: FloatArray) -> dict[str, FloatArray]:
         return {"bonds": bond_lengths(frames, self.bonds), "angles": angles(frames, self.triples),
                 "torsions": np.mod(torsions(frames, self.quadruples), 2.0 * np.pi)}  # fmt: skip
+
+    def widest_torsion(self, runs: Mapping[str, FloatArray]) -> tuple[Torsion, dict[str, FloatArray]]:
+        """The torsion that spreads most in the first of several runs, and its values in all of them."""
+        values = {name: torsions(frames, self.quadruples) for name, frames in runs.items()}
+        spread = np.abs(np.exp(1j * next(iter(values.values()))).mean(axis=0))
+        widest = int(np.argmin(spread))
+        return self.quadruples[widest], {name: v[:, widest] for name, v in values.items()}
 
     def compared(self, ours: FloatArray, theirs: FloatArray) -> dict[str, tuple[float, float | None]]:
         """Largest Jensen-Shannon distance (base 2) of each part, and of the torsions the free energy's RMS error.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from common import TEMPERATURE, Setting, over_seeds
+from pictures import spectra_figure, torsion_figure
 from reference import (
     REPORT_FS,
     SPECTRUM_PS,
@@ -20,6 +21,7 @@ from reference import (
 from scipy.interpolate import CubicSpline
 from scipy.signal import find_peaks
 
+from fflux_py.analysis.plots import atom_label
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import linear_drift
 from fflux_py.potential import FloatArray
@@ -36,7 +38,7 @@ SPEED_STEPS = (0.5, 1.0)
 # Around a band, cm^-1.
 WINDOW = 40.0
 # Runs side by side.
-CHUNK = 8
+CHUNK = 4
 SYMMETRIC = ("direct", "continuous")
 
 
@@ -230,16 +232,22 @@ def distributions(setting: Setting) -> Figures:
         figures[f"verlet_again_{part}_jensen_shannon"] = distance
         if free is not None:
             figures[f"verlet_again_{part}_free_energy_kcal_mol"] = free
+    drawn = {"Verlet": ours, "Verlet again": again}
     for name, models in setting.of("direct", "continuous", "action"):
         runs = [setting.canonical(model)[0] for model in models]
-        found = [
-            r if isinstance(r, str) else shapes.compared(ours, r.positions.reshape(-1, *ours.shape[1:])) for r in runs
-        ]
+        frames = [r if isinstance(r, str) else r.positions.reshape(-1, *ours.shape[1:]) for r in runs]
+        found = [f if isinstance(f, str) else shapes.compared(ours, f) for f in frames]
+        whole = [f for f in frames if not isinstance(f, str)]
+        if whole:
+            drawn[name] = whole[0]
         for part in shapes.parts:
             distances = [f if isinstance(f, str) else f[part][0] for f in found]
             figures[f"{name}_langevin_{part}_jensen_shannon"] = over_seeds(distances)
         free = [f if isinstance(f, str) else float(f["torsions"][1] or 0.0) for f in found]
         figures[f"{name}_langevin_torsions_free_energy_kcal_mol"] = over_seeds(free)
+    widest, values = shapes.widest_torsion(drawn)
+    label = atom_label(setting.data.molecule, *widest)
+    setting.draw("torsion", torsion_figure(values, label))
     return figures
 
 
@@ -247,12 +255,14 @@ def spectrum(setting: Setting) -> Figures:
     """Shifts of the bands of the power spectrum against Verlet at 0.25 fs, all at constant energy from the same starts.
 
     Runs are many and short, since a predictor comes apart in long ones; a continuous one gives a frame every 2.5 fs and
-    has its energy corrected.  Where one of eight runs does not end, all eight are left out.  Verlet from other starts
-    tells what chance does.
+    has its energy corrected.  Where one run of a few side by side does not end, all of them are left out, of Verlet
+    too: runs of other energies have other bands.  Verlet from other starts tells what chance does.
     """
-    wanted = mean_spectrum(setting, *constant_energy_run(setting))
+    reference, reference_interval = constant_energy_run(setting)
+    wanted = mean_spectrum(setting, reference, reference_interval)
     again = mean_spectrum(setting, *constant_energy_run(setting, SPECTRUM_STARTS))
     bands = _bands(wanted)
+    drawn = {"Verlet, 0.25 fs": wanted, "Verlet, other starts": again}
     figures: Figures = {
         "verlet_bands_wavenumber": " ".join(f"{band:.0f}" for band in bands),
         "verlet_other_starts_shifts_wavenumber": _told(_shifts(bands, wanted, again)),
@@ -262,18 +272,27 @@ def spectrum(setting: Setting) -> Figures:
         for model in models:
             predictor = model.header.kind == "continuous"
             every = 2.5 if predictor else model.header.step
-            runs = [
-                setting.run(model, "nve", SPECTRUM_PS, every, replicas=CHUNK, correct_energy=predictor, first=first)
+            runs = {
+                first: setting.run(
+                    model, "nve", SPECTRUM_PS, every, replicas=CHUNK, correct_energy=predictor, first=first
+                )
                 for first in range(0, SPECTRUM_STARTS, CHUNK)
-            ]
-            whole = [run for run in runs if not isinstance(run, str)]
+            }
+            whole = {first: run for first, run in runs.items() if not isinstance(run, str)}
             lost.append(1.0 - len(whole) / len(runs))
-            frames = np.concatenate([run.positions for run in whole], axis=1)
-            own = mean_spectrum(setting, frames, float(whole[0].times_fs[1]))
-            found.append(_shifts(bands[bands < own.x[-1] - 2.0 * WINDOW], wanted, own))
-        figures[f"{name}_shifts_wavenumber"] = _told(np.mean(found, axis=0))
-        figures[f"{name}_largest_shift_wavenumber"] = over_seeds([float(np.abs(f).max()) for f in found])
+            if not whole:
+                continue
+            same = np.concatenate([np.arange(first, first + CHUNK) for first in whole])
+            frames = np.concatenate([run.positions for run in whole.values()], axis=1)
+            own = mean_spectrum(setting, frames, float(next(iter(whole.values())).times_fs[1]))
+            theirs = mean_spectrum(setting, reference[:, same], reference_interval)
+            drawn.setdefault(name, own)
+            found.append(_shifts(bands[bands < own.x[-1] - 2.0 * WINDOW], theirs, own))
+        if found:
+            figures[f"{name}_shifts_wavenumber"] = _told(np.mean(found, axis=0))
+            figures[f"{name}_largest_shift_wavenumber"] = over_seeds([float(np.abs(f).max()) for f in found])
         figures[f"{name}_share_of_runs_left_out"] = over_seeds(lost)
+    setting.draw("spectrum", spectra_figure(drawn, bands))
     return figures
 
 
