@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fflux_py.analysis.geometry import bond_lengths
+from fflux_py.analysis.geometry import bond_lengths, shortest_distances
 from fflux_py.analysis.runs import Run, read_runs
 from fflux_py.dataset import GeometrySet
 from fflux_py.molecule import Molecule
@@ -60,9 +60,8 @@ def last_frames(runs: list[Run]) -> list[FloatArray]:
     kept = []
     for run in runs:
         if run.steps_done < run.config.steps:
-            interval = run.trajectory.times_fs[1] - run.trajectory.times_fs[0]
             for before in BEFORE_END_FS:
-                frame = np.asarray(run.trajectory.positions[-1 - round(before / interval)])
+                frame = np.asarray(run.trajectory.positions[-1 - frames_in(run, before)])
                 if sound(frame):
                     kept.append(frame)
     return kept
@@ -70,14 +69,17 @@ def last_frames(runs: list[Run]) -> list[FloatArray]:
 
 def safe_frames(run: Run) -> FloatArray:
     """Frames that are not near the end of the run."""
-    interval = run.trajectory.times_fs[1] - run.trajectory.times_fs[0]
-    return np.asarray(run.trajectory.positions[: -round(SAFE_FS / interval)])
+    return np.asarray(run.trajectory.positions[: -frames_in(run, SAFE_FS)])
+
+
+def frames_in(run: Run, femtoseconds: float) -> int:
+    """How many frames a run has in a time."""
+    return round(femtoseconds / (run.trajectory.times_fs[1] - run.trajectory.times_fs[0]))
 
 
 def sound(frame: FloatArray) -> bool:
     """Whether no two atoms meet."""
-    distances = np.linalg.norm(frame[:, None] - frame[None], axis=-1)[np.triu_indices(len(frame), 1)]
-    return float(distances.min()) * ANGSTROM > CLOSEST
+    return float(shortest_distances(frame)) * ANGSTROM > CLOSEST
 
 
 def stretch(
