@@ -15,6 +15,7 @@ from fflux_py.units import FEMTOSECOND, WAVENUMBER
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("e3nn")
+pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("safetensors")
 
 from fflux_py.propagators import _action, _networks  # noqa: E402

@@ -13,6 +13,7 @@ from fflux_py.dynamics.dcd import read_dcd
 
 pytest.importorskip("torch")
 pytest.importorskip("e3nn")
+pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("safetensors")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from _synthetic import MethanolPotential, methanol
 
-from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
+import fflux_py.propagators
+from fflux_py.errors import FileFormatError, InputError, MissingDependencyError, ModelMismatchError
 from fflux_py.potential import FloatArray
 from fflux_py.propagators.propagator import Header, load_propagator
 from fflux_py.propagators.training import PropagatorTraining, held_out_errors, train_propagator
@@ -20,6 +22,7 @@ from fflux_py.units import BOLTZMANN, FEMTOSECOND
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("e3nn")
+pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("safetensors")
 
 from fflux_py.propagators import _networks  # noqa: E402
@@ -41,6 +44,10 @@ def network(kind: str, seed: int = 0) -> _networks.Network:
     if kind != "action":
         for part in (net.response.even, net.response.odd):
             part.normal_(0.0, 0.02)
+        with torch.no_grad():  # the last layers, which a training starts from zero
+            for parameter in net.parameters():
+                if not parameter.any():
+                    parameter.normal_(0.0, 0.1)
     return _networks.Network(head, net)
 
 
@@ -208,6 +215,60 @@ def test_interrupted_training_is_the_same_training(tmp_path: Path) -> None:
     other = PropagatorTraining(updates=8, seed=1, **settings)
     with pytest.raises(ModelMismatchError, match="checkpoint"):
         train_propagator(short_trajectories(), other, place)
+
+
+def test_state_of_the_optimiser_survives_a_file(tmp_path: Path) -> None:
+    """Over two eigenbases, with a parameter whose gradients begin after the file was written."""
+    from safetensors.torch import load_file, save_file
+
+    from fflux_py.propagators import _optimiser
+
+    class Small(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.bias = torch.nn.Parameter(torch.randn(3))
+            self.matrix = torch.nn.Parameter(torch.randn(4, 3))
+            self.cube = torch.nn.Parameter(torch.randn(2, 3, 4))
+            self.late = torch.nn.Parameter(torch.randn(3, 3))
+
+        def loss(self, k: int) -> Any:
+            x = torch.randn(4, generator=torch.Generator().manual_seed(k))
+            y = x @ self.matrix + self.bias + torch.einsum("aij,j->ai", self.cube, x).sum(0)
+            return (y**2).sum() if k < 40 else ((y @ self.late) ** 2).sum()
+
+    def move(net: Any, optimiser: Any, first: int, last: int) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-2
+        for k in range(first, last):
+            optimiser.zero_grad()
+            net.loss(k).backward()
+            optimiser.step()
+
+    whole, part = Small(), Small()
+    optimiser = _optimiser.optimiser_of(whole)
+    move(whole, optimiser, 0, 35)
+    assert not any("late" in name for name, _ in _optimiser.state_tensors(optimiser, whole))
+    state = {name: tensor.contiguous() for name, tensor in _optimiser.state_tensors(optimiser, whole)}
+    save_file(state, tmp_path / "state.safetensors")
+    part.load_state_dict({name: tensor.clone() for name, tensor in whole.state_dict().items()})
+    restored = _optimiser.optimiser_of(part)
+    _optimiser.restore_state(restored, part, load_file(tmp_path / "state.safetensors"), _optimiser.steps_of(optimiser))
+    start = whole.late.detach().clone()
+    move(whole, optimiser, 35, 70)
+    move(part, restored, 35, 70)
+    for one, other in zip(whole.parameters(), part.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(whole.late, start)
+
+
+def test_training_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_training", "_optimiser"):
+        monkeypatch.delitem(sys.modules, f"fflux_py.propagators.{name}", raising=False)
+        monkeypatch.delattr(fflux_py.propagators, name, raising=False)
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(MissingDependencyError, match=r"pytorch_optimizer.*fflux_py\[propagate\]"):
+        train_propagator(short_trajectories(), PropagatorTraining(kind="direct", step=4.0))
 
 
 @pytest.mark.parametrize("kind", ["direct", "continuous"])

@@ -33,8 +33,8 @@ from fflux_py.units import FEMTOSECOND, KCAL_MOL, WAVENUMBER
 
 Figures = dict[str, object]
 VERLET_STEPS = (0.5, 1.0, 1.5, 2.0)
-# Of those, what speeds are compared with: half a femtosecond, and a choice of what is just sound.
-SPEED_STEPS = (0.5, 1.0)
+# Of those, what speeds are compared with: half a femtosecond, and the largest whose temperatures are within 3 %.
+SPEED_STEPS = (0.5, 1.5)
 # Around a band, cm^-1.
 WINDOW = 40.0
 # Runs side by side.

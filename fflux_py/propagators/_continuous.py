@@ -132,10 +132,9 @@ class ContinuousNet(nn.Module):
         last, mixed = nn.Linear(width, width), nn.Linear(width, n * n)
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
         self.mixing = nn.Sequential(nn.Linear(WAVES + 1, width), nn.SiLU(), mixed)
-        with torch.no_grad():  # a small correction at first
-            for layer in (last, mixed):
-                layer.weight.mul_(0.1)
-                layer.bias.zero_()
+        for layer in (last, mixed):  # the response alone at first
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def encode(self, q: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """What does not depend on the time."""

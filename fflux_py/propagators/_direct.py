@@ -106,7 +106,7 @@ class DirectNet(nn.Module):
             Layer(hidden, self.harmonics, 2 * RADIAL + 2 * width, n) for _ in range(layers)
         )
         self.out = o3.Linear(hidden, o3.Irreps("2x1o"))
-        self.scales = nn.Parameter(torch.full((n, 2), 0.1))
+        self.scales = nn.Parameter(torch.zeros(n, 2))  # the response alone at first
         self.mixing = nn.Parameter(torch.zeros(2, n, n))
 
     def raw(self, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

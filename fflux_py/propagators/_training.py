@@ -1,4 +1,4 @@
-"""The loop that trains: Adam with a cosine, checkpoints, errors on held-out trajectories."""
+"""The loop that trains: SOAP with a cosine, checkpoints, errors on held-out trajectories."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fflux_py.propagators._action import ActionNet, fit_quadratic, increments
 from fflux_py.propagators._continuous import NODES, ContinuousNet
 from fflux_py.propagators._direct import DirectNet
 from fflux_py.propagators._networks import Network, build, pack, thermal_unit, unpack
+from fflux_py.propagators._optimiser import optimiser_of, restore_state, state_tensors, steps_of
 from fflux_py.propagators.propagator import Header, Propagator
 from fflux_py.propagators.training import PropagatorTraining
 from fflux_py.propagators.trajectories import TrajectorySet
@@ -43,11 +44,16 @@ RESIDUAL_SIZE: Final = 4096
 RESPONSE_SIZE: Final = 30000
 """Pairs for the least squares that the other predictors start from."""
 
-PERCEPTRON_SIZE: Final = 200_000
+PERCEPTRON_SIZE: Final = 400_000
 """Pairs that the perceptron in local frames learns from."""
 
 PERCEPTRON_BATCH: Final = 512
-PERCEPTRON_RATE: Final = 2e-3
+PERCEPTRON_RATE: Final = 6e-3
+PERCEPTRON_SHARE: Final = 0.8
+"""Part of the training that the perceptron has."""
+
+WARM_UP: Final = 0.02
+"""Part of a stage in which the rate rises, while the optimiser knows little of the curvatures."""
 
 SHOWN: Final = 256
 """Pairs on which errors are computed."""
@@ -91,7 +97,7 @@ class _Run:
 
     def __init__(self, header: Header, net: nn.Module, config: PropagatorTraining, checkpoint: Path | None) -> None:
         self.header, self.net, self.config, self.checkpoint = header, net, config, checkpoint
-        self.optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+        self.optimiser = optimiser_of(net)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.updates, self.seconds = 0, 0.0
         self.restored = checkpoint is not None and checkpoint.exists()
@@ -111,7 +117,7 @@ class _Run:
             _, rate, loss = stages[number]
             part = (part - starts[number]) / (starts[number + 1] - starts[number])
             for group in self.optimiser.param_groups:
-                group["lr"] = rate * (0.5 * (1.0 + math.cos(math.pi * part)) + 1e-3)
+                group["lr"] = rate * min(1.0, part / WARM_UP) * (0.5 * (1.0 + math.cos(math.pi * part)) + 1e-3)
             self.optimiser.zero_grad()
             value = loss(self.generator)
             if not bool(torch.isfinite(value)):
@@ -132,16 +138,18 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a training to go on; its length may differ."""
         settings = asdict(self.config)
-        return {k: v for k, v in settings.items() if k not in ("minutes", "updates", "learning_rate", "batch")}
+        kept = {k: v for k, v in settings.items() if k not in ("minutes", "updates", "learning_rate", "batch")}
+        return {**kept, "optimiser": "SOAP"}
 
     def _save(self) -> None:
         assert self.checkpoint is not None
         tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
-        for name, parameter in self.net.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"adam/{key}/{name}"] = value
+        tensors.update(state_tensors(self.optimiser, self.net))
         tensors["generator"] = self.generator.get_state()
-        extra = {"training": self._identity(), "updates": self.updates, "seconds": self.seconds}
+        extra = {
+            "training": self._identity(), "updates": self.updates, "seconds": self.seconds,
+            "optimiser_steps": steps_of(self.optimiser),
+        }  # fmt: skip
         write_atomically(self.checkpoint, pack(self.header, tensors, extra))
 
     def _restore(self) -> None:
@@ -154,10 +162,7 @@ class _Run:
                 "remove it, or name another checkpoint",
             )  # fmt: skip
         self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net/")})
-        for name, parameter in self.net.named_parameters():
-            state = {k.split("/")[1]: v for k, v in tensors.items() if k.startswith("adam/") and k.endswith(f"/{name}")}
-            if state:
-                self.optimiser.state[parameter] = state
+        restore_state(self.optimiser, self.net, tensors, int(content["optimiser_steps"]))
         self.generator.set_state(tensors["generator"])
         self.updates, self.seconds = int(content["updates"]), float(content["seconds"])
 
@@ -168,7 +173,8 @@ def _stages(net: nn.Module, data: TrajectorySet, header: Header, config: Propaga
     whole = _losses(data, net, header, config)
     if isinstance(net, ActionNet) or not header.settings.get("hidden"):
         return ((0.0, config.learning_rate, whole),)
-    return (0.0, PERCEPTRON_RATE, _local_loss(net, data, header, config)), (0.5, config.learning_rate, whole)
+    local = _local_loss(net, data, header, config)
+    return (0.0, PERCEPTRON_RATE, local), (PERCEPTRON_SHARE, config.learning_rate, whole)
 
 
 def _local_loss(net: Any, data: TrajectorySet, header: Header, config: PropagatorTraining) -> Loss:

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fflux_py.errors import InputError
+from fflux_py.errors import InputError, MissingDependencyError
 from fflux_py.propagators.propagator import KINDS, Propagator, networks
 from fflux_py.propagators.trajectories import TrajectorySet
 
 Progress = Callable[[int, int], None]
 
 SIZES: Final[Mapping[str, Mapping[str, int]]] = {
-    "direct": {"width": 24, "layers": 3, "hidden": 256}, "continuous": {"width": 48, "layers": 2, "hidden": 256},
+    "direct": {"width": 24, "layers": 3, "hidden": 512}, "continuous": {"width": 48, "layers": 2, "hidden": 512},
     "action": {"width": 64},
 }  # fmt: skip
 """Default sizes of the networks."""
 
-RATES: Final[Mapping[str, float]] = {"direct": 5e-3, "continuous": 3e-3, "action": 2e-3}
+RATES: Final[Mapping[str, float]] = {"direct": 1e-3, "continuous": 1e-3, "action": 2e-3}
 """Default learning rates at the start."""
 
 
@@ -39,10 +39,10 @@ class PropagatorTraining:
     updates
         End after so many updates of the weights, if that comes first; None leaves it to the time.
     batch, learning_rate, width, layers
-        Of the optimiser (Adam, the rate falls with a cosine to zero over the training) and the network; None is the
+        Of the optimiser (SOAP, the rate falls with a cosine to zero over the training) and the network; None is the
         default of the kind.
     hidden
-        Width of the perceptron in local frames by which direct and continuous predictors start; it has the first half
+        Width of the perceptron in local frames by which direct and continuous predictors start; it has four fifths
         of the training, and batches and a rate of its own.  0 leaves it out.
     temperature
         Kelvin; the unit of velocities inside the network.
@@ -127,12 +127,9 @@ def train_propagator(
     ModelMismatchError
         The data have no such step; the checkpoint is of another training.
     MissingDependencyError
-        torch, e3nn or safetensors are not installed.
+        torch, e3nn, safetensors or pytorch_optimizer are not installed.
     """
-    networks()
-    from fflux_py.propagators import _training
-
-    return _training.train(data, config, checkpoint, progress)
+    return _loop().train(data, config, checkpoint, progress)  # type: ignore[no-any-return]
 
 
 def held_out_errors(propagator: Propagator, data: TrajectorySet, split: str = "test") -> dict[str, float]:
@@ -143,7 +140,17 @@ def held_out_errors(propagator: Propagator, data: TrajectorySet, split: str = "t
     ``position_rms_pm`` and ``position_largest_pm`` (of all coordinates), ``velocity_relative`` and
     ``displacement_relative``: root mean square errors over those of velocity and displacement, mass-weighted.
     """
-    networks()
-    from fflux_py.propagators import _training
+    return _loop().step_errors(propagator, data, split)  # type: ignore[no-any-return]
 
-    return _training.step_errors(propagator, data, split)
+
+def _loop() -> Any:
+    """The module that trains: what it imports is optional."""
+    networks()
+    try:
+        from fflux_py.propagators import _training
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "training of propagators", "pytorch_optimizer", f"no module {error.name!r}",
+            "pip install 'fflux_py[propagate]'",
+        ) from error  # fmt: skip
+    return _training
