@@ -24,7 +24,8 @@ import rows
 
 ROWS: dict[str, Callable[[Setting], dict[str, object]]] = {
     "exact": exact.exact, "structure": rows.structure, "momenta": rows.momenta, "symmetry": rows.symmetry,
-    "errors": rows.errors, "temperatures": rows.temperatures, "verlet": rows.verlet_steps, "drift": rows.drift,
+    "errors": rows.errors, "parts": rows.parts, "temperatures": rows.temperatures, "verlet": rows.verlet_steps,
+    "drift": rows.drift,
     "distributions": rows.distributions, "spectrum": rows.spectrum, "speed": rows.speed,
 }  # fmt: skip
 

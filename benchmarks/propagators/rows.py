@@ -149,6 +149,28 @@ def errors(setting: Setting) -> Figures:
     return figures
 
 
+def parts(setting: Setting) -> Figures:
+    """Relative errors of velocity of one step on the test trajectories: least squares, perceptron, network."""
+    figures: Figures = {}
+    for name, models in setting.of(*SYMMETRIC):
+        found: dict[str, list[float | str]] = {}
+        for model in models:
+            net = copy.deepcopy(model.net)  # type: ignore[attr-defined]
+            found.setdefault("whole", []).append(held_out_errors(model, setting.data)["velocity_relative"])
+            last = (net.scales, net.mixing) if model.header.kind == "direct" else (
+                *net.head[-1].parameters(), *net.mixing[-1].parameters())  # fmt: skip
+            for parameter in last:
+                parameter.data.zero_()
+            reduced = type(model)(model.header, net)  # type: ignore[call-arg]
+            for part in ("polynomial_and_perceptron", "polynomial"):
+                if part == "polynomial":
+                    net.response.perceptron = None
+                found.setdefault(part, []).append(held_out_errors(reduced, setting.data)["velocity_relative"])
+        for part, errors_found in found.items():
+            figures[f"{name}_{part}_velocity_relative"] = over_seeds(errors_found)
+    return figures
+
+
 def temperatures(setting: Setting) -> Figures:
     """Temperature of elements and of modes: thermostatted predictors, actions at constant energy.
 
