@@ -35,10 +35,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def network(kind: str, seed: int = 0) -> _networks.Network:
+def network(kind: str, seed: int = 0, **others: int) -> _networks.Network:
     """Untrained, with weights large enough to bend the path of every atom."""
     molecule = methanol()
-    head = Header(kind, molecule, molecule.masses, STEPS.get(kind, 2.0), settings=SETTINGS[kind])
+    head = Header(kind, molecule, molecule.masses, STEPS.get(kind, 2.0), settings={**SETTINGS[kind], **others})
     torch.manual_seed(seed)
     net = _networks.build(head)
     if kind != "action":
@@ -65,9 +65,10 @@ def momenta(q: FloatArray, v: FloatArray) -> FloatArray:
     return np.concatenate([np.einsum("i,ric->rc", masses, v), turning], axis=1)
 
 
+@pytest.mark.parametrize("others", [{}, {"layers": 0}])
 @pytest.mark.parametrize("kind", ["direct", "continuous"])
-def test_predictions_turn_mirror_and_move_with_the_molecule(kind: str) -> None:
-    model = network(kind)
+def test_predictions_turn_mirror_and_move_with_the_molecule(kind: str, others: dict[str, int]) -> None:
+    model = network(kind, **others)
     q, v = starts(3)
     step = 0.75 * STEPS[kind] if kind == "continuous" else STEPS[kind]
     plain = model.advance(q, v, step)
@@ -83,9 +84,10 @@ def test_predictions_turn_mirror_and_move_with_the_molecule(kind: str) -> None:
         assert np.abs(plain[1] @ turn.T - moved[1]).max() < 1e-5 * np.abs(plain[1]).max()
 
 
+@pytest.mark.parametrize("others", [{}, {"layers": 0}])
 @pytest.mark.parametrize("kind", ["direct", "continuous"])
-def test_momenta_and_the_path_of_the_centre_are_kept(kind: str) -> None:
-    model = network(kind)
+def test_momenta_and_the_path_of_the_centre_are_kept(kind: str, others: dict[str, int]) -> None:
+    model = network(kind, **others)
     q, v = starts(3)
     before, masses = momenta(q, v), methanol().masses
     q_next, v_next = model.advance(q, v, STEPS[kind])
@@ -105,9 +107,10 @@ def test_continuous_starts_where_it_is_and_as_fast() -> None:
     assert np.abs(frames[1] - q).max() > 1e-2
 
 
-def test_continuous_velocities_are_the_derivative_of_the_positions() -> None:
+@pytest.mark.parametrize("others", [{}, {"layers": 0}])
+def test_continuous_velocities_are_the_derivative_of_the_positions(others: dict[str, int]) -> None:
     """Before the momenta are restored, and in double precision, where a difference means something."""
-    net = network("continuous").net
+    net = network("continuous", **others).net
     code = tuple(part.double() for part in net.encode(*(torch.from_numpy(part) for part in starts(2))))
     net.double()
     t, delta = torch.tensor([0.3, 0.7], dtype=torch.float64), 1e-5
@@ -215,6 +218,34 @@ def test_interrupted_training_is_the_same_training(tmp_path: Path) -> None:
     other = PropagatorTraining(updates=8, seed=1, **settings)
     with pytest.raises(ModelMismatchError, match="checkpoint"):
         train_propagator(short_trajectories(), other, place)
+
+
+@pytest.mark.parametrize("kind", ["direct", "continuous"])
+def test_without_layers_the_response_is_alone_and_learns(kind: str, tmp_path: Path) -> None:
+    """A predictor without layers is one with layers whose last weights are zero, and training makes it better."""
+    alone, whole = network(kind, layers=0), network(kind)
+    missing = whole.net.load_state_dict(alone.net.state_dict(), strict=False)
+    assert missing.missing_keys
+    assert not missing.unexpected_keys
+    last = [whole.net.scales, whole.net.mixing] if kind == "direct" else [
+        *whole.net.head[-1].parameters(), *whole.net.mixing[-1].parameters()]  # fmt: skip
+    before = whole.advance(*starts(2), STEPS[kind])
+    for parameter in last:
+        parameter.data.zero_()
+    ends = alone.advance(*starts(2), STEPS[kind]), whole.advance(*starts(2), STEPS[kind])
+    assert np.abs(ends[0][0] - ends[1][0]).max() < 1e-6
+    assert np.abs(before[0] - ends[1][0]).max() > 1e-4
+    settings: dict[str, Any] = {"kind": kind, "step": 8.0, "hidden": 32, "layers": 0, "minutes": 1e4}
+    errors = []
+    for updates in (1, 400):
+        model = train_propagator(short_trajectories(), PropagatorTraining(updates=updates, **settings))
+        errors.append(held_out_errors(model, short_trajectories(), "train")["velocity_relative"])
+    assert errors[1] < 0.95 * errors[0]
+    _networks.save(model, tmp_path / "x.safetensors")  # type: ignore[arg-type]
+    q, v = starts(2)
+    assert np.array_equal(
+        load_propagator(tmp_path / "x.safetensors").advance(q, v, 8.0)[0], model.advance(q, v, 8.0)[0]
+    )
 
 
 def test_state_of_the_optimiser_survives_a_file(tmp_path: Path) -> None:
@@ -395,7 +426,8 @@ def test_wrong_molecule_masses_and_steps_are_refused() -> None:
 def test_settings_are_checked() -> None:
     wrong: tuple[dict[str, Any], ...] = (
         {"kind": "indirect", "step": 1.0}, {"kind": "direct", "step": 0.0}, {"kind": "continuous", "step": 11.0},
-        {"kind": "action", "step": 1.0, "layers": 3}, {"kind": "direct", "step": 1.0, "reversible": False},
+        {"kind": "action", "step": 1.0, "layers": 3}, {"kind": "direct", "step": 1.0, "layers": -1},
+        {"kind": "direct", "step": 1.0, "layers": 0, "hidden": 0}, {"kind": "direct", "step": 1.0, "reversible": False},
     )  # fmt: skip
     for settings in wrong:
         with pytest.raises(InputError):

@@ -67,8 +67,10 @@ class Setting:
         for file in files:
             model = load_propagator(file)
             model.header.check(data.molecule, data.masses)
-            even = model.header.settings.get("even", True)
-            name = f"{model.header.kind}_{model.header.step:g}fs{'' if even else '_not_even'}"
+            settings = model.header.settings
+            other = "" if settings.get("even", True) else "_not_even"
+            other += "" if settings.get("layers", True) else "_no_layers"
+            name = f"{model.header.kind}_{model.header.step:g}fs{other}"
             models.setdefault(name, []).append(model)
         return cls(data, models, picoseconds, replicas, correct_variance, pictures)
 

@@ -157,8 +157,11 @@ def parts(setting: Setting) -> Figures:
         for model in models:
             net = copy.deepcopy(model.net)  # type: ignore[attr-defined]
             found.setdefault("whole", []).append(held_out_errors(model, setting.data)["velocity_relative"])
-            last = (net.scales, net.mixing) if model.header.kind == "direct" else (
-                *net.head[-1].parameters(), *net.mixing[-1].parameters())  # fmt: skip
+            last = []
+            if net.layers and model.header.kind == "direct":
+                last = [net.scales, net.mixing]
+            elif net.layers:
+                last = [*net.head[-1].parameters(), *net.mixing[-1].parameters()]
             for parameter in last:
                 parameter.data.zero_()
             reduced = type(model)(model.header, net)  # type: ignore[call-arg]

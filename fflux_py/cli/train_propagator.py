@@ -25,11 +25,13 @@ def train_propagator(
     batch: Annotated[int, typer.Option(min=1, help="Pairs of frames in an update.")] = 64,
     learning_rate: Annotated[float | None, typer.Option(help="At the start; by default that of the kind.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Width of the network; by default that of the kind.")] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="Layers; by default those of the kind.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=0, help="Layers; by default those of the kind. 0 leaves the network out.")
+    ] = None,
     hidden: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Width of the perceptron by which 'direct' and 'continuous' start (256); 0 leaves it out."
+            min=0, help="Width of the perceptron by which 'direct' and 'continuous' start (512); 0 leaves it out."
         ),
     ] = None,
     checkpoint: Annotated[

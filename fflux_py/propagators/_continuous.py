@@ -101,7 +101,8 @@ class ContinuousNet(nn.Module):
     tau
         Of the ansatz, in units of ``segment``.
     width, layers
-        Scalars and vectors of an atom, layers without the time; one more has it.
+        Scalars and vectors of an atom, layers without the time; one more has it.  Without any layer there is not that
+        one either, and the response is alone.
     nodes
         Times of the response in units of the segment.
     hidden
@@ -123,6 +124,8 @@ class ContinuousNet(nn.Module):
         self.register_buffer("lagrange", interpolation(nodes))
         self.response = LocalResponse(index, masses.double().sqrt(), len(nodes), hidden)
         self.residual = Residual(index.frames)
+        if not layers:
+            return
         self.embedding = nn.Parameter(torch.randn(n, width))
         self.spreading = nn.Parameter(torch.randn(n, width))
         self.edge_embedding = nn.Parameter(torch.randn(n, n, RADIAL))
@@ -139,6 +142,15 @@ class ContinuousNet(nn.Module):
     def encode(self, q: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """What does not depend on the time."""
         u = (v * self.masses.sqrt()[:, None] / self.unit).float()
+        with torch.no_grad():
+            nodes = self.response(q, v * self.masses.sqrt()[:, None] / self.unit)
+        powers = torch.einsum("pk,bkic->bpic", self.lagrange, nodes)
+        return (*self.features(q, u), u, powers)
+
+    def features(self, q: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+        """Scalars and vectors of the atoms, unit vectors and inputs of the edges; nothing without layers."""
+        if not self.layers:
+            return ()
         arms = (q[:, :, None] - q[:, None]).float()
         eye = torch.eye(self.n, dtype=torch.float32)[..., None]
         distance = (arms + eye).norm(dim=-1)
@@ -148,14 +160,23 @@ class ContinuousNet(nn.Module):
         x = u[..., None] * self.spreading[None, :, None, :]
         for layer in self.trunk:
             s, x = layer(s, x, units, edges)
-        with torch.no_grad():
-            nodes = self.response(q, v * self.masses.sqrt()[:, None] / self.unit)
-        powers = torch.einsum("pk,bkic->bpic", self.lagrange, nodes)
-        return s, x, units, edges, u, powers
+        return s, x, units, edges
 
     def displacement(self, code: tuple[Tensor, ...], t: Tensor) -> Tensor:
         """Mass-weighted displacement in units of ``segment * unit`` at times ``t`` (units of the segment), ``(b,)``."""
-        s, x, units, edges, u, powers = code
+        u, powers = code[-2:]
+        # Horner's rule, in double precision: the terms of a polynomial cancel
+        response = powers[:, -1]
+        for k in range(powers.shape[1] - 2, -1, -1):
+            response = response * t[:, None, None] + powers[:, k]
+        network = response + self.correction(code, t) if self.layers else response
+        f = self.switch(t)[:, None, None]
+        moved: Tensor = u * t[:, None, None] * (1.0 - f) + f * network
+        return moved
+
+    def correction(self, code: tuple[Tensor, ...], t: Tensor) -> Tensor:
+        """What the layers add to the response."""
+        s, x, units, edges, u = code[:5]
         single = t.to(u.dtype)
         waves = [torch.cos(torch.pi * k * single) for k in range(1, WAVES + 1)]
         embedded = torch.stack([single, *waves], dim=-1)
@@ -163,15 +184,8 @@ class ContinuousNet(nn.Module):
         s, x = self.last(s + shift, x * (1.0 + scale[:, :, None]), units, edges)
         out = (x * self.head(s)[:, :, None]).mean(-1)
         mixing = self.mixing(embedded).reshape(-1, self.n, self.n)
-        network = out + single[:, None, None] * torch.einsum("bij,bjc->bic", mixing, u)
-        # Horner's rule, in double precision: the terms of a polynomial cancel
-        response = powers[:, -1]
-        for k in range(powers.shape[1] - 2, -1, -1):
-            response = response * t[:, None, None] + powers[:, k]
-        network = network + response
-        f = self.switch(t)[:, None, None]
-        moved: Tensor = u * t[:, None, None] * (1.0 - f) + f * network
-        return moved
+        corrected: Tensor = out + single[:, None, None] * torch.einsum("bij,bjc->bic", mixing, u)
+        return corrected
 
     def moves(self, order: int) -> Tensor:
         """Displacements at the nodes (order 0), or their rates (1), by the vectors there; ``(nodes, nodes)``."""

@@ -74,7 +74,8 @@ class DirectNet(nn.Module):
     step, unit
         The step in atomic units of time, and the thermal unit e = sqrt(kT) of mass-weighted velocities.
     width, layers
-        Channels of the scalars and vectors (half as many of the others), and convolutions.
+        Channels of the scalars and vectors (half as many of the others), and convolutions; without any, the response
+        is alone.
     hidden
         Width of the response's perceptron; 0 for none.
     """
@@ -96,6 +97,8 @@ class DirectNet(nn.Module):
         self.register_buffer("masses", masses.double())
         self.response = LocalResponse(index, masses.double().sqrt(), 2, hidden)
         self.residual = Residual(index.frames)
+        if not layers:
+            return
         # polar vectors alone: displacements and velocities in three dimensions are combinations of such
         hidden = o3.Irreps(f"{width}x0e + {width}x1o")
         self.harmonics = o3.Irreps("1x0e + 1x1o + 1x2e")
@@ -134,7 +137,10 @@ class DirectNet(nn.Module):
         root = self.masses.sqrt()[:, None]
         with torch.no_grad():
             first = self.response(q, v * root / self.unit)
-        more = self.raw(q, v)
-        q_next = q + (first[:, 0] + more[0]) * (self.step * self.unit) / root
-        v_next = (first[:, 1] + more[1]) * self.unit / root
+        moved, fast = first[:, 0], first[:, 1]
+        if self.layers:
+            more = self.raw(q, v)
+            moved, fast = moved + more[0], fast + more[1]
+        q_next = q + moved * (self.step * self.unit) / root
+        v_next = fast * self.unit / root
         return restore_momenta(q, v, q_next, v_next, self.step, self.masses)

@@ -174,6 +174,8 @@ def _stages(net: nn.Module, data: TrajectorySet, header: Header, config: Propaga
     if isinstance(net, ActionNet) or not header.settings.get("hidden"):
         return ((0.0, config.learning_rate, whole),)
     local = _local_loss(net, data, header, config)
+    if not header.settings["layers"]:
+        return ((0.0, PERCEPTRON_RATE, local),)
     return (0.0, PERCEPTRON_RATE, local), (PERCEPTRON_SHARE, config.learning_rate, whole)
 
 

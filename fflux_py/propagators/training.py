@@ -43,7 +43,7 @@ class PropagatorTraining:
         default of the kind.
     hidden
         Width of the perceptron in local frames by which direct and continuous predictors start; it has four fifths
-        of the training, and batches and a rate of its own.  0 leaves it out.
+        of the training, and batches and a rate of its own.  0 leaves it out; 0 layers leave out the network after it.
     temperature
         Kelvin; the unit of velocities inside the network.
     reversible
@@ -76,12 +76,16 @@ class PropagatorTraining:
                 raise InputError(name, "a positive number", f"{value:g}")
         if self.kind == "continuous" and self.step > LONGEST_SEGMENT:
             raise InputError("step", f"at most {LONGEST_SEGMENT:g} fs for a continuous predictor", f"{self.step:g} fs")
-        for name in ("updates", "batch", "width", "layers"):
+        for name in ("updates", "batch", "width"):
             whole = getattr(self, name)
             if whole is not None and whole < 1:
                 raise InputError(name, "at least 1", str(whole))
         if self.kind == "action" and self.layers is not None:
             raise InputError("layers", "no number for an action (its networks have two)", str(self.layers))
+        if self.layers is not None and self.layers < 0:
+            raise InputError("layers", "0 or more", str(self.layers))
+        if self.layers == 0 and self.hidden == 0:
+            raise InputError("layers", "at least 1 with hidden 0", "0", "leave out the network or the perceptron")
         if self.hidden is not None and (self.hidden < 0 or self.kind == "action"):
             raise InputError("hidden", "0 or more, and not for an action", str(self.hidden))
         if not self.reversible and self.kind != "action":
