@@ -157,13 +157,7 @@ def parts(setting: Setting) -> Figures:
         for model in models:
             net = copy.deepcopy(model.net)  # type: ignore[attr-defined]
             found.setdefault("whole", []).append(held_out_errors(model, setting.data)["velocity_relative"])
-            last = []
-            if net.layers and model.header.kind == "direct":
-                last = [net.scales, net.mixing]
-            elif net.layers:
-                last = [*net.head[-1].parameters(), *net.mixing[-1].parameters()]
-            for parameter in last:
-                parameter.data.zero_()
+            net.layers = 0
             reduced = type(model)(model.header, net)  # type: ignore[call-arg]
             for part in ("polynomial_and_perceptron", "polynomial"):
                 if part == "polynomial":

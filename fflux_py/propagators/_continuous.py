@@ -141,10 +141,11 @@ class ContinuousNet(nn.Module):
 
     def encode(self, q: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """What does not depend on the time."""
-        u = (v * self.masses.sqrt()[:, None] / self.unit).float()
+        weighted = v * self.masses.sqrt()[:, None] / self.unit
         with torch.no_grad():
-            nodes = self.response(q, v * self.masses.sqrt()[:, None] / self.unit)
+            nodes = self.response(q, weighted)
         powers = torch.einsum("pk,bkic->bpic", self.lagrange, nodes)
+        u = weighted.float()
         return (*self.features(q, u), u, powers)
 
     def features(self, q: Tensor, u: Tensor) -> tuple[Tensor, ...]:

@@ -48,15 +48,12 @@ def state_tensors(optimiser: torch.optim.Optimizer, net: nn.Module) -> Iterator[
                     yield f"optimiser/{key}{k}{'t' * turned}/{name}", matrix.T if turned else matrix
 
 
-def steps_of(optimiser: torch.optim.Optimizer) -> int:
-    """Updates that the optimiser has counted, the first one included, by which it only finds its bases."""
-    return int(optimiser.param_groups[0].get("step", 0))
-
-
-def restore_state(optimiser: torch.optim.Optimizer, net: nn.Module, tensors: Mapping[str, Tensor], steps: int) -> None:
-    """The state of :func:`state_tensors` and :func:`steps_of`, into a new optimiser of the same network."""
+def restore_state(
+    optimiser: torch.optim.Optimizer, net: nn.Module, tensors: Mapping[str, Tensor], updates: int
+) -> None:
+    """The state of :func:`state_tensors` after some updates, into a new optimiser of the same network."""
     group = optimiser.param_groups[0]
-    group["step"] = steps
+    group["step"] = updates
     for name, parameter in net.named_parameters():
         if f"optimiser/{_MOMENTS[0]}/{name}" not in tensors:
             continue

@@ -21,7 +21,7 @@ from fflux_py.propagators._action import ActionNet, fit_quadratic, increments
 from fflux_py.propagators._continuous import NODES, ContinuousNet
 from fflux_py.propagators._direct import DirectNet
 from fflux_py.propagators._networks import Network, build, pack, thermal_unit, unpack
-from fflux_py.propagators._optimiser import optimiser_of, restore_state, state_tensors, steps_of
+from fflux_py.propagators._optimiser import optimiser_of, restore_state, state_tensors
 from fflux_py.propagators.propagator import Header, Propagator
 from fflux_py.propagators.training import PropagatorTraining
 from fflux_py.propagators.trajectories import TrajectorySet
@@ -146,10 +146,7 @@ class _Run:
         tensors = {f"net/{k}": v for k, v in self.net.state_dict().items()}
         tensors.update(state_tensors(self.optimiser, self.net))
         tensors["generator"] = self.generator.get_state()
-        extra = {
-            "training": self._identity(), "updates": self.updates, "seconds": self.seconds,
-            "optimiser_steps": steps_of(self.optimiser),
-        }  # fmt: skip
+        extra = {"training": self._identity(), "updates": self.updates, "seconds": self.seconds}
         write_atomically(self.checkpoint, pack(self.header, tensors, extra))
 
     def _restore(self) -> None:
@@ -162,9 +159,9 @@ class _Run:
                 "remove it, or name another checkpoint",
             )  # fmt: skip
         self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net/")})
-        restore_state(self.optimiser, self.net, tensors, int(content["optimiser_steps"]))
         self.generator.set_state(tensors["generator"])
         self.updates, self.seconds = int(content["updates"]), float(content["seconds"])
+        restore_state(self.optimiser, self.net, tensors, self.updates)
 
 
 def _stages(net: nn.Module, data: TrajectorySet, header: Header, config: PropagatorTraining) -> Stages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -123,7 +124,12 @@ def load_propagator(path: str | os.PathLike[str]) -> Propagator:
 
 
 def networks() -> Any:
-    """The module that holds the networks: the one place that imports torch, e3nn and safetensors.
+    """The module that holds the networks; see :func:`optional_module`."""
+    return optional_module("_networks")
+
+
+def optional_module(name: str) -> Any:
+    """A module of this package that needs torch, e3nn, safetensors or pytorch_optimizer: only these do.
 
     Raises
     ------
@@ -131,10 +137,9 @@ def networks() -> Any:
         One of them is not installed.
     """
     try:
-        from fflux_py.propagators import _networks
+        return import_module(f"fflux_py.propagators.{name}")
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "propagators", "torch, e3nn and safetensors", f"no module {error.name!r}",
+            "propagators", "torch, e3nn, safetensors and pytorch_optimizer", f"no module {error.name!r}",
             "pip install 'fflux_py[propagate]'",
         ) from error  # fmt: skip
-    return _networks

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fflux_py.errors import InputError, MissingDependencyError
-from fflux_py.propagators.propagator import KINDS, Propagator, networks
+from fflux_py.errors import InputError
+from fflux_py.propagators.propagator import KINDS, Propagator, optional_module
 from fflux_py.propagators.trajectories import TrajectorySet
 
 Progress = Callable[[int, int], None]
@@ -133,7 +133,7 @@ def train_propagator(
     MissingDependencyError
         torch, e3nn, safetensors or pytorch_optimizer are not installed.
     """
-    return _loop().train(data, config, checkpoint, progress)  # type: ignore[no-any-return]
+    return optional_module("_training").train(data, config, checkpoint, progress)  # type: ignore[no-any-return]
 
 
 def held_out_errors(propagator: Propagator, data: TrajectorySet, split: str = "test") -> dict[str, float]:
@@ -144,17 +144,4 @@ def held_out_errors(propagator: Propagator, data: TrajectorySet, split: str = "t
     ``position_rms_pm`` and ``position_largest_pm`` (of all coordinates), ``velocity_relative`` and
     ``displacement_relative``: root mean square errors over those of velocity and displacement, mass-weighted.
     """
-    return _loop().step_errors(propagator, data, split)  # type: ignore[no-any-return]
-
-
-def _loop() -> Any:
-    """The module that trains: what it imports is optional."""
-    networks()
-    try:
-        from fflux_py.propagators import _training
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "training of propagators", "pytorch_optimizer", f"no module {error.name!r}",
-            "pip install 'fflux_py[propagate]'",
-        ) from error  # fmt: skip
-    return _training
+    return optional_module("_training").step_errors(propagator, data, split)  # type: ignore[no-any-return]
