@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 
 class KohnSham:

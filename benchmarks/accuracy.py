@@ -13,8 +13,8 @@ import time
 from _shared import FOLDER, parser, show
 
 from fflux_py.analysis.validate import validate
-from fflux_py.dataset import Dataset
-from fflux_py.local_frame import FEATURE_KINDS
+from fflux_py.gp.features import FEATURE_KINDS
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
 

@@ -18,7 +18,7 @@ from _shared import FOLDER, parser, show
 from fflux_py import model_file
 from fflux_py.analysis.calibration import calibration_halves, deviation_factor, reliability
 from fflux_py.analysis.validate import Validation, validate
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 from fflux_py.units import KCAL_MOL
 

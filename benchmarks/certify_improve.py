@@ -12,7 +12,7 @@ from _shared import FOLDER, parser, show
 
 from fflux_py.active_learning import ImprovementConfig, improve
 from fflux_py.certification import GFN2Labeller, Limits
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
 

@@ -20,11 +20,11 @@ import numpy as np
 from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
-from fflux_py.analysis.drawing import CYCLE, MUTED, new_figure, styled, to_svg
+from fflux_py.analysis.report.drawing import CYCLE, MUTED, new_figure, styled, to_svg
 from fflux_py.certification import CertificationConfig, GFN2Labeller, Labeller, certify, labeller_of
 from fflux_py.certification.judge import TemperatureFigures
-from fflux_py.dataset import Dataset
 from fflux_py.forcefield import ForceField
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
 MEANS = {"MF1": "MF1", "MF2": "MF2", "MF3": "MF3", "MF4": "MF4", "MF5": "MF5", "max": "max",

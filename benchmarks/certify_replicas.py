@@ -17,7 +17,7 @@ from fflux_py import model_file
 from fflux_py.certification.judge import run_figures
 from fflux_py.certification.replicas import simulate
 from fflux_py.dynamics import MDConfig, run_replicas
-from fflux_py.extended_xyz import read_molecule
+from fflux_py.molecules.extended_xyz import read_molecule
 
 LONG_PS = 10_000.0
 

@@ -28,12 +28,13 @@ from fflux_py import model_file
 from fflux_py.analysis.geometry import bond_lengths, torsions
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import block_average, linear_drift
-from fflux_py.dynamics import CompiledPotential, MDConfig, Trajectory, mechanics, run_nvt, run_replicas
+from fflux_py.dynamics import CompiledPotential, MDConfig, Trajectory, run_nvt, run_replicas
 from fflux_py.dynamics.engine import Engine, initial_state, system_of
-from fflux_py.extended_xyz import read_molecule
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules import mechanics
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL, KJ_MOL, WAVENUMBER
 
 ROWS = ("conservation", "order", "hydrogen", "canonical", "harmonic", "reversal", "memory")

@@ -25,13 +25,13 @@ import numpy as np
 from common import DATA, group_errors, keep, reference_s
 
 import fflux_py
-from fflux_py.dataset import Dataset
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.joint_covariance import JointData, JointModel, solve
-from fflux_py.local_frame import FEATURE_KINDS
-from fflux_py.symmetry import no_symmetry
+from fflux_py.gp.features import FEATURE_KINDS
+from fflux_py.gp.joint_covariance import JointData, JointModel, solve
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.symmetry import no_symmetry
 from fflux_py.training import TrainingConfig, train
-from fflux_py.training.joint import CLASSES, feature_classes, feature_variances
+from fflux_py.training.length_scales import CLASSES, feature_classes, feature_variances
 
 DEFAULT = TrainingConfig().features
 VARIANTS = {

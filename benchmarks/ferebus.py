@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from _shared import parser, show
 
-from fflux_py.dl_fflux import read_dl_fflux, total
-from fflux_py.ferebus.consistency import read_model
-from fflux_py.ferebus.exchange import common_geometries, read_folder
-from fflux_py.ferebus.model import ICHOR_JITTER
-from fflux_py.ferebus_csv import read_training_csv
+from fflux_py.exchange.dl_fflux import read_dl_fflux, total
+from fflux_py.exchange.ferebus.consistency import read_model
+from fflux_py.exchange.ferebus.forcefield import common_geometries, read_folder
+from fflux_py.exchange.ferebus.model import ICHOR_JITTER
+from fflux_py.exchange.ferebus.tables import read_training_csv
 from fflux_py.units import KJ_MOL
 
 Figures = dict[str, object]

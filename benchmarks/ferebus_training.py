@@ -21,14 +21,15 @@ from pathlib import Path
 import numpy as np
 from _shared import parser, show
 
-from fflux_py.atomic_model import fit_weights
-from fflux_py.covariance import Covariance
-from fflux_py.ferebus.consistency import read_model
-from fflux_py.ferebus_csv import read_training_csv
-from fflux_py.local_frame import FeatureKind, LocalFrame, features, phi_features
-from fflux_py.potential import FloatArray
+from fflux_py.exchange.ferebus.consistency import read_model
+from fflux_py.exchange.ferebus.tables import read_training_csv
+from fflux_py.gp.atomic_model import fit_weights
+from fflux_py.gp.covariance import Covariance
+from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.molecules.local_frame import LocalFrame
+from fflux_py.training.energies import starting_theta
 from fflux_py.training.hyperparameters import maximise_likelihood
-from fflux_py.training.train import starting_theta
+from fflux_py.typing import FloatArray
 from fflux_py.units import KJ_MOL
 
 FRAME = LocalFrame(0, 1, 2)

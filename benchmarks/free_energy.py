@@ -24,10 +24,10 @@ from fflux_py.bias.free_energy import FreeEnergy, frame_weights, weighted_free_e
 from fflux_py.bias.plumed_files import PlumedUnits, read_colvar
 from fflux_py.dynamics import MDConfig, resume, run_replicas
 from fflux_py.dynamics.dcd import read_dcd
-from fflux_py.extended_xyz import read_molecule
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL
 
 TEMPERATURE = 300.0

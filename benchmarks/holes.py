@@ -25,11 +25,11 @@ from fflux_py.analysis.runs import Run
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.grid import Grid
 from fflux_py.bias.plumed_writer import plumed_text
-from fflux_py.certification.certify import relaxed
+from fflux_py.certification.certificate import relaxed
 from fflux_py.certification.replicas import simulate
 from fflux_py.dynamics import MDConfig
-from fflux_py.extended_xyz import read_molecule
-from fflux_py.molecule import Molecule
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 TEMPERATURE, TIMESTEP, PACE = 400.0, 2.0, 50

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fflux_py.joint_covariance import JointData, JointModel, solve
-from fflux_py.joint_fit import n_observations
-from fflux_py.molecule import Molecule, symbols_of
-from fflux_py.symmetry import find_symmetry, symmetric_frames
-from fflux_py.training.joint import class_covariances, feature_variances
-from fflux_py.training.joint_solution import direct_memory
+from fflux_py.gp.joint_covariance import JointData, JointModel, solve
+from fflux_py.gp.joint_fit import n_observations
+from fflux_py.molecules.molecule import Molecule, symbols_of
+from fflux_py.molecules.symmetry import find_symmetry, symmetric_frames
+from fflux_py.training.joint_solver import direct_memory
+from fflux_py.training.length_scales import class_covariances, feature_variances
 from fflux_py.units import ANGSTROM
 
 FACTORS = np.log(np.full(5, 1e-3))

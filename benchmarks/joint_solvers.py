@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from joint_memory import model_of, read
 
-from fflux_py.joint_covariance import solve
-from fflux_py.training import joint_solution
+from fflux_py.gp.joint_covariance import solve
+from fflux_py.training import joint_solver as joint_solution
 from fflux_py.training._joint_operator import JointOperator
-from fflux_py.training.joint import class_covariances, class_length_scales, feature_variances
+from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 
 

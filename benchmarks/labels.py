@@ -22,12 +22,12 @@ import numpy as np
 from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
-from fflux_py.dataset import Dataset
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
-from fflux_py.iqa.free_atoms import free_atom_density
 from fflux_py.iqa.label import label_geometry
-from fflux_py.iqa.orbitals import OrbitalFile
-from fflux_py.molecule import Molecule
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
+from fflux_py.iqa.scf.free_atoms import free_atom_density
+from fflux_py.iqa.scf.orbitals import OrbitalFile
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 STEP = 2e-3

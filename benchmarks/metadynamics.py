@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters
 from fflux_py.bias.free_energy import (

@@ -16,8 +16,8 @@ from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.errors import FFLUXError
-from fflux_py.extended_xyz import read_molecule
-from fflux_py.optimization import optimize
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.optimization.search import optimize
 from fflux_py.threads import set_threads
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL
 

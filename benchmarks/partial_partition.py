@@ -24,7 +24,7 @@ from common import DATA, keep, reference_s
 from ours import run
 
 import fflux_py
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from _shared import FOLDER, parser, show  # sets the number of threads: before everything that reads it
 
 from fflux_py.analysis.validate import validate
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 from fflux_py.units import KCAL_MOL
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from _shared import FOLDER, parser, show
 
-from fflux_py.dataset import Dataset
-from fflux_py.extended_xyz import read_frames
 from fflux_py.forcefield import ForceField
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.extended_xyz import read_frames
 from fflux_py.training import TrainingConfig, train
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 MEANS = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "gls")

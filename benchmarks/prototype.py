@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from _shared import parser, show
 
-from fflux_py.dataset import Dataset, GeometrySet
-from fflux_py.molecule import Molecule, symbols_of
+from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.training import TrainingConfig, train
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 

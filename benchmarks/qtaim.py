@@ -22,12 +22,12 @@ import numpy as np
 from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
-from fflux_py.dataset import Dataset
 from fflux_py.errors import ConvergenceError
 from fflux_py.iqa.atomic_energies import AtomicEnergies, atomic_energies, topological_energies
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, use_threads
 from fflux_py.iqa.partition import hirshfeld
-from fflux_py.molecule import Molecule
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 DIPEPTIDE = "CC(=O)N[C@@H](C)C(=O)NC"

@@ -20,22 +20,22 @@ from _shared import parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.criteria import with_error
-from fflux_py.analysis.drawing import to_png
 from fflux_py.analysis.geometry import torsions
-from fflux_py.analysis.ramachandran import RamachandranMap, jensen_shannon
-from fflux_py.analysis.ramachandran_comparison import compare_maps
-from fflux_py.analysis.ramachandran_plots import Mark, ramachandran_figure
-from fflux_py.analysis.ramachandran_regions import REGIONS, without_handedness
-from fflux_py.analysis.ramachandran_runs import Pair, map_of_hills, map_of_runs, residues
+from fflux_py.analysis.ramachandran.comparison import compare_maps
+from fflux_py.analysis.ramachandran.map import RamachandranMap, jensen_shannon
+from fflux_py.analysis.ramachandran.regions import REGIONS, without_handedness
+from fflux_py.analysis.ramachandran.runs import Pair, map_of_hills, map_of_runs, residues
+from fflux_py.analysis.report.drawing import to_png
+from fflux_py.analysis.report.ramachandran_plots import Mark, ramachandran_figure
 from fflux_py.analysis.runs import MINIMUM_REPORTS, Run, read_runs
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.plumed_writer import plumed_text
 from fflux_py.certification.replicas import simulate
-from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import MDConfig
-from fflux_py.extended_xyz import read_molecule
 from fflux_py.files import write_atomically
-from fflux_py.molecule import Molecule
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import BOLTZMANN, KCAL_MOL
 
 NAMES = ("unbiased", "metadynamics", "hills")

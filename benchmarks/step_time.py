@@ -32,23 +32,24 @@ import numpy as np  # noqa: E402
 from ase import Atoms  # noqa: E402
 from numba import njit  # noqa: E402
 
-from fflux_py import _force_kernels as kernels  # noqa: E402
 from fflux_py import model_file  # noqa: E402
-from fflux_py._kernel_arrays import Precision  # noqa: E402
+from fflux_py._compiled import forces as kernels  # noqa: E402
 from fflux_py.analysis.statistics import linear_drift  # noqa: E402
-from fflux_py.ase_calculator import FFLUXCalculator  # noqa: E402
-from fflux_py.atomic_model import AtomicModel  # noqa: E402
-from fflux_py.covariance import Azimuth, Covariance  # noqa: E402
-from fflux_py.dataset import Dataset  # noqa: E402
 from fflux_py.dynamics import MDConfig, run_nvt  # noqa: E402
-from fflux_py.extended_xyz import read_molecule  # noqa: E402
 from fflux_py.forcefield import ForceField  # noqa: E402
-from fflux_py.local_frame import FeatureKind, LocalFrame, features, phi_features  # noqa: E402
-from fflux_py.molecule import Molecule  # noqa: E402
-from fflux_py.potential import FloatArray  # noqa: E402
+from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
+from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
+from fflux_py.gp.features import FeatureKind, features, phi_features  # noqa: E402
+from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
+from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
+from fflux_py.molecules.dataset import Dataset  # noqa: E402
+from fflux_py.molecules.extended_xyz import read_molecule  # noqa: E402
+from fflux_py.molecules.local_frame import LocalFrame  # noqa: E402
+from fflux_py.molecules.molecule import Molecule  # noqa: E402
 from fflux_py.threads import set_threads  # noqa: E402
 from fflux_py.training import TrainingConfig, train  # noqa: E402
 from fflux_py.training.pruning import Pruning, feature_names, prune, refit, training_rows  # noqa: E402
+from fflux_py.typing import FloatArray  # noqa: E402
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
 
 ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision")

@@ -16,15 +16,15 @@ from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import bond_lengths
-from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import GuardConfig, MDConfig, run_nvt
-from fflux_py.extended_xyz import read_molecule
 from fflux_py.forcefield import ForceField
 from fflux_py.iqa.campaign import label
-from fflux_py.iqa.electronic_structure import LevelOfTheory
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.sampling.distortions import Change, distort
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 LENGTHS = {"C-H": (1.6, 0.75), "C-O": (1.6,)}

@@ -23,10 +23,10 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # as `fflux train`: idle 
 import numpy as np
 from _shared import parser, show  # sets the number of threads: before everything that reads it
 
-from fflux_py.local_frame import cip_frames
-from fflux_py.molecule import Molecule, symbols_of
+from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.training import TrainingConfig
-from fflux_py.training.train import fit_atom
+from fflux_py.training.energies import fit_atom
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 SMILES = "CC(C)C(N)C(=O)O"

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from _shared import FOLDER, parser, show
 
-from fflux_py.dataset import Dataset
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.typing import FloatArray
 
 KINDS = ("own start", "near geometry", "near geometry, final grid only")
 

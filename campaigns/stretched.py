@@ -16,10 +16,10 @@ import numpy as np
 
 from fflux_py.analysis.geometry import bond_lengths, shortest_distances
 from fflux_py.analysis.runs import Run, read_runs
-from fflux_py.dataset import GeometrySet
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.sampling.distortions import Change, angles_of, distort
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
 
 FACTORS = (1.3, 1.45)

@@ -10,42 +10,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from fflux_py.ase_calculator import FFLUXCalculator
-    from fflux_py.dataset import Dataset, GeometrySet
     from fflux_py.dynamics import MDConfig, Trajectory, run_nvt
-    from fflux_py.extended_xyz import read_molecule, write_molecule
     from fflux_py.forcefield import ForceField
+    from fflux_py.interfaces.ase_calculator import FFLUXCalculator
     from fflux_py.iqa.campaign import label
-    from fflux_py.iqa.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
     from fflux_py.model_file import load, save
-    from fflux_py.molecule import Molecule
-    from fflux_py.optimization import optimize
+    from fflux_py.molecules.dataset import Dataset, GeometrySet
+    from fflux_py.molecules.extended_xyz import read_molecule, write_molecule
+    from fflux_py.molecules.molecule import Molecule
+    from fflux_py.optimization.search import optimize
     from fflux_py.sampling.plan import SamplingConfig
-    from fflux_py.sampling.sample import sample
-    from fflux_py.training.train import TrainingConfig, train
+    from fflux_py.sampling.sampler import sample
+    from fflux_py.training.config import TrainingConfig
+    from fflux_py.training.trainer import train
 
 __version__ = "0.1.0"
 
 _EXPORTS: Final = {
-    "Dataset": "dataset",
-    "FFLUXCalculator": "ase_calculator",
+    "Dataset": "molecules.dataset",
+    "FFLUXCalculator": "interfaces.ase_calculator",
     "ForceField": "forcefield",
-    "GeometrySet": "dataset",
-    "LevelOfTheory": "iqa.electronic_structure",
+    "GeometrySet": "molecules.dataset",
+    "LevelOfTheory": "iqa.scf.electronic_structure",
     "MDConfig": "dynamics",
-    "Molecule": "molecule",
-    "SamplingConfig": "sampling.plan",
+    "Molecule": "molecules.molecule",
+    "SamplingConfig": "sampling",
     "TrainingConfig": "training",
     "Trajectory": "dynamics",
     "label": "iqa.campaign",
     "load": "model_file",
-    "optimize": "optimization",
-    "read_molecule": "extended_xyz",
+    "optimize": "optimization.search",
+    "read_molecule": "molecules.extended_xyz",
     "run_nvt": "dynamics",
-    "sample": "sampling.sample",
+    "sample": "sampling",
     "save": "model_file",
     "train": "training",
-    "write_molecule": "extended_xyz",
+    "write_molecule": "molecules.extended_xyz",
 }
 
 __all__ = [

@@ -6,7 +6,12 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fflux_py.errors import FileFormatError, InputError
 
@@ -61,3 +66,13 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of ``data``."""
     return hashlib.sha256(data).hexdigest()
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]], before: bytes = b"") -> str:
+    """Hexadecimal SHA-256 of ``before``, then of names, types, shapes and bytes of arrays in the order of the names."""
+    state = hashlib.sha256(before)
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        state.update(array.tobytes())
+    return state.hexdigest()

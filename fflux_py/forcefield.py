@@ -11,28 +11,28 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from fflux_py import _force_kernels as kernels
-from fflux_py._feature_kernels import smallest_sine
-from fflux_py._kernel_arrays import Precision, kernel_arrays
-from fflux_py._posterior_kernels import KernelArrays
-from fflux_py.atomic_model import AtomicModel
+from fflux_py._compiled import forces as kernels
+from fflux_py._compiled.features import smallest_sine
+from fflux_py._compiled.training_points import KernelArrays
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.extended_xyz import Value
-from fflux_py.joint_fit import JointFit, frame_basis, rotor_features
-from fflux_py.local_frame import LINEAR_SINE, check_frames
-from fflux_py.molecule import Molecule, check_positions, check_same_molecule
-from fflux_py.posterior import NEIGHBOURS, Posterior
-from fflux_py.potential import FloatArray
-from fflux_py.prior_mean import prior_mean
-from fflux_py.symmetry import Symmetry
+from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features
+from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
+from fflux_py.gp.posterior import NEIGHBOURS, Posterior
+from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.molecules.extended_xyz import Value
+from fflux_py.molecules.local_frame import LINEAR_SINE, check_frames
+from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
+from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
+from fflux_py.typing import FloatArray
 
 
 @dataclass(frozen=True)
 class ForceField:
     """Energy of a molecule as the sum of its atoms' energies, with analytic forces.
 
-    Satisfies :class:`fflux_py.potential.PotentialEnergy`.
+    Satisfies :class:`fflux_py.molecules.potential.PotentialEnergy`.
 
     Parameters
     ----------
@@ -151,8 +151,8 @@ class ForceField:
 
         Without the noise of the labels, times the factors of ``calibration``.  In a joint fit they are conditioned on
         the energies and forces of the nearest training geometries, ``calibration["neighbours"]`` of them if it is
-        there (:mod:`fflux_py.posterior`).  In a model of atomic energies only, the atoms are independent, and the total
-        variance is the sum of theirs.
+        there (:mod:`fflux_py.gp.posterior`).  In a model of atomic energies only, the atoms are independent, and the
+        total variance is the sum of theirs.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class ForceField:
         return energies.reshape(np.shape(positions)[:-1])
 
     def with_prior_mean(self, name: str) -> ForceField:
-        """The same model with another prior mean (:mod:`fflux_py.prior_mean`), as if trained with it."""
+        """The same model with another prior mean (:mod:`fflux_py.gp.prior_mean`), as if trained with it."""
         isolated = [self.isolated_energies.get(self.molecule.symbols[m.frame.atom]) for m in self.atoms]
         if self.joint is None:
             atoms = [model.with_prior_mean(name, e) for model, e in zip(self.atoms, isolated, strict=True)]
@@ -263,7 +263,7 @@ class ForceField:
 
 
 def _spread(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray) -> None:
-    """:func:`fflux_py._force_kernels.batch` with groups of geometries on several threads."""
+    """:func:`fflux_py._compiled.forces.batch` with groups of geometries on several threads."""
     n_groups = -(-len(positions) // kernels.TOGETHER)
     threads = min(get_threads(), n_groups)
     if threads < 2:

@@ -3,7 +3,7 @@
 Schema 2.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
 ``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
-(:class:`fflux_py.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
+(:class:`fflux_py.gp.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
 symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by frames (``NNN``):
 with symmetry an atom may have several.
 
@@ -23,17 +23,17 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.atomic_model import AtomicModel
-from fflux_py.checksums import arrays_sha256
-from fflux_py.covariance import Covariance
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.joint_fit import JointFit, frame_basis
-from fflux_py.local_frame import LocalFrame, phi_features
-from fflux_py.molecule import Molecule
-from fflux_py.polynomial_mean import DEGREES
-from fflux_py.symmetry import Symmetry
+from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.covariance import Covariance
+from fflux_py.gp.features import phi_features
+from fflux_py.gp.joint_fit import JointFit, frame_basis
+from fflux_py.gp.polynomial_mean import DEGREES
+from fflux_py.molecules.local_frame import LocalFrame
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.symmetry import Symmetry
 
 SCHEMA: Final = 2
 _UNITS: Final = {

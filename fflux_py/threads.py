@@ -1,6 +1,7 @@
-"""The number of threads of everything numerical: BLAS, OpenMP (and with it PySCF), numba and our own force evaluations.
+"""Threads of everything numerical: BLAS, OpenMP (and with it PySCF), numba and our own force evaluations.
 
 PySCF's own loops and PyTorch, which ignore these once they are loaded, are set where they are imported.
+:func:`processor_times` measures what one thread spends.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
+import time
+from collections.abc import Callable
 from typing import Final
 
 from fflux_py.errors import InputError
@@ -49,3 +52,38 @@ def get_threads() -> int:
     """Threads of our own force evaluations: those of :func:`set_threads`, else one."""
     value = os.environ.get(_OWN, "1")
     return int(value) if value.isdigit() and value != "0" else 1
+
+
+def processor_times(*functions: Callable[[], object], seconds: float = 0.1, rounds: int = 5) -> tuple[float, ...]:
+    """Processor time (seconds) of one call of each function in this thread.
+
+    Each is called so often in a row that the clock advances by ``seconds`` (some tick every ten milliseconds, some
+    every nanosecond); the functions take turns, and the least of ``rounds`` rows counts, so that neither a coarse clock
+    nor a busy machine matters much.
+
+    Parameters
+    ----------
+    functions
+        What to time; called without arguments at least ``rounds + 1`` times.
+    seconds
+        Least processor time of a row, positive.
+    rounds
+        Number of rows of each.
+    """
+    if not seconds > 0.0 or rounds < 1:
+        raise ValueError(f"seconds, rounds: expected both positive, found {seconds}, {rounds}")
+    numbers = [1] * len(functions)
+    for k, function in enumerate(functions):
+        while (spent := _row(function, numbers[k])) < seconds:
+            # not more than tenfold: the first tick can come early
+            numbers[k] *= 10 if spent <= 0.1 * seconds else 2
+    rows = [[_row(function, number) / number for function, number in zip(functions, numbers, strict=True)]
+            for _ in range(rounds)]  # fmt: skip
+    return tuple(min(column) for column in zip(*rows, strict=True))
+
+
+def _row(function: Callable[[], object], number: int) -> float:
+    begin = time.thread_time()
+    for _ in range(number):
+        function()
+    return time.thread_time() - begin

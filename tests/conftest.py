@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.support.paths import REPOSITORY
 
 # Read by NumPy, PyTorch and Numba when they are imported, which no line above does.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -17,7 +17,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 # PySCF's BLAS is chosen when it is loaded: by us, before a test module imports it, so that all labels have equal bits.
 if find_spec("pyscf") is not None:
-    from fflux_py.iqa._pyscf import load_pyscf
+    from fflux_py.iqa.scf._pyscf import load_pyscf
 
     load_pyscf()
 

@@ -13,42 +13,42 @@ from pathlib import Path
 
 import pytest
 
-from fflux_py import shipped_data
 from fflux_py.errors import InputError
+from fflux_py.molecules import shipped_data
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "fflux_py"
 
 # Optional package -> the one place that imports it; PyTorch has one for each of the two stages that need it.
 HOMES = {
-    "e3nn": "fflux_py.propagators",
-    "geometric": "fflux_py.optimization",
+    "e3nn": "fflux_py.propagators._torch",
+    "geometric": "fflux_py.optimization.search",
     "gpytorch": "fflux_py.training",
-    "matplotlib": "fflux_py.analysis",
-    "parsl": "fflux_py.executor",
-    "openmm": "fflux_py.openmm_force",
-    "pyscf": "fflux_py.iqa",
+    "matplotlib": "fflux_py.analysis.report",
+    "parsl": "fflux_py.interfaces.executor",
+    "openmm": "fflux_py.interfaces.openmm_force",
+    "pyscf": "fflux_py.iqa.scf",
     "rdkit": "fflux_py.sampling.smiles",
     "rich": "fflux_py.cli",
-    "safetensors": "fflux_py.propagators",
+    "safetensors": "fflux_py.propagators._torch",
     "tblite": "fflux_py.sampling.gfn2",
-    "torch": "fflux_py.training fflux_py.propagators",
+    "torch": "fflux_py.training fflux_py.propagators._torch",
     "typer": "fflux_py.cli",
 }
 # What must be usable with numpy, scipy, numba and ase alone.
 CORE_MODULES = (
     "fflux_py",
-    "fflux_py.ase_calculator",
-    "fflux_py.dataset",
+    "fflux_py.interfaces.ase_calculator",
+    "fflux_py.molecules.dataset",
     "fflux_py.dynamics",
     "fflux_py.forcefield",
-    "fflux_py.ipi_driver",
+    "fflux_py.interfaces.ipi_driver",
     "fflux_py.model_file",
-    "fflux_py.openmm_force",
-    "fflux_py.optimization",
+    "fflux_py.interfaces.openmm_force",
+    "fflux_py.optimization.search",
     "fflux_py.propagators.ase_dynamics",
-    "fflux_py.propagators.training",
-    "fflux_py.shipped_data",
+    "fflux_py.propagators.config",
+    "fflux_py.molecules.shipped_data",
 )
 
 
@@ -97,7 +97,7 @@ def test_core_imports_no_optional_package(module: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     loaded = set(json.loads(result.stdout))
-    assert "numpy" in loaded or module in ("fflux_py", "fflux_py.shipped_data")
+    assert "numpy" in loaded or module in ("fflux_py", "fflux_py.molecules.shipped_data")
     assert not loaded & set(HOMES)
 
 

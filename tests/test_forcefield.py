@@ -9,20 +9,21 @@ from typing import cast
 
 import numpy as np
 import pytest
-from _synthetic import MethanolPotential, fit, fitted, label, methanol, sample
 from scipy.spatial.transform import Rotation
 
-from fflux_py import _force_kernels as kernels
 from fflux_py import model_file
-from fflux_py.atomic_model import AtomicModel, fit_weights
-from fflux_py.covariance import SHAPES, Azimuth, Shape
-from fflux_py.dataset import Dataset
+from fflux_py._compiled import forces as kernels
 from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
-from fflux_py.local_frame import FeatureKind, LocalFrame, features, phi_features
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.gp.atomic_model import AtomicModel, fit_weights
+from fflux_py.gp.covariance import SHAPES, Azimuth, Shape
+from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.local_frame import LocalFrame
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
+from tests.support.synthetic import MethanolPotential, fit, fitted, label, methanol, sample
 
 pytestmark = pytest.mark.core
 

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from _synthetic import fit, label, methanol, sample
 
 from fflux_py import model_file
-from fflux_py.checksums import arrays_sha256
 from fflux_py.errors import FileFormatError, InputError
+from fflux_py.files import arrays_sha256
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.joint_fit import JointFit, n_observations
-from fflux_py.molecule import Molecule
+from fflux_py.gp.joint_fit import JointFit, n_observations
+from fflux_py.molecules.molecule import Molecule
+from tests.support.paths import TEST_DATA
+from tests.support.synthetic import fit, label, methanol, sample
 
 pytestmark = pytest.mark.core
 
@@ -217,7 +218,7 @@ def test_a_full_disk_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["joint", "energies"])
 def test_files_of_schema_1_are_still_read(name: str) -> None:
     """Written by the version that introduced the schema, with what it predicted."""
-    folder = Path(__file__).parent / "data"
+    folder = TEST_DATA
     expected = np.load(folder / "model_schema_1_predictions.npz")
     forcefield = model_file.load(folder / f"model_schema_1_{name}.npz")
     energies, forces = forcefield.compute(expected["positions"])

@@ -35,17 +35,18 @@ from _shared import show  # sets the number of threads: before everything that r
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
-from fflux_py.dataset import GeometrySet
 from fflux_py.errors import FFLUXError
-from fflux_py.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField
-from fflux_py.iqa.electronic_structure import LevelOfTheory, use_threads
-from fflux_py.molecule import Molecule, covalent_radius
-from fflux_py.normal_modes import hessian, modes_of_hessian
-from fflux_py.optimization import OptimizationResult, optimize, optimize_to_minimum
-from fflux_py.potential import FloatArray, PotentialEnergy
-from fflux_py.training_distances import brought_inside
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory, use_threads
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.extended_xyz import read_frames, read_molecule, write_molecule
+from fflux_py.molecules.molecule import Molecule, covalent_radius
+from fflux_py.molecules.normal_modes import hessian, modes_of_hessian
+from fflux_py.molecules.potential import PotentialEnergy
+from fflux_py.optimization.search import OptimizationResult, optimize, optimize_to_minimum
+from fflux_py.optimization.training_range import brought_inside
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL, WAVENUMBER
 
 HERE = Path(__file__).resolve().parent

@@ -23,7 +23,7 @@ from common import DATA, RESULTS, keep, reference_s  # sets the number of thread
 from ours import CONFIGS
 
 import fflux_py
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig
 
 

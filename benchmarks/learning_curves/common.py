@@ -17,9 +17,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 import numpy as np  # noqa: E402
 import scipy.linalg  # noqa: E402
 
-from fflux_py.analysis.errors import prediction_errors  # noqa: E402
-from fflux_py.dataset import Dataset  # noqa: E402
+from fflux_py.analysis.prediction_errors import prediction_errors  # noqa: E402
 from fflux_py.files import write_atomically  # noqa: E402
+from fflux_py.molecules.dataset import Dataset  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from common import group_errors
 
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def _factors(forcefield: Any) -> dict[str, float]:
     """Median of theta times the variance of the feature over the training points, by class of feature (joint fit)."""
     if forcefield.joint is None:
         return {}
-    from fflux_py.training.joint import CLASSES, feature_classes
+    from fflux_py.training.length_scales import CLASSES, feature_classes
 
     first = forcefield.atoms[0]
     classes = feature_classes(forcefield.molecule.n_atoms, first.feature_kind)

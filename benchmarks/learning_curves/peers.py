@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from common import FOLDER, first_of_training, group_errors
 
-from fflux_py.dataset import Dataset
+from fflux_py.molecules.dataset import Dataset
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 SCRIPTS = {"sgdml": "peer_sgdml.py", "mace": "peer_mace.py"}

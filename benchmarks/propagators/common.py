@@ -14,18 +14,19 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from fflux_py import model_file, shipped_data  # noqa: E402
-from fflux_py.analysis.drawing import to_png  # noqa: E402
+from fflux_py import model_file  # noqa: E402
+from fflux_py.analysis.report.drawing import to_png  # noqa: E402
 from fflux_py.errors import ConvergenceError, SimulationStopped  # noqa: E402
 from fflux_py.files import write_atomically  # noqa: E402
 from fflux_py.forcefield import ForceField  # noqa: E402
-from fflux_py.normal_modes import NormalModes, normal_modes  # noqa: E402
-from fflux_py.optimization import optimize  # noqa: E402
-from fflux_py.potential import FloatArray  # noqa: E402
+from fflux_py.molecules import shipped_data  # noqa: E402
+from fflux_py.molecules.normal_modes import NormalModes, normal_modes  # noqa: E402
+from fflux_py.optimization.search import optimize  # noqa: E402
 from fflux_py.propagators.equipartition import EquipartitionMonitor  # noqa: E402
 from fflux_py.propagators.propagator import Propagator, load_propagator, networks  # noqa: E402
 from fflux_py.propagators.run import Propagation, PropagationConfig, propagate  # noqa: E402
 from fflux_py.propagators.trajectories import TrajectorySet  # noqa: E402
+from fflux_py.typing import FloatArray  # noqa: E402
 
 TEMPERATURE = 300.0
 

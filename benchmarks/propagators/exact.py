@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from common import TEMPERATURE, Setting
 
-from fflux_py.potential import FloatArray
-from fflux_py.propagators._action import Generator, solve_step
+from fflux_py.propagators._torch.action import Generator, solve_step
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, WAVENUMBER
 
 

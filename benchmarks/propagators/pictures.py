@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.interpolate import CubicSpline
 
-from fflux_py.analysis.drawing import INK, MUTED, new_figure, styled
-from fflux_py.potential import FloatArray
+from fflux_py.analysis.report.drawing import INK, MUTED, new_figure, styled
+from fflux_py.typing import FloatArray
 
 
 @styled

@@ -13,9 +13,9 @@ from fflux_py.analysis.geometry import angles, bond_lengths, torsions
 from fflux_py.dynamics import CompiledPotential, MDConfig, run_replicas
 from fflux_py.dynamics._integrator import State
 from fflux_py.dynamics.engine import Engine, initial_state, system_of
-from fflux_py.molecule import Molecule, Torsion
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule, Torsion
 from fflux_py.propagators.equipartition import EquipartitionMonitor
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
 BINS = 40

@@ -21,14 +21,14 @@ from reference import (
 from scipy.interpolate import CubicSpline
 from scipy.signal import find_peaks
 
-from fflux_py.analysis.plots import atom_label
+from fflux_py.analysis.report.prediction_plots import atom_label
 from fflux_py.analysis.spectrum import power_spectrum
 from fflux_py.analysis.statistics import linear_drift
-from fflux_py.potential import FloatArray
+from fflux_py.propagators.config import held_out_errors
 from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
-from fflux_py.propagators.training import held_out_errors
-from fflux_py.timing import processor_times
+from fflux_py.threads import processor_times
+from fflux_py.typing import FloatArray
 from fflux_py.units import FEMTOSECOND, KCAL_MOL, WAVENUMBER
 
 Figures = dict[str, object]

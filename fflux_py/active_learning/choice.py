@@ -12,8 +12,8 @@ from fflux_py.dynamics.config import GuardConfig
 from fflux_py.dynamics.guards import Inspector
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.potential import FloatArray, IntArray
 from fflux_py.sampling.selection import extend_farthest, pair_features
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import KCAL_MOL
 
 POOL: Final = 5

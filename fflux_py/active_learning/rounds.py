@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.certification.certify import holds_other_files
+from fflux_py.certification.certificate import holds_other_files
 from fflux_py.certification.judge import TemperatureFigures
-from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text, write_atomically
+from fflux_py.molecules.dataset import Dataset, GeometrySet
 
 STATE_FILE: Final = "improve.json"
 TABLE_FILE: Final = "rounds.csv"

@@ -15,12 +15,12 @@ import numpy as np
 from scipy.special import erf
 from scipy.stats import spearmanr
 
-from fflux_py.analysis.errors import frame_groups, group_order
-from fflux_py.dataset import Dataset, GeometrySet
+from fflux_py.analysis.prediction_errors import frame_groups, group_order
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.posterior import NEIGHBOURS
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.gp.posterior import NEIGHBOURS
+from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.typing import FloatArray, IntArray
 
 TRAJECTORIES: Final = "calibration_trajectories"
 """Key of a model's metadata: the trajectories that it was calibrated on, separated by commas."""
@@ -149,7 +149,7 @@ def calibrate(
     dataset, indices
         A data set of the same molecule, and which of its geometries to calibrate with.  Report coverage on others.
     neighbours
-        Training geometries that a deviation of a joint model is conditioned on (:mod:`fflux_py.posterior`).
+        Training geometries that a deviation of a joint model is conditioned on (:mod:`fflux_py.gp.posterior`).
     progress
         Called with (geometries done, geometries in total).
 

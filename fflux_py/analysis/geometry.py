@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.molecule import Molecule, Torsion
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules.molecule import Molecule, Torsion
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
 
 _SINE_LIMIT: Final = 1e-6

@@ -17,12 +17,12 @@ from fflux_py.analysis.spectrum import FEWEST, PowerSpectrum, power_spectrum
 from fflux_py.analysis.statistics import LinearDrift, SeriesMean, autocorrelation_time, block_average, linear_drift
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import CONTACT, LONGEST, SHORTEST
-from fflux_py.dynamics.mechanics import degrees_of_freedom, masses
 from fflux_py.dynamics.trajectory import RUN_FILE, Trajectory
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.mechanics import degrees_of_freedom, masses
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 LARGEST_DEVIATION: Final = 0.5 / ANGSTROM

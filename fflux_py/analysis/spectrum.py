@@ -15,7 +15,7 @@ import numpy as np
 from scipy.signal import welch
 
 from fflux_py.errors import InputError
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN, FEMTOSECOND, WAVENUMBER
 
 HIGHEST: Final = 4000.0

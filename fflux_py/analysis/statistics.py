@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 
 _MINIMUM: Final = 16
 _WINDOW: Final = 5.0

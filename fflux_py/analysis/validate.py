@@ -11,12 +11,12 @@ import numpy as np
 
 from fflux_py.analysis.calibration import Reliability, independent, reliability
 from fflux_py.analysis.criteria import Criterion
-from fflux_py.analysis.errors import ALL, ROOM, ErrorTable, prediction_errors
-from fflux_py.dataset import Dataset
+from fflux_py.analysis.prediction_errors import ALL, ROOM, ErrorTable, prediction_errors
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.molecule import read_only
+from fflux_py.typing import FloatArray
 
 CHEMICAL_ACCURACY: Final = 1.0
 """One kcal/mol, the usual line."""

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import njit
 
-from fflux_py._small_vectors import cross, dot
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py._compiled.vectors import cross, dot
+from fflux_py.typing import FloatArray, IntArray
 
 TORSION: Final = 0
 ANGLE: Final = 1

@@ -10,8 +10,8 @@ from typing import Final, Literal
 import numpy as np
 
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.molecule import Torsion
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Torsion
+from fflux_py.typing import FloatArray
 
 VariableKind = Literal["torsion", "angle", "distance"]
 _N_ATOMS: Final = {"torsion": 4, "angle": 3, "distance": 2}

@@ -16,8 +16,8 @@ from fflux_py.bias.collective_variables import CollectiveVariable
 from fflux_py.bias.grid import Grid, check_size
 from fflux_py.bias.metadynamics import Hills
 from fflux_py.errors import InputError
-from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules.molecule import read_only
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
 
 _CHUNK = 4_000_000

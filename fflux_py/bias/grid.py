@@ -10,7 +10,7 @@ import numpy as np
 
 from fflux_py.bias.collective_variables import CollectiveVariable
 from fflux_py.errors import InputError
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 
 _MOST_POINTS: Final = 20_000_000
 

@@ -26,8 +26,8 @@ from fflux_py.bias import _kernels
 from fflux_py.bias.collective_variables import CollectiveVariable, difference, values_and_gradients
 from fflux_py.bias.grid import Grid, check_size
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules.molecule import read_only
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
 
 HillShape = Literal["gaussian", "stretched-gaussian"]

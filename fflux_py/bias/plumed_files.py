@@ -21,8 +21,8 @@ from fflux_py.bias.grid import Grid
 from fflux_py.bias.metadynamics import Hills
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text, write_atomically
-from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import read_only
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND, KJ_MOL
 
 

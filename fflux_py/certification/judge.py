@@ -13,11 +13,11 @@ from fflux_py.analysis.geometry import bond_lengths, shortest_distances
 from fflux_py.analysis.runs import DRIFT_TIME_PS, EQUILIBRATION, LARGEST_DEVIATION, Run
 from fflux_py.analysis.statistics import linear_drift
 from fflux_py.certification.config import Limits
-from fflux_py.dataset import Dataset
 from fflux_py.dynamics.guards import CONTACT, LONGEST, SHORTEST, label
 from fflux_py.dynamics.trajectory import EVENTS_FILE
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 _FEWEST_FOR_DRIFT = 16

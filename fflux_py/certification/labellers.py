@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
 from fflux_py.iqa import campaign
-from fflux_py.iqa.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.molecules.dataset import Dataset, GeometrySet
 
 GFN2_METADATA: Final = {"method": "gfn2-xtb", "basis": "minimal valence basis", "partition": "gfn2-xtb"}
 """Header of data sets with labels of GFN2-xTB."""

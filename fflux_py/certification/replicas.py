@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from fflux_py.analysis.runs import EQUILIBRATION, Run, read_runs
-from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import MDConfig, resume, run_replicas
 from fflux_py.dynamics import checkpoint as checkpoints
 from fflux_py.errors import InputError, SimulationStopped
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
-from fflux_py.potential import IntArray
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import IntArray
 
 
 def simulate(

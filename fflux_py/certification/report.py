@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fflux_py.analysis.certificate_plots import long_runs, visited_errors
-from fflux_py.analysis.drawing import to_svg
-from fflux_py.analysis.report import Cell, Picture, Section, Table, write_report
-from fflux_py.certification.certify import Certificate
+from fflux_py.analysis.report.certificate_plots import long_runs, visited_errors
+from fflux_py.analysis.report.drawing import to_svg
+from fflux_py.analysis.report.page import Cell, Picture, Section, Table, write_report
+from fflux_py.certification.certificate import Certificate
 from fflux_py.forcefield import ForceField
 from fflux_py.units import KCAL_MOL
 

@@ -13,7 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from fflux_py import __version__
-from fflux_py.cli import (
+from fflux_py.cli._command import BAD_INPUT, fail
+from fflux_py.cli.commands import (
     certify,
     convert,
     demo,
@@ -33,7 +34,6 @@ from fflux_py.cli import (
     validate,
     warmup,
 )
-from fflux_py.cli._command import BAD_INPUT, fail
 
 __all__ = ["app", "main"]
 

@@ -9,7 +9,7 @@ from fflux_py.errors import InputError
 
 if TYPE_CHECKING:
     from fflux_py.bias.plumed_input import PlumedInput
-    from fflux_py.molecule import Molecule
+    from fflux_py.molecules.molecule import Molecule
 
 _PACE_FS: Final = 50.0
 _PRINT_FS: Final = 10.0
@@ -49,7 +49,7 @@ def _torsion_input(
     """PLUMED input of a bias on torsions: 0.25 kcal/mol, 0.3 rad, bias factor 8, one hill in 50 fs."""
     from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
     from fflux_py.bias.plumed_writer import plumed_text
-    from fflux_py.cli.sample import parse_torsions
+    from fflux_py.cli.commands.sample import parse_torsions
     from fflux_py.units import KCAL_MOL
 
     chosen = molecule.torsions(methyl=False) if torsions is None else parse_torsions(torsions, molecule)

@@ -16,10 +16,10 @@ from fflux_py.files import read_text, write_atomically
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fflux_py.ferebus.model import FerebusModel
-    from fflux_py.ferebus.model_text import ModelText
-    from fflux_py.ferebus_csv import FeatureTable
-    from fflux_py.molecule import Molecule
+    from fflux_py.exchange.ferebus.model import FerebusModel
+    from fflux_py.exchange.ferebus.model_text import ModelText
+    from fflux_py.exchange.ferebus.tables import FeatureTable
+    from fflux_py.molecules.molecule import Molecule
 
 _CSV_NAME: Final = re.compile(r"(?P<system>.+)_(?P<atom>[A-Z][a-z]?\d+)_[A-Z_]*SET\.csv")
 _ICHOR_NAME: Final = re.compile(r"(?P<atom>[A-Z][a-z]?\d+)_processed_data.*\.csv")
@@ -38,10 +38,10 @@ def train_atom(
     data: Path, output: Path, alf: str | None, prior_mean: str, n_train: int | None, seed: int | None, threads: int
 ) -> Outcome:
     """Train one atom on a table of FEREBUS and write its ``.model`` file."""
-    from fflux_py.ferebus.exchange import ASSUMED_FRAME
-    from fflux_py.ferebus.model_text import format_model
-    from fflux_py.ferebus_csv import read_training_csv
-    from fflux_py.prior_mean import check_name
+    from fflux_py.exchange.ferebus.forcefield import ASSUMED_FRAME
+    from fflux_py.exchange.ferebus.model_text import format_model
+    from fflux_py.exchange.ferebus.tables import read_training_csv
+    from fflux_py.gp.prior_mean import check_name
 
     if output.suffix != ".model":
         raise InputError(str(output), "a name that ends in .model", output.suffix or "none", "-o SYSTEM_iqa_O1.model")
@@ -92,13 +92,13 @@ def _fit(
     """Hyperparameters by the likelihood, weights, prior mean: the model's text, and figures."""
     import numpy as np
 
-    from fflux_py.atomic_model import fit_weights
-    from fflux_py.covariance import Covariance
-    from fflux_py.ferebus.exchange import single_atom_text
-    from fflux_py.local_frame import phi_features
-    from fflux_py.prior_mean import prior_mean as mean_value
+    from fflux_py.exchange.ferebus.forcefield import single_atom_text
+    from fflux_py.gp.atomic_model import fit_weights
+    from fflux_py.gp.covariance import Covariance
+    from fflux_py.gp.features import phi_features
+    from fflux_py.gp.prior_mean import prior_mean as mean_value
+    from fflux_py.training.energies import starting_theta
     from fflux_py.training.hyperparameters import maximise_likelihood
-    from fflux_py.training.train import starting_theta
 
     points, energies = table.features[rows], table.energies[rows]
     azimuths = phi_features(n_atoms, "spherical") if n_atoms > 2 else np.zeros(0, dtype=np.int64)
@@ -127,7 +127,7 @@ def validate_atom(model: Path, data: Path, plots: Path | None, threads: int) -> 
     """Compare a ``.model`` file with a table of FEREBUS."""
     import numpy as np
 
-    from fflux_py.ferebus_csv import ENERGY, read_training_csv
+    from fflux_py.exchange.ferebus.tables import ENERGY, read_training_csv
     from fflux_py.units import KJ_MOL
 
     if plots is not None:
@@ -182,7 +182,7 @@ def models_to_npz(folder: Path, output: Path, start: Path | None) -> Outcome:
     check_output(output)
     use_threads(1)
     from fflux_py import model_file
-    from fflux_py.ferebus.exchange import frame_notes, read_folder, to_forcefield
+    from fflux_py.exchange.ferebus.forcefield import frame_notes, read_folder, to_forcefield
 
     inner = folder / "model_krig"
     source = inner if inner.is_dir() and not any(folder.glob("*.model")) else folder
@@ -213,8 +213,8 @@ def npz_to_models(model: Path, folder: Path, dl_fflux: bool, start: Path | None)
     check_new_folder(folder)
     use_threads(1)
     from fflux_py import model_file
-    from fflux_py.dl_fflux import write_dl_fflux
-    from fflux_py.ferebus.exchange import model_texts, write_models
+    from fflux_py.exchange.dl_fflux import write_dl_fflux
+    from fflux_py.exchange.ferebus.forcefield import model_texts, write_models
 
     with reading(model):
         forcefield = model_file.load(model)
@@ -237,14 +237,14 @@ _ASSUMED: Final = "assumed: sequence of the atoms"
 
 
 def _read(path: Path) -> FerebusModel:
-    from fflux_py.ferebus.consistency import understand
-    from fflux_py.ferebus.model_text import parse_model
+    from fflux_py.exchange.ferebus.consistency import understand
+    from fflux_py.exchange.ferebus.model_text import parse_model
 
     return understand(parse_model(read_text(path), str(path)), str(path))
 
 
 def _start(path: Path | None) -> Molecule | None:
-    from fflux_py.extended_xyz import read_molecule
+    from fflux_py.molecules.extended_xyz import read_molecule
 
     return None if path is None else read_molecule(path)
 
@@ -285,7 +285,7 @@ def _n_atoms(table: FeatureTable, data: Path) -> int:
 
 def _frame(data: Path, alf: str | None, atom: str, n_atoms: int) -> tuple[tuple[int, int, int | None], str]:
     """The local frame of the atom (from 0) and where it comes from."""
-    from fflux_py.ferebus.model_text import names_of
+    from fflux_py.exchange.ferebus.model_text import names_of
 
     index = names_of(atom)[1] - 1
     if alf is not None:

@@ -13,9 +13,9 @@ from fflux_py.errors import InputError
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from fflux_py.dataset import Dataset
     from fflux_py.forcefield import ForceField
-    from fflux_py.molecule import Molecule
+    from fflux_py.molecules.dataset import Dataset
+    from fflux_py.molecules.molecule import Molecule
 
 
 def read_model(path: Path) -> ForceField:
@@ -28,7 +28,7 @@ def read_model(path: Path) -> ForceField:
 
 def read_dataset(path: Path) -> Dataset:
     """A data set; errors name its file."""
-    from fflux_py.dataset import Dataset
+    from fflux_py.molecules.dataset import Dataset
 
     with reading(path):
         return Dataset.read(path)
@@ -45,7 +45,7 @@ def check_level(dataset: Dataset, path: Path, forcefield: ForceField, keys: Sequ
 
 def read_start(path: Path, forcefield: ForceField | None = None) -> Molecule:
     """A start geometry, held against the molecule of a model if there is one; errors name its file."""
-    from fflux_py.extended_xyz import read_molecule
+    from fflux_py.molecules.extended_xyz import read_molecule
 
     with reading(path):
         geometry = read_molecule(path)
@@ -61,7 +61,7 @@ def executor_of(path: Path | None, folder: Path) -> AbstractContextManager[Execu
     """
     if path is None:
         return nullcontext()
-    from fflux_py.executor import executor_from_file
+    from fflux_py.interfaces.executor import executor_from_file
 
     return executor_from_file(path, folder / "runinfo")
 

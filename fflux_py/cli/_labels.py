@@ -30,8 +30,8 @@ class LabelOptions:
 def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
     """Convert a folder of AIMAll results, or an archive of labelled geometries, into a data set."""
     check_output(output, source)
-    from fflux_py.iqa.npz_archive import ArchiveOrigin, read_npz
-    from fflux_py.iqa.other_programs import LeftOut, read_aimall
+    from fflux_py.exchange.labels import LeftOut, read_aimall
+    from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
     from fflux_py.units import KCAL_MOL
 
     left_out: tuple[LeftOut, ...] = ()

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fflux_py.dynamics._random import standard_normals
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.typing import FloatArray, IntArray
 
 # Thermostats.
 NONE: Final = 0

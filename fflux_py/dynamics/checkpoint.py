@@ -21,12 +21,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fflux_py.checksums import arrays_sha256
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import write_atomically
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray, IntArray
 
 CHECKPOINT_FILE: Final = "checkpoint.npz"
 PREVIOUS_FILE: Final = "checkpoint-previous.npz"

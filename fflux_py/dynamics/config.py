@@ -91,7 +91,7 @@ class MDConfig:
         at 1 fs.  As a thermostat holds the kinetic energy, such a stretch is that much too hot.
     thermostat
         ``"nose-hoover"`` (chain), ``"velocity-rescaling"`` (stochastic), ``"langevin"`` (BAOAB): all canonical, with
-        the same degrees of freedom (:mod:`fflux_py.dynamics.mechanics`); or ``"none"`` (microcanonical).
+        the same degrees of freedom (:mod:`fflux_py.molecules.mechanics`); or ``"none"`` (microcanonical).
     relaxation_time
         Time tau in femtosecond; 20 for the chain, 100 for the others if not given.  It sets the masses of the chain,
         Q_1 = f kT tau^2 and Q_j = kT tau^2 with f degrees of freedom (Martyna, Klein and Tuckerman, J. Chem. Phys. 97,
@@ -104,7 +104,7 @@ class MDConfig:
     hydrogen_mass
         Mass of a hydrogen atom in dalton, taken from the heavy atom that it is bonded to (hydrogen mass repartitioning:
         Feenstra, Hess and Berendsen, J. Comput. Chem. 20, 786 (1999)); None leaves the masses as they are.  Averages
-        over positions stay (but for the factor det I of :mod:`fflux_py.dynamics.mechanics`), frequencies do not.
+        over positions stay (but for the factor det I of :mod:`fflux_py.molecules.mechanics`), frequencies do not.
     report_every
         Steps between two reports (a line of the thermo log, a frame of the trajectory).  Steps after the last multiple
         are run and end in the final state only, so that frames are always equally spaced.

@@ -16,7 +16,7 @@ from typing import Final, Self
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND
 
 # CHARMM's unit of time, sqrt(dalton angstrom^2 mol / kcal), in femtosecond (AKMA).

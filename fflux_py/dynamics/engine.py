@@ -14,16 +14,17 @@ import numpy as np
 
 from fflux_py.bias._kernels import add_bias
 from fflux_py.dynamics import _integrator as compiled
-from fflux_py.dynamics import guards, mechanics
+from fflux_py.dynamics import guards
 from fflux_py.dynamics._calls import compiled_biased_call, compiled_call
 from fflux_py.dynamics._random import stream_key
 from fflux_py.dynamics.checkpoint import STATE_ARRAYS, Checkpoint
 from fflux_py.dynamics.config import MDConfig
-from fflux_py.dynamics.metadynamics import RunBias
 from fflux_py.dynamics.potentials import CompiledPotential
+from fflux_py.dynamics.run_bias import RunBias
 from fflux_py.errors import GeometryError
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules import mechanics
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
 
 _THERMOSTATS: Final = {

@@ -19,9 +19,9 @@ from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics.config import GuardConfig
 from fflux_py.errors import SimulationStopped
 from fflux_py.forcefield import ForceField
-from fflux_py.local_frame import features
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.gp.features import features
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 if TYPE_CHECKING:

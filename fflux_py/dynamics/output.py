@@ -19,7 +19,6 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.dataset import GeometrySet
 from fflux_py.dynamics import trajectory as names
 from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
@@ -28,10 +27,11 @@ from fflux_py.dynamics.guards import GuardEvent
 from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.topology import topology_pdb
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
-from fflux_py.extended_xyz import Frame, Value, write_frames, write_molecule
 from fflux_py.files import read_text, remove_leftovers, write_atomically
-from fflux_py.molecule import Molecule, check_positions
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.dataset import GeometrySet
+from fflux_py.molecules.extended_xyz import Frame, Value, write_frames, write_molecule
+from fflux_py.molecules.molecule import Molecule, check_positions
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND, KCAL_MOL
 
 SCHEMA: Final = "fflux-run-1"

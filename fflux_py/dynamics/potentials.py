@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fflux_py import _force_kernels
+from fflux_py._compiled import forces
 from fflux_py.errors import InputError
 from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class CompiledPotential:
             return potential
         return cls(
             potential.molecule,
-            _force_kernels.energy_and_forces,
+            forces.energy_and_forces,
             potential.kernel_arrays(),
-            together=_force_kernels.energies_and_forces,
-            group=_force_kernels.TOGETHER,
+            together=forces.energies_and_forces,
+            group=forces.TOGETHER,
             identity=identity_of(potential),
         )
 

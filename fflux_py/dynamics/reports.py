@@ -8,8 +8,8 @@ import numpy as np
 
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.trajectory import Trajectory
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 
 class Report(NamedTuple):

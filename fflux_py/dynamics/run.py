@@ -21,15 +21,15 @@ from fflux_py.dynamics.checkpoint import Checkpoint, ReplicaRecord
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.engine import Engine, initial_state, restored_state, system_of
 from fflux_py.dynamics.guards import GuardEvent, GuardTripped, Inspector
-from fflux_py.dynamics.metadynamics import RunBias, input_of
 from fflux_py.dynamics.output import RunFolder
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.dynamics.reports import Report, ReportsInMemory
+from fflux_py.dynamics.run_bias import RunBias, input_of
 from fflux_py.dynamics.trajectory import FINAL_FILE, STOPPED_FILE, Trajectory
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.files import remove_leftovers
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule, check_same_molecule
+from fflux_py.molecules.molecule import Molecule, check_same_molecule
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
 
 Progress = Callable[[int, int], None]
@@ -51,7 +51,7 @@ def run_nvt(
     """Run one replica at constant temperature; NVE with ``config.thermostat == "none"``.
 
     Momentum and angular momentum are zero and stay so; every thermostat holds the 3N - 6 degrees of freedom that remain
-    (:mod:`fflux_py.dynamics.mechanics`).
+    (:mod:`fflux_py.molecules.mechanics`).
 
     Parameters
     ----------

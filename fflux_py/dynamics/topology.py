@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fflux_py.errors import InputError
-from fflux_py.molecule import Molecule
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM
 
 _RESIDUE = "MOL"

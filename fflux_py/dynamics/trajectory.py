@@ -13,10 +13,10 @@ from ase.io.trajectory import Trajectory as AseTrajectory
 
 from fflux_py.dynamics.dcd import read_dcd
 from fflux_py.errors import FileFormatError
-from fflux_py.extended_xyz import read_molecule
 from fflux_py.files import read_text
-from fflux_py.molecule import Molecule, read_only
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.molecule import Molecule, read_only
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV
 
 START_FILE = "start.extxyz"

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from fflux_py.errors import FFLUXError, InputError
-from fflux_py.iqa.electronic_structure import use_threads
+from fflux_py.iqa.scf.electronic_structure import use_threads
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 Task = TypeVar("Task")

@@ -25,11 +25,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fflux_py.iqa.electronic_structure import AnalyticEnergies, GroundState
-from fflux_py.iqa.local_densities import Densities, LocalDensities, compact_blocks
 from fflux_py.iqa.partition import Partition
-from fflux_py.iqa.qtaim import BasinSettings, check_basins, topological_basins
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, topological_basins
+from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState
+from fflux_py.iqa.scf.local_densities import Densities, LocalDensities, compact_blocks
+from fflux_py.typing import FloatArray
 
 # Points with fewer electrons than this are left out: 1e-11 electrons in all, below 1e-9 hartree.
 _NEGLIGIBLE_ELECTRONS = 1e-15

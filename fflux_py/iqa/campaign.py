@@ -22,18 +22,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.dataset import Dataset, GeometrySet
 from fflux_py.errors import ConvergenceError, FFLUXError, GeometryError, InputError
 from fflux_py.files import sha256, write_atomically
-from fflux_py.iqa._pyscf import load_pyscf
 from fflux_py.iqa._workers import Refusal, run_in_processes, run_on
-from fflux_py.iqa.electronic_structure import LevelOfTheory
-from fflux_py.iqa.free_atoms import isolated_atom_energies
 from fflux_py.iqa.label import SCHEMA, Label, label_geometry
-from fflux_py.iqa.orbitals import OrbitalFile
 from fflux_py.iqa.partition import NO_PARTITION, check_partition
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf._pyscf import load_pyscf
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.free_atoms import isolated_atom_energies
+from fflux_py.iqa.scf.orbitals import OrbitalFile
+from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 _DECIMALS: Final = 9
 _POLL_SECONDS: Final = 1.0

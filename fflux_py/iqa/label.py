@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.iqa.atomic_energies import atomic_energies, topological_energies
-from fflux_py.iqa.electronic_structure import GroundState, LevelOfTheory, program_versions, threads_in_use
-from fflux_py.iqa.orbitals import OrbitalFile
 from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, TOPOLOGICAL, check_partition
-from fflux_py.molecule import Molecule, read_only
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, program_versions, threads_in_use
+from fflux_py.iqa.scf.orbitals import OrbitalFile
+from fflux_py.molecules.molecule import Molecule, read_only
+from fflux_py.typing import FloatArray
 
 SCHEMA: Final = "fflux-label-1"
 

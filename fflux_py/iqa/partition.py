@@ -13,16 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.iqa._becke_cells import cell_shifts, cell_weights
-from fflux_py.iqa._pyscf import load_pyscf
-from fflux_py.iqa.electronic_structure import LevelOfTheory
-from fflux_py.iqa.free_atoms import free_atom_density
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.iqa.scf._becke_cells import cell_shifts, cell_weights
+from fflux_py.iqa.scf._pyscf import load_pyscf
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.free_atoms import free_atom_density
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 NO_PARTITION = "none"
 TOPOLOGICAL = "qtaim"
-"""Sharp atoms, which need a grid of their own (:mod:`fflux_py.iqa.qtaim`)."""
+"""Sharp atoms, which need a grid of their own (:mod:`fflux_py.iqa.qtaim.basins`)."""
 
 
 class Partition(Protocol):

@@ -9,13 +9,13 @@ import ase.units
 from ase import Atoms
 from ase.md.md import MolecularDynamics
 
-from fflux_py.ase_calculator import FFLUXCalculator
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule, symbols_of
-from fflux_py.potential import FloatArray
+from fflux_py.interfaces.ase_calculator import FFLUXCalculator
+from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.propagators.propagator import Propagator
 from fflux_py.propagators.run import PropagationConfig, Stepper
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, DALTON, FEMTOSECOND
 
 # ASE's velocity (angstrom per its unit of time) in bohr per atomic unit of time.
@@ -40,7 +40,7 @@ class PropagatorDynamics(MolecularDynamics):
         As in :class:`~fflux_py.propagators.run.PropagationConfig`.
     correct_momentum, correct_angular_momentum, correct_energy, correct_variance
         Corrections, off by default; what they did is in ``corrections``.  The energy correction needs ``forcefield``,
-        or atoms with a :class:`~fflux_py.ase_calculator.FFLUXCalculator`.
+        or atoms with a :class:`~fflux_py.interfaces.ase_calculator.FFLUXCalculator`.
     forcefield
         For the energy correction.
     options

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.molecule import Molecule
-from fflux_py.normal_modes import NormalModes, rigid_motions_of_many
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.normal_modes import NormalModes, rigid_motions_of_many
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
 
 

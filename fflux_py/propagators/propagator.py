@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fflux_py.errors import InputError, MissingDependencyError, ModelMismatchError
-from fflux_py.molecule import Molecule, check_same_molecule, read_only
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule, check_same_molecule, read_only
+from fflux_py.typing import FloatArray
 
 KINDS: Final = ("direct", "continuous", "action")
 _MASS_TOLERANCE: Final = 1e-6
@@ -125,7 +125,7 @@ def load_propagator(path: str | os.PathLike[str]) -> Propagator:
 
 def networks() -> Any:
     """The module that holds the networks; see :func:`optional_module`."""
-    return optional_module("_networks")
+    return optional_module("network")
 
 
 def optional_module(name: str) -> Any:
@@ -137,7 +137,7 @@ def optional_module(name: str) -> Any:
         One of them is not installed.
     """
     try:
-        return import_module(f"fflux_py.propagators.{name}")
+        return import_module(f"fflux_py.propagators._torch.{name}")
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             "propagators", "torch, e3nn, safetensors and pytorch_optimizer", f"no module {error.name!r}",

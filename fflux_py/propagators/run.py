@@ -9,12 +9,12 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from fflux_py.dynamics import mechanics
 from fflux_py.errors import InputError, SimulationStopped
-from fflux_py.molecule import read_only
-from fflux_py.potential import FloatArray
+from fflux_py.molecules import mechanics
+from fflux_py.molecules.molecule import read_only
 from fflux_py.propagators.equipartition import EquipartitionMonitor, remove_rigid_motion
 from fflux_py.propagators.propagator import Propagator
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
 
 Progress = Callable[[int, int], None]

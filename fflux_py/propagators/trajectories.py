@@ -22,14 +22,14 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from fflux_py.checksums import arrays_sha256
-from fflux_py.dynamics import CompiledPotential, MDConfig, mechanics
+from fflux_py.dynamics import CompiledPotential, MDConfig
 from fflux_py.dynamics.engine import Engine
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import write_atomically
+from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField
-from fflux_py.molecule import Molecule, read_only
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules import mechanics
+from fflux_py.molecules.molecule import Molecule, read_only
+from fflux_py.typing import FloatArray, IntArray
 
 Progress = Callable[[int, int], None]
 

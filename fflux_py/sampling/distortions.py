@@ -19,11 +19,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
-from fflux_py.molecule import Molecule, Torsion, find_bonds
-from fflux_py.potential import FloatArray, PotentialEnergy
+from fflux_py.molecules.molecule import Molecule, Torsion, find_bonds
+from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.sampling.selection import extend_farthest, pair_features
 from fflux_py.sampling.starts import random_conformer, relax
 from fflux_py.sampling.thermostatted import CLOSEST_CONTACT, fault
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
 Split = Literal["train", "test"]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
-from fflux_py.molecule import Molecule
-from fflux_py.potential import FloatArray
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.typing import FloatArray
 
 try:
     from tblite.exceptions import TBLiteRuntimeError

@@ -11,7 +11,7 @@ import numpy as np
 
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.errors import InputError
-from fflux_py.molecule import Molecule, Torsion
+from fflux_py.molecules.molecule import Molecule, Torsion
 from fflux_py.sampling.distortions import DistortionConfig
 from fflux_py.units import FEMTOSECOND, KCAL_MOL
 

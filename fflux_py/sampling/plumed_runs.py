@@ -13,9 +13,9 @@ from fflux_py.bias.grid import grid_around
 from fflux_py.bias.plumed_files import write_colvar, write_hills
 from fflux_py.bias.plumed_input import PlumedInput
 from fflux_py.errors import InputError
-from fflux_py.potential import FloatArray
 from fflux_py.sampling.plan import SamplingConfig
-from fflux_py.sampling.sample import BiasedRun
+from fflux_py.sampling.sampler import BiasedRun
+from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from fflux_py.bias.collective_variables import torsion
 from fflux_py.errors import InputError
-from fflux_py.molecule import Torsion
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.molecules.molecule import Torsion
+from fflux_py.typing import FloatArray, IntArray
 
 _TORSION_WEIGHT = 0.1
 """Radius (1/bohr) of the circle on which a torsion counts: about the spread of an inverse distance at 300 K."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
-from fflux_py.molecule import Molecule
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM
 
 

@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from fflux_py.bias.collective_variables import torsion
 from fflux_py.errors import ConvergenceError, GeometryError, SimulationStopped
-from fflux_py.molecule import Molecule, Torsion
-from fflux_py.potential import FloatArray, PotentialEnergy
+from fflux_py.molecules.molecule import Molecule, Torsion
+from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.sampling.thermostatted import fault
+from fflux_py.typing import FloatArray
 
 _TRIALS = 50
 

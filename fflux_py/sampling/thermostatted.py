@@ -13,8 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from fflux_py.errors import InputError, SimulationStopped
-from fflux_py.molecule import Molecule, find_bonds, read_only
-from fflux_py.potential import FloatArray, PotentialEnergy
+from fflux_py.molecules.molecule import Molecule, find_bonds, read_only
+from fflux_py.molecules.potential import PotentialEnergy
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
 
 CLOSEST_CONTACT = 0.5 / ANGSTROM

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 
 _MOST_RESTARTS: Final = 5
 Linear = Callable[[FloatArray], FloatArray]

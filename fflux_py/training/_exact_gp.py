@@ -8,9 +8,9 @@ import gpytorch
 import numpy as np
 import torch
 
-from fflux_py.covariance import Covariance
-from fflux_py.potential import FloatArray
+from fflux_py.gp.covariance import Covariance
 from fflux_py.training._likelihood import Objective, Workspace, holdout_score, log_marginal_likelihood
+from fflux_py.typing import FloatArray
 
 VERSIONS: Final = {"gpytorch": str(gpytorch.__version__), "torch": str(torch.__version__)}
 _SMALLEST_NOISE: Final = 1e-9

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fflux_py._joint_kernels import KernelForm
-from fflux_py.covariance import Covariance
-from fflux_py.joint_covariance import FramePoints, JointData, JointModel, frame_points, kernel_form
-from fflux_py.joint_fit import n_observations
-from fflux_py.local_frame import LocalFrame
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py._compiled.covariances import KernelForm
+from fflux_py.gp.covariance import Covariance
+from fflux_py.gp.joint_covariance import FramePoints, JointData, JointModel, frame_points, kernel_form
+from fflux_py.gp.joint_fit import n_observations
+from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training._joint_products import write_products
+from fflux_py.typing import FloatArray, IntArray
 
 
 class Embedded(NamedTuple):
@@ -54,7 +54,7 @@ class JointOperator:
     Parameters
     ----------
     data, model, kernels, variance
-        As of :func:`fflux_py.joint_covariance.covariance_matrix`.
+        As of :func:`fflux_py.gp.joint_covariance.covariance_matrix`.
     threads
         Threads over the geometries; the result does not depend on them.
     memory

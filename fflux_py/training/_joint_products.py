@@ -1,7 +1,7 @@
 r"""Products of the joint covariance with vectors, in compiled code, without making the matrix.
 
 Of every geometry's coefficients only the weight w of its energies and the slopes u = -J v of its forces in the frame's
-embedding are needed.  With the notation of :mod:`fflux_py._joint_kernels` the products are
+embedding are needed.  With the notation of :mod:`fflux_py._compiled.covariances` the products are
 
 .. math:: f_i = \sum_j K w_j + \nabla_{z'} K \cdot u_j, \qquad
           g_i = \sum_j w_j \nabla_z K + \nabla_z \nabla_{z'}^T K\, u_j,
@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from fflux_py._joint_kernels import KernelForm, _radial, _rotor_terms
-from fflux_py.potential import FloatArray
+from fflux_py._compiled.covariances import KernelForm, _radial, _rotor_terms
+from fflux_py.typing import FloatArray
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
-from fflux_py.covariance import Covariance
-from fflux_py.potential import FloatArray
+from fflux_py.gp.covariance import Covariance
+from fflux_py.typing import FloatArray
 
 
 @dataclass

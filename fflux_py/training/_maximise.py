@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.potential import FloatArray
+from fflux_py.typing import FloatArray
 
 _SUFFICIENT: Final = 1e-4
 _LARGEST_STEP: Final = 2.0

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.potential import FloatArray, IntArray
 from fflux_py.training._joint_operator import JointOperator
+from fflux_py.typing import FloatArray, IntArray
 
 # In units of the noise variances: keeps the small system positive definite in the presence of rounding.
 _JITTER: Final = 1e-3

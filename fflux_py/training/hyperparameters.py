@@ -29,10 +29,10 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from fflux_py import __version__
-from fflux_py.covariance import Covariance
 from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
-from fflux_py.potential import FloatArray
+from fflux_py.gp.covariance import Covariance
 from fflux_py.training._maximise import Maximum, maximise
+from fflux_py.typing import FloatArray
 
 Criterion = Literal["likelihood", "holdout"]
 CRITERIA: Final[tuple[str, ...]] = get_args(Criterion)

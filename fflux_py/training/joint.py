@@ -1,185 +1,145 @@
-r"""Hyperparameters of the joint fit of energies and forces.
-
-The class length scales of the features are found by the likelihood of energies *and* forces on a subset: one factor for
-each class of features, shared by all atoms, :math:`\theta_h = c_{class(h)} / variance(h)`, and one prior variance.
-"""
+"""The joint fit of energies and forces: from a data set to a force field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Literal, get_args
 
 import numpy as np
-from scipy.optimize import minimize
 
-from fflux_py.covariance import Covariance
-from fflux_py.errors import ConvergenceError
-from fflux_py.joint_covariance import (
-    FramePoints,
-    JointData,
-    JointModel,
-    add_noise,
-    cholesky_in_place,
-    covariance_matrix,
-    frame_points,
-    solve_factored,
-)
-from fflux_py.joint_fit import frame_basis, rotor_features
-from fflux_py.local_frame import FeatureKind, directional, phi_features
-from fflux_py.potential import FloatArray, IntArray
+from fflux_py.errors import InputError
+from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.covariance import Azimuth, Covariance, Shape
+from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
+from fflux_py.gp.joint_fit import frame_basis, n_observations
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.local_frame import LocalFrame
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_frames
 from fflux_py.training._checkpoint import Checkpoint
+from fflux_py.training._stages import stages
+from fflux_py.training.joint_solver import SolverSettings, solve_system
+from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
 
-CLASSES: Final = ("frame distance", "chi", "distance", "in-plane direction", "out-of-plane direction")
-_SMALLEST_SPREAD: Final = 1e-5
-_BOUNDS: Final = (-14.0, 1.0)
-_VARIANCE_BOUNDS: Final = (-2.0, 16.0)
-
-
-def feature_classes(n_atoms: int, kind: FeatureKind) -> IntArray:
-    """Class (index into :data:`CLASSES`) of every feature of an atom."""
-    other = [2, 3, 3, 4] if directional(kind) else [2, 4, 3]
-    return np.array([0, 0, 1, *(other * (n_atoms - 3))], dtype=np.int64)
+SymmetryChoice = Literal["auto", "none", "rotors", "full"]
+SYMMETRY_CHOICES: Final[tuple[str, ...]] = get_args(SymmetryChoice)
+_MOST_IMAGES: Final = 8.0
 
 
-def feature_variances(model: JointModel, positions: FloatArray) -> FloatArray:
-    """Variance of every feature over geometries and images, shape ``(n_frames, n_features)``.
-
-    Circular for azimuths; alike for the atoms of a rotor.
-    """
-    plain = model.unscaled(positions.shape[1])
-    azimuths = plain.azimuths
-    rows = []
-    for frame in model.frames:
-        values = frame_basis(model.symmetry, positions, frame, model.kind, plain).features()
-        variance = values.var(axis=0)
-        if len(azimuths):
-            variance[azimuths] = 1.0 - np.abs(np.exp(1j * values[:, azimuths]).mean(axis=0)) ** 2
-        for places in rotor_features(model.symmetry, frame, model.kind, plain):
-            turned = values[:, places]
-            variance[places] = turned.reshape(-1, places.shape[1]).var(axis=0)
-        rows.append(np.maximum(variance, _SMALLEST_SPREAD))
-    return np.array(rows)
+def check_symmetry_choice(name: str) -> None:
+    """Refuse a choice that does not exist."""
+    if name not in SYMMETRY_CHOICES:
+        raise InputError("symmetry", f"one of {', '.join(SYMMETRY_CHOICES)}", repr(name))
 
 
-def class_covariances(
-    variances: FloatArray, n_atoms: int, model: JointModel, log_factors: FloatArray
-) -> list[Covariance]:
-    """Kernels of all frames.
+def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKind, shape: Shape) -> Symmetry:
+    """The symmetry of a molecule that a training uses.
 
     Parameters
     ----------
-    variances
-        Variances of the features, shape ``(n_frames, n_features)``.
-    n_atoms, model
-        Number of atoms, and the model.
-    log_factors
-        Natural logarithms of the class factors, shape ``(5,)``.
+    molecule
+        The molecule.
+    choice
+        ``"none"``; ``"rotors"``, the cyclic permutations of methyl groups and the like; ``"full"``, all permutations
+        of equivalent atoms, with the mirror image where it applies; ``"auto"``, all of them unless they multiply the
+        training points (:func:`images_per_atom`) by more than eight, then the rotors, then none.
+    kind, shape
+        Features and kernel, on which the cost depends.
     """
-    factors = np.exp(log_factors)[feature_classes(n_atoms, model.kind)]
-    azimuths = phi_features(n_atoms, model.kind)
-    return [Covariance(factors / variance, azimuths, model.shape, model.azimuth) for variance in variances]
+    check_symmetry_choice(choice)
+    none = no_symmetry(molecule.n_atoms)
+    if choice == "none":
+        return none
+    full = find_symmetry(molecule)
+    if choice != "auto":
+        return full if choice == "full" else full.only_rotors()
+    for symmetry in (full, full.only_rotors()):
+        if images_per_atom(molecule, symmetry, kind, shape) <= _MOST_IMAGES:
+            return symmetry
+    return none
 
 
-def log_likelihood(
-    data: JointData,
-    model: JointModel,
-    kernels: Sequence[Covariance],
-    variance: float,
-    points: Sequence[FramePoints] | None = None,
-) -> float:
-    """Log marginal likelihood of the centred atomic energies, total energies and forces."""
-    matrix = covariance_matrix(data, model, kernels, variance, points)
-    add_noise(matrix, data, model.noises)
-    cholesky_in_place(matrix)
-    y = data.right_hand_sides(model.symmetry)[:, :1]
-    fit = float((y * solve_factored(matrix, y)).sum())
-    return -0.5 * fit - float(np.log(np.diag(matrix)).sum()) - 0.5 * len(y) * float(np.log(2.0 * np.pi))
+def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, shape: Shape) -> float:
+    """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance."""
+    frames = symmetric_frames(molecule, symmetry)
+    factorised = directional(kind) and shape == "squared-exponential"
+    return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
 
-class _Evaluations:
-    """The evaluations of a search, by their parameters, kept in a checkpoint."""
-
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self._checkpoint = checkpoint
-        self._values: dict[bytes, tuple[FloatArray, float]] = {}
-        if checkpoint is not None and "parameters" in checkpoint:
-            for parameters, value in zip(checkpoint["parameters"], checkpoint["values"], strict=True):
-                self._values[parameters.tobytes()] = parameters, float(value)
-        self._n_kept = len(self._values)
-
-    def value(self, parameters: FloatArray, evaluate: Callable[[FloatArray], float]) -> float:
-        """The value at these parameters, evaluated unless it is known."""
-        place = parameters.tobytes()
-        if place not in self._values:
-            own = parameters.copy()
-            self._values[place] = own, evaluate(own)
-        return self._values[place][1]
-
-    def keep(self) -> None:
-        """Write what is new."""
-        if self._checkpoint is not None and len(self._values) > self._n_kept:
-            parameters, values = zip(*self._values.values(), strict=True)
-            self._checkpoint.update(parameters=np.array(parameters), values=np.array(values))
-            self._n_kept = len(self._values)
-
-
-def class_length_scales(
-    data: JointData,
-    model: JointModel,
+def train_jointly(
+    dataset: Dataset,
+    indices: np.ndarray,
+    choice: SymmetryChoice,
+    kind: FeatureKind,
+    shape: Shape,
+    azimuth: Azimuth,
+    prior_mean: str,
+    subset: int,
     max_iterations: int,
-    progress: Callable[[int, int], None] | None = None,
-    spreads: FloatArray | None = None,
+    progress: Callable[[int, int], None] | None,
+    settings: SolverSettings | None = None,
     checkpoint: Checkpoint | None = None,
-) -> tuple[FloatArray, float]:
-    """Class factors (their logarithms, ``(5,)``) and the prior variance (hartree^2) by the joint likelihood.
+) -> ForceField:
+    """Fit atomic energies, total energies and forces of the geometries ``indices`` jointly.
 
-    Parameters
-    ----------
-    data
-        A subset of the training data (40 to 60 geometries).
-    model
-        What is modelled.
-    max_iterations
-        Most iterations of L-BFGS-B, each of seven evaluations.
-    spreads
-        Variances of the features over the whole training set, shape ``(n_frames, n_features)``; of the subset if not
-        given.
-    checkpoint
-        Where the evaluations of an interrupted search are found and kept: the search goes the same way again.
+    The arguments are those of :class:`fflux_py.training.TrainingConfig`; in ``checkpoint`` an interrupted training is
+    found and kept.
     """
-    n_atoms = data.positions.shape[1]
-    known = _Evaluations(checkpoint)
-    points = [frame_points(model, frame, data.positions) for frame in model.frames]
-    spreads = feature_variances(model, data.positions) if spreads is None else spreads
-    spread = float(np.var(data.energies)) / n_atoms
+    fields = (dataset.positions, dataset.energies, dataset.forces, dataset.atomic_energies, dataset.atomic_errors)
+    positions, total, forces, atomic, errors = (np.array(a[indices]) for a in fields)
+    data = JointData(positions, total, forces, atomic, errors)
+    symmetry = chosen_symmetry(dataset.molecule, choice, kind, shape)
+    model = JointModel(symmetric_frames(dataset.molecule, symmetry), kind, shape, azimuth, symmetry)
+    spreads = feature_variances(model, data.positions)
+    part = data.subset(np.arange(min(subset, len(indices))))
+    searching, solving = stages(progress, _work(data, part, model, max_iterations))
+    factors, variance = class_length_scales(part, model, max_iterations, searching, spreads, checkpoint)
+    searching(1, 1)
+    kernels = class_covariances(spreads, dataset.molecule.n_atoms, model, factors)
+    solution = solve_system(data, model, kernels, variance, settings, solving, checkpoint)
+    # Without any partition each atom's energies are taken as their equal share, so that MF2 is the centre of the fit.
+    shares = np.broadcast_to(solution.centres, data.atomic_energies.shape)
+    own = data.atomic_energies if data.partitioned.any() else shares
+    templates = []
+    for frame, kernel in zip(model.frames, kernels, strict=True):
+        basis = frame_basis(symmetry, data.positions, frame, kind, kernel)
+        energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
+        templates.append(_template(frame, kind, kernel, basis.features(), energies, variance))
+    symbols = dataset.molecule.symbols
+    isolated = [dataset.isolated_energies.get(symbols[frame.atom]) for frame in model.frames]
+    atoms = joint_atoms(solution, templates, prior_mean, isolated)
+    return ForceField(dataset.molecule, atoms, dataset.isolated_energies, {}, solution)
 
-    def cost(parameters: FloatArray) -> float:
-        return known.value(parameters, evaluate)
 
-    def evaluate(parameters: FloatArray) -> float:
-        kernels = class_covariances(spreads, n_atoms, model, parameters[:5])
-        try:
-            value = log_likelihood(data, model, kernels, spread * float(np.exp(parameters[5])), points)
-        except ConvergenceError:
-            return 1e6
-        return -value / len(data.energies)
+def _work(data: JointData, part: JointData, model: JointModel, max_iterations: int) -> tuple[float, float]:
+    """Estimated multiplications of the search, at a half of its most iterations, and of the solution."""
+    images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
 
-    start = np.array([-5.0, -6.0, -6.0, -6.0, -7.0, 5.0])
-    steps = 0
+    def once(of: JointData) -> float:
+        n = n_observations(of.partitioned, of.positions.shape[1])
+        return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
-    def report(_: FloatArray) -> None:
-        nonlocal steps
-        steps += 1
-        known.keep()
-        if progress is not None:
-            progress(steps, max_iterations)
+    return 0.5 * max_iterations * 7 * once(part), once(data)
 
-    best = minimize(
-        cost,
-        start,
-        method="L-BFGS-B",
-        bounds=[_BOUNDS] * 5 + [_VARIANCE_BOUNDS],
-        callback=report,
-        options={"maxiter": max_iterations, "eps": 1e-3, "ftol": 1e-6},
+
+def _template(
+    frame: LocalFrame, kind: FeatureKind, kernel: Covariance, points: np.ndarray, energies: np.ndarray, variance: float
+) -> AtomicModel:
+    """A frame's model without its weights."""
+    unset = np.zeros(len(points))
+    return AtomicModel(
+        frame=frame,
+        feature_kind=kind,
+        covariance=kernel,
+        points=points,
+        energies=energies,
+        w_y=unset,
+        w_1=unset,
+        mean_name="MF2",
+        mean=0.0,
+        variance=variance,
+        noise=NOISE_ATOMIC**2 / variance,
+        centre=0.0,
     )
-    return np.asarray(best.x[:5]), spread * float(np.exp(best.x[5]))

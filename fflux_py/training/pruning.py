@@ -12,15 +12,15 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.dataset import Dataset
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.joint_covariance import JointData, JointModel
-from fflux_py.joint_fit import frame_basis
-from fflux_py.local_frame import FeatureKind, directional
-from fflux_py.potential import FloatArray, IntArray
-from fflux_py.training.joint_solution import SolverSettings, solve_system
-from fflux_py.training.joint_training import _template
+from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.joint_covariance import JointData, JointModel
+from fflux_py.gp.joint_fit import frame_basis
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.training.joint import _template
+from fflux_py.training.joint_solver import SolverSettings, solve_system
+from fflux_py.typing import FloatArray, IntArray
 
 # Geometries of the first fit in the search for the fewest, and how near its last two are: by a tenth.
 _FIRST: Final = 4

@@ -1,0 +1,127 @@
+"""Energy and forces of all atoms in compiled code: arrays in, arrays out.
+
+For every frame: features, scaled and embedded; one pass over the training points for the energy and its gradient in the
+embedding (:mod:`fflux_py._compiled.training_points`); then the chain rule backwards through embedding, features, axes
+and frame to positions.
+
+The plain NumPy counterpart, which the tests compare with, is :class:`fflux_py.gp.atomic_model.AtomicModel`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+
+from fflux_py._compiled.features import FRAME_ROWS, local_features, local_features_backward
+from fflux_py._compiled.training_points import KernelArrays, posteriors
+from fflux_py.typing import FloatArray
+
+TOGETHER: Final = 8
+"""Geometries that pass over the points of a block together."""
+
+
+@njit(cache=True, error_model="numpy")
+def _embedded(f: FloatArray, arrays: KernelArrays, a: int, z: FloatArray) -> None:
+    """Scaled, embedded coordinates of one frame's features."""
+    scale = arrays.scales[a]
+    n_features = len(f)
+    for h in range(n_features):
+        z[h] = f[h] * scale[h]
+    for k in range(len(arrays.expanded)):
+        h = arrays.expanded[k]
+        z[h] = np.cos(f[h]) * scale[h]
+        z[n_features + k] = np.sin(f[h]) * scale[h]
+
+
+@njit(cache=True, error_model="numpy")
+def _embedded_backward(z: FloatArray, g_z: FloatArray, arrays: KernelArrays, a: int, g_f: FloatArray) -> None:
+    """Gradient by one frame's features from the gradient by its embedded coordinates."""
+    scale = arrays.scales[a]
+    n_features = len(g_f)
+    for h in range(n_features):
+        g_f[h] = g_z[h] * scale[h]
+    for k in range(len(arrays.expanded)):
+        h = arrays.expanded[k]
+        g_f[h] = g_z[n_features + k] * z[h] - g_z[h] * z[n_features + k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray) -> None:
+    """Write atomic energies and the gradient of their sum, geometry by geometry.
+
+    The result for a geometry does not depend, to the last bit, on the geometries beside it.
+
+    Parameters
+    ----------
+    positions
+        Bohr, shape ``(k, n, 3)``.
+    arrays
+        The force field.
+    energies, gradient
+        Hartree, shape ``(k, n)``, and hartree/bohr, shape ``(k, n, 3)``.
+    """
+    n_geometries, n_atoms, _ = positions.shape
+    n_frames, n_features = arrays.scales.shape
+    n_embedded = n_features + len(arrays.expanded)
+    kind = arrays.options[0]
+    together = min(n_geometries, TOGETHER)
+    rows, local = np.empty((together, n_frames, FRAME_ROWS, 3)), np.empty((together, n_frames, n_atoms, 4))
+    f, g_f = np.empty(n_features), np.empty(n_features)
+    z, g_z = np.empty((together, n_frames, n_embedded)), np.empty((together, n_frames, n_embedded))
+    of_frames = np.empty((together, n_frames))
+    gradient[:] = 0.0
+    energies[:] = 0.0
+    for begin in range(0, n_geometries, together):
+        count = min(together, n_geometries - begin)
+        for r in range(count):
+            for a in range(n_frames):
+                local_features(positions[begin + r], arrays.frames[a], kind, rows[r, a], local[r, a], f)
+                _embedded(f, arrays, a, z[r, a])
+        of_frames[:] = 0.0
+        g_z[:] = 0.0
+        posteriors(z[:count], arrays, of_frames[:count], g_z[:count])
+        for r in range(count):
+            for a in range(n_frames):
+                energies[begin + r, arrays.frames[a, 0]] += arrays.means[a] + of_frames[r, a]
+                if arrays.polynomials.shape[1] > 0:
+                    centre, linear = arrays.polynomials[a, 0], arrays.polynomials[a, 1]
+                    quadratic = arrays.polynomials[a, 2]
+                    mean = 0.0
+                    for h in range(n_embedded):
+                        d = z[r, a, h] - centre[h]
+                        mean += d * (linear[h] + d * quadratic[h])
+                        g_z[r, a, h] += linear[h] + 2.0 * d * quadratic[h]
+                    energies[begin + r, arrays.frames[a, 0]] += mean
+                _embedded_backward(z[r, a], g_z[r, a], arrays, a, g_f)
+                local_features_backward(
+                    positions[begin + r], arrays.frames[a], kind, rows[r, a], local[r, a], g_f, gradient[begin + r],
+                )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def energy_and_forces(positions: FloatArray, arrays: KernelArrays) -> tuple[float, FloatArray]:
+    """Energy (hartree) and forces (hartree/bohr, ``(n, 3)``) at positions (bohr, ``(n, 3)``)."""
+    energies = np.empty((1, positions.shape[0]))
+    forces = np.empty((1, positions.shape[0], 3))
+    batch(positions.reshape((1, positions.shape[0], 3)), arrays, energies, forces)
+    for i in range(positions.shape[0]):
+        for c in range(3):
+            forces[0, i, c] = -forces[0, i, c]
+    return energies.sum(), forces[0]
+
+
+@njit(cache=True, error_model="numpy")
+def energies_and_forces(positions: FloatArray, arrays: KernelArrays) -> tuple[FloatArray, FloatArray]:
+    """Energies (hartree, ``(k,)``) and forces (hartree/bohr) of geometries (bohr), shapes ``(k, n, 3)``."""
+    energies = np.empty((positions.shape[0], positions.shape[1]))
+    forces = np.empty_like(positions)
+    batch(positions, arrays, energies, forces)
+    totals = np.zeros(positions.shape[0])
+    for k in range(positions.shape[0]):
+        for i in range(positions.shape[1]):
+            totals[k] += energies[k, i]
+            for c in range(3):
+                forces[k, i, c] = -forces[k, i, c]
+    return totals, forces

@@ -1,0 +1,275 @@
+"""The protocol: run, label what was visited, judge; every part of it is found again in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from fflux_py.analysis.criteria import Criterion
+from fflux_py.analysis.runs import Run
+from fflux_py.certification.config import CertificationConfig, Stage, silent
+from fflux_py.certification.judge import TemperatureFigures, judge
+from fflux_py.certification.labellers import Labeller
+from fflux_py.certification.replicas import simulate, visited
+from fflux_py.dynamics.potentials import CompiledPotential
+from fflux_py.errors import ConvergenceError, FFLUXError, FileFormatError, InputError, ModelMismatchError
+from fflux_py.files import read_text, write_atomically
+from fflux_py.forcefield import ForceField
+from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.optimization.search import optimize
+from fflux_py.units import KCAL_MOL
+
+SETTINGS_FILE: Final = "settings.json"
+TABLE_FILE: Final = "certificate.csv"
+CERTIFICATE_FILE: Final = "certificate.json"
+_SCHEMA: Final = "fflux-certificate-1"
+
+
+class NotCertified(FFLUXError):
+    """A criterion of the certificate does not hold."""
+
+    exit_code = 10
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict and what it rests on.
+
+    Parameters
+    ----------
+    config
+        What was run and asked for.
+    reference
+        Level of theory of the labels.
+    model_sha256
+        Digest of the force field.
+    minimum
+        Reference energy of the minimum of the model, hartree.
+    minimum_error_kcal_mol
+        Model minus reference there.
+    figures
+        One entry for each temperature.
+    runs
+        The runs behind them.
+    labels
+        Labels of the visited frames, by temperature; a temperature without any is missing.
+    """
+
+    config: CertificationConfig
+    reference: str
+    model_sha256: str
+    minimum: float
+    minimum_error_kcal_mol: float
+    figures: tuple[TemperatureFigures, ...]
+    runs: tuple[tuple[Run, ...], ...]
+    labels: Mapping[float, Dataset]
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """All criteria of all temperatures."""
+        limits, frames = self.config.limits, self.config.frames
+        return tuple(line for entry in self.figures for line in entry.criteria(limits, frames))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every criterion holds."""
+        return all(criterion.passed for criterion in self.criteria)
+
+    def error(self) -> NotCertified | None:
+        """What the command ends with; None if every criterion holds."""
+        failed = [criterion for criterion in self.criteria if not criterion.passed]
+        if not failed:
+            return None
+        names = ", ".join(f"{c.full_name} {c.value:.3g} {c.unit}".strip() for c in failed[:3])
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        return NotCertified(
+            "certificate", f"all {len(self.criteria)} criteria met", f"{len(failed)} not met: {names}{more}",
+            "'fflux improve' labels what the model visited and trains again",
+        )  # fmt: skip
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: units in the key names."""
+        return {
+            "schema": _SCHEMA,
+            "passed": self.passed,
+            "full_protocol": self.config.is_full,
+            "reference": self.reference,
+            "model_sha256": self.model_sha256,
+            "timestep_fs": self.config.timestep,
+            "hydrogen_mass_da": self.config.hydrogen_mass,
+            "length_ps": self.config.picoseconds,
+            "thermostat": self.config.thermostat,
+            "seed": self.config.seed,
+            "minimum_error_kcal_mol": self.minimum_error_kcal_mol,
+            "temperatures": [entry.as_dict() for entry in self.figures],
+            "criteria": [criterion.as_dict() for criterion in self.criteria],
+        }
+
+    def table(self) -> tuple[list[str], list[list[str | int | float]]]:
+        """Heads and rows of the table, one row for each temperature."""
+        heads = [
+            "temperature_k", "n_runs", "n_survived", "length_ps", "drift_kcal_mol_100ps", "jumps", "worst_bond",
+            "largest_bond_deviation_angstrom", "closest_contact_angstrom", "n_frames", "energy_mae_kcal_mol",
+            "energy_largest_error_kcal_mol", "force_mae_kcal_mol_angstrom", "mean_energy_difference_kcal_mol",
+            "mean_energy_above_minimum_kcal_mol", "lowest_energy_above_minimum_kcal_mol", "passed",
+        ]  # fmt: skip
+        rows: list[list[str | int | float]] = []
+        for entry in self.figures:
+            values = {**entry.as_dict(), "length_ps": min(run.length_ps for run in entry.runs)}
+            met = all(line.passed for line in entry.criteria(self.config.limits, self.config.frames))
+            values["passed"] = "yes" if met else "no"
+            rows.append([_cell(values[head]) for head in heads])
+        return heads, rows
+
+    def write(self, folder: Path) -> None:
+        """Write ``certificate.json`` and ``certificate.csv``."""
+        content = json.dumps(_finite(self.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(folder / CERTIFICATE_FILE, content + "\n")
+        stream = io.StringIO()
+        heads, rows = self.table()
+        csv.writer(stream, lineterminator="\n").writerows([heads, *rows])
+        write_atomically(folder / TABLE_FILE, stream.getvalue())
+
+
+def certify(
+    forcefield: ForceField,
+    labeller: Labeller,
+    config: CertificationConfig,
+    folder: Path,
+    start: Molecule | None = None,
+    label_folder: Path | None = None,
+    stage: Stage = silent,
+    threads: int = 1,
+) -> Certificate:
+    """Certify a force field: long runs at every temperature, labels of what they visited, verdict.
+
+    The same call goes on where another one was interrupted, in a run or among the labels; with more picoseconds it
+    prolongs the runs.
+
+    Parameters
+    ----------
+    forcefield
+        The model.
+    labeller
+        Who labels, at the level of theory of the model's data.
+    config
+        What is run and asked for.
+    folder
+        Where runs, labels and certificate go; made if missing.
+    start
+        Start of all runs, relaxed first by the model; its reference geometry if not given.
+    label_folder
+        Results of single labels; ``labels`` in the folder if not given.
+    stage
+        Opens a stage of the work and gives its progress callback.
+    threads
+        Runs side by side.
+
+    Raises
+    ------
+    InputError, ModelMismatchError
+        The folder holds another certification.
+    """
+    place = label_folder if label_folder is not None else folder / "labels"
+    geometry = forcefield.molecule if start is None else start
+    forcefield.check_molecule(geometry)
+    digest = CompiledPotential.of(forcefield).digest()
+    _check_settings(folder, config, labeller, digest, geometry)
+    minimum = relaxed(forcefield, geometry)
+    with stage("labelling the minimum") as show:
+        at_minimum = labeller.label(single(minimum), place, show)
+    if at_minimum is None:
+        raise InputError("minimum of the model", f"a geometry that {labeller.name} converges for",
+                         "one that it fails for", "choose another start, or improve the model")  # fmt: skip
+    error = float(forcefield.compute(at_minimum.positions, deriv=0)[0][0] - at_minimum.energies[0]) * KCAL_MOL
+    figures, all_runs, labels = [], [], {}
+    for temperature in config.temperatures:
+        with stage(f"{config.seeds} x {config.picoseconds:g} ps at {temperature:g} K (steps)") as show:
+            where = folder / "runs" / f"{temperature:g}K"
+            runs = simulate(forcefield, minimum, config.run(temperature), where, show, threads)
+        frames = visited(runs, config.frames, f"certify-{temperature:g}K")
+        found, asked = None, 0 if frames is None else len(frames)
+        if frames is not None:
+            with stage(f"labelling {asked} frames of {temperature:g} K") as show:
+                found = labeller.label(frames, place, show)
+        if found is not None:
+            labels[temperature] = found
+            found.write(folder / f"visited-{temperature:g}K.extxyz")
+        failed = asked - (0 if found is None else len(found))
+        figures.append(judge(forcefield, runs, found, failed, float(at_minimum.energies[0])))
+        all_runs.append(runs)
+    lowest = float(at_minimum.energies[0])
+    certificate = Certificate(config, labeller.name, digest, lowest, error, tuple(figures), tuple(all_runs), labels)
+    certificate.write(folder)
+    return certificate
+
+
+def relaxed(forcefield: ForceField, start: Molecule) -> Molecule:
+    """The minimum of the model next to ``start``; ``start`` itself if there is none with its bonds."""
+    try:
+        found = optimize(forcefield, start).molecule
+    except ConvergenceError:
+        return start
+    return found if found.bonds == start.bonds else start
+
+
+def single(molecule: Molecule) -> GeometrySet:
+    """The geometry of a molecule as a set, for a labeller."""
+    return GeometrySet(molecule, molecule.positions[None], ("minimum",), np.array([np.nan]), ("test",))
+
+
+def holds_other_files(folder: Path) -> bool:
+    """Whether a folder without a state holds anything but labels and what an executor writes."""
+    return bool({entry.name for entry in folder.iterdir()} - {"labels", "runinfo"})
+
+
+def _check_settings(
+    folder: Path, config: CertificationConfig, labeller: Labeller, digest: str, start: Molecule
+) -> None:
+    """Write what this certification is, or compare it with what the folder holds; the length may differ."""
+    settings = {k: v for k, v in asdict(config).items() if k not in ("picoseconds", "limits", "temperatures", "frames")}
+    if config.hydrogen_mass is None:
+        del settings["hydrogen_mass"]  # as earlier versions wrote them
+    wanted = {"schema": _SCHEMA, "model_sha256": digest, "reference": labeller.name, "settings": settings,
+              "start_bohr": np.round(start.positions, 9).tolist()}  # fmt: skip
+    path = folder / SETTINGS_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        if holds_other_files(folder):
+            raise InputError(str(folder), "a new or empty folder, or one of a certification", "other files",
+                             "choose another folder")  # fmt: skip
+        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg) from error
+    if not isinstance(found, dict) or found.get("model_sha256") != digest:
+        raise ModelMismatchError(str(folder), "a certification of this model", "one of another model",
+                                 "choose another folder")  # fmt: skip
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise InputError(f"{folder}, {key}", str(found.get(key))[:80], str(value)[:80], "choose another folder")
+
+
+def _cell(value: object) -> str | int | float:
+    return value if isinstance(value, str | int | float) else str(value)
+
+
+def _finite(value: object) -> object:
+    """The same with None for numbers that JSON has no word for."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

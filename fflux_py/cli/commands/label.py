@@ -1,0 +1,158 @@
+"""``fflux label``: energies, forces and atomic energies from quantum chemistry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fflux_py.cli._command import Outcome, command
+from fflux_py.cli._inputs import executor_of
+from fflux_py.cli._options import JsonOption, WorkersOption
+from fflux_py.cli._paths import check_folder, check_output, reading
+from fflux_py.cli._progress import progress
+from fflux_py.cli._threads import use_threads
+from fflux_py.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fflux_py.molecules.dataset import Dataset
+
+
+@command(interrupted="finished labels are kept, the same command goes on from there")
+def label(
+    geometries: Annotated[
+        Path, typer.Argument(metavar="GEOMETRIES.extxyz", help="Geometries of one molecule (angstrom).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Data set to write (extended XYZ).")] = Path(
+        "data.extxyz"
+    ),
+    method: Annotated[str, typer.Option(help="Functional, by its name in PySCF.")] = "b3lyp",
+    basis: Annotated[str, typer.Option(help="Orbital basis, by its name in PySCF.")] = "6-31+g(d,p)",
+    partition: Annotated[
+        str,
+        typer.Option(
+            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke', or 'none' for energies and forces only."
+        ),
+    ] = "hirshfeld",
+    partition_first: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Atomic energies of the first N geometries only, energies and forces of all. Without it: of all.",
+        ),
+    ] = None,
+    workers: WorkersOption = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the results, one file for each geometry. Without it: OUTPUT.labels.")
+    ] = None,
+    executor: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where to run instead of in --workers processes: a Python or TOML file, see Clusters."
+        ),
+    ] = None,
+    array: Annotated[
+        str, typer.Option(metavar="I/N", help="Compute only share I (from 0) of N; for job arrays on a cluster.")
+    ] = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many geometries.")] = None,
+    keep_orbitals: Annotated[
+        bool,
+        typer.Option(
+            "--keep-orbitals",
+            help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
+        ),
+    ] = False,
+    json_output: JsonOption = False,
+) -> Outcome:
+    """Label geometries by density functional theory (PySCF): energy, forces, atomic energies.
+
+    Every finished geometry has a file of its own, so that a run that was killed goes on where it was. A geometry whose
+    SCF does not converge is recorded as failed and left out; the others go on.
+    """
+    share = _share(array)
+    check_output(output, geometries)
+    target = folder if folder is not None else output.with_name(output.name + ".labels")
+    check_folder(target)
+    use_threads(threads)
+    from fflux_py.iqa import campaign
+    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.molecules.dataset import GeometrySet
+
+    level = LevelOfTheory(method=method, basis=basis)
+    with reading(geometries):
+        chosen = GeometrySet.read(geometries)
+    if limit is not None:
+        chosen = chosen.select(range(min(limit, len(chosen))))
+    counts: list[tuple[int, int]] = []
+    with progress(f"labelling {chosen.molecule.name}") as show:
+
+        def count(done: int, total: int) -> None:
+            counts.append((done, total))
+            show(done, total)
+
+        with executor_of(executor, target) as pool:
+            data = campaign.label(
+                chosen,
+                level,
+                partition,
+                target,
+                workers=workers,
+                threads_per_worker=threads,
+                executor=pool,
+                array=share,
+                keep_orbitals=keep_orbitals,
+                progress=count,
+                n_partitioned=partition_first,
+            )
+    failed = campaign.failures(chosen, level, partition, target, partition_first)
+    data.write(output)
+    reused, total = counts[0]
+    return _outcome(output, target, data, failed, len(chosen), reused, total - reused)
+
+
+def _share(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        raise InputError("--array", "I/N with 0 <= I < N, for example 0/4", repr(text))
+    return int(first), int(second)
+
+
+def _outcome(
+    output: Path, folder: Path, data: Dataset, failed: dict[int, str], wanted: int, reused: int, computed: int
+) -> Outcome:
+    missing = wanted - len(data) - len(failed)
+    partitioned = int(data.has_atomic_energies.sum())
+    figures = {
+        "output": str(output),
+        "folder": str(folder),
+        "method": data.metadata["method"],
+        "basis": data.metadata["basis"],
+        "partition": data.metadata["partition"],
+        "n_geometries": wanted,
+        "n_labelled": len(data),
+        "n_partitioned": partitioned,
+        "n_computed": computed,
+        "n_reused": reused,
+        "n_failed": len(failed),
+        "n_missing": missing,
+        "failed": [{"geometry": index + 1, "reason": reason} for index, reason in sorted(failed.items())],
+        "label_wall_time_s": data.metadata.get("label_wall_time_s"),
+    }
+    text: list[str | Table] = [
+        f"{data.metadata['method']}/{data.metadata['basis']}, partition {data.metadata['partition']}: "
+        f"{len(data)} of {wanted} geometries labelled ({computed} computed now, {reused} reused, {len(failed)} failed)"
+    ]
+    if 0 < partitioned < len(data):
+        text.append(f"{partitioned} of them have atomic energies.")
+    text += [f"  geometry {index + 1} failed: {reason}" for index, reason in sorted(failed.items())]
+    if missing:
+        text.append(f"{missing} have no result yet: run the other shares, then the same command without --array.")
+    text.append(f"The data set is in {output}, the results of single geometries are in {folder}.")
+    if not missing:
+        text.append(f"Next: fflux train {output} -o model.npz")
+    return Outcome(figures, text)

@@ -1,0 +1,214 @@
+"""``fflux train``: from a data set to a force field."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, cast
+
+import typer
+
+from fflux_py.cli import _ferebus
+from fflux_py.cli._command import Outcome, command, print_line
+from fflux_py.cli._options import JsonOption
+from fflux_py.cli._paths import check_output, reading
+from fflux_py.cli._progress import Callback, progress
+from fflux_py.cli._threads import use_threads
+
+if TYPE_CHECKING:
+    from fflux_py.forcefield import ForceField
+    from fflux_py.gp.covariance import Shape
+    from fflux_py.gp.features import FeatureKind
+    from fflux_py.molecules.dataset import Dataset
+    from fflux_py.training import TrainingConfig
+    from fflux_py.training.hyperparameters import Criterion
+    from fflux_py.training.joint import SymmetryChoice
+    from fflux_py.training.joint_solver import Solver
+
+N_TRAIN: Final = 400
+"""Training geometries that are taken if the user does not say how many."""
+
+
+@command(interrupted="no model was written; the same command goes on from what is kept beside it")
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA.extxyz", help="Labelled geometries (of 'fflux label'), or a training set of FEREBUS (.csv)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model to write.")] = Path("model.npz"),
+    prior_mean: Annotated[
+        str,
+        typer.Option(
+            help="Where each atom's energy goes far from the data: MF1 to MF5, max, mean+K*range, gls, constant:V; "
+            "with --no-forces also linear and quadratic."
+        ),
+    ] = "MF2",
+    features: Annotated[
+        str, typer.Option(help="'unit-vector' or 'spherical'; with -r or -inverse-r: R or 1/R.")
+    ] = "unit-vector",
+    n_train: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"Number of training geometries. Without it: {N_TRAIN}, or all if there are fewer."),
+    ] = None,
+    forces: Annotated[
+        bool, typer.Option("--forces/--no-forces", help="Learn energies and forces together, or atomic energies only.")
+    ] = True,
+    symmetry: Annotated[
+        str,
+        typer.Option(
+            help="Permutations of equivalent atoms, with the mirror image where it applies (not with --no-forces): "
+            "'full', 'rotors' (methyl groups only), 'none', or 'auto' (full unless it costs more than a factor of 8)."
+        ),
+    ] = "auto",
+    criterion: Annotated[
+        str,
+        typer.Option(
+            help="What length scales are chosen by with --no-forces: 'likelihood', or 'holdout', the field's error on "
+            "held-out training geometries."
+        ),
+    ] = "likelihood",
+    kernel: Annotated[str, typer.Option(help="'squared-exponential' or 'matern52'.")] = "squared-exponential",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one atom each (only with --no-forces).")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads of the linear algebra. Without it: all cores (1 is faster beside other work).",
+        ),
+    ] = None,
+    solver: Annotated[
+        str,
+        typer.Option(
+            help="Of the joint fit: 'direct', 'cg' (conjugate gradients, for large sets), or 'auto': direct if it fits."
+        ),
+    ] = "auto",
+    memory: Annotated[float, typer.Option(metavar="GB", help="Memory that the joint fit may take.")] = 14.0,
+    alf: Annotated[
+        str | None, typer.Option(metavar="A,X,Y", help="Local frame of the atom of a .csv, atoms counted from 1.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> Outcome:
+    """Train a force field on the part of a data set that is marked for training.
+
+    From a training set of FEREBUS (.csv) one atom is trained, by its energies on the features in the file, and a .model
+    file is written; of the options --prior-mean, --n-train, --seed, --threads and --alf apply.
+    """
+    check_output(output, data)
+    cores = threads if threads is not None else len(os.sched_getaffinity(0))
+    if _ferebus.is_table(data):
+        return _ferebus.train_atom(data, output, alf, prior_mean, n_train, seed, cores)
+    use_threads(max(1, cores // workers))
+    from fflux_py import model_file
+    from fflux_py.molecules.dataset import Dataset
+    from fflux_py.training import TrainingConfig
+
+    config = TrainingConfig(
+        n_train=n_train,
+        forces=forces,
+        features=cast("FeatureKind", features),  # checked by the configuration
+        prior_mean=prior_mean,
+        symmetry=cast("SymmetryChoice", symmetry),
+        shape=cast("Shape", kernel),
+        criterion=cast("Criterion", criterion),
+        workers=workers,
+        threads_per_worker=max(1, cores // workers),
+        solver=cast("Solver", solver),
+        memory=memory,
+    )
+    with reading(data):
+        dataset = Dataset.read(data)
+    with reading(data), progress(f"training {dataset.molecule.name}") as show:
+        partial = _partial(output, config)
+        model = fit(dataset, config, seed, _noting(show, partial), partial)
+    model_file.save(model, output)
+    if partial is not None:
+        partial.unlink(missing_ok=True)
+    return _outcome(output, data, dataset, model)
+
+
+def _partial(output: Path, config: TrainingConfig) -> Path | None:
+    """Where an interrupted joint fit is kept."""
+    return output.with_name(f"{output.name}.partial") if config.forces else None
+
+
+def _noting(show: Callback, partial: Path | None) -> Callback:
+    """Say at the first progress that the training goes on: only then is the file known to be of this training."""
+    if partial is None or not partial.exists():
+        return show
+    lines = [f"fflux train: going on from the interrupted training in {partial}"]
+
+    def noted(done: int, total: int) -> None:
+        if lines:
+            print_line(lines.pop())
+        show(done, total)
+
+    return noted
+
+
+def fit(
+    dataset: Dataset,
+    config: TrainingConfig,
+    seed: int | None = None,
+    show: Callback | None = None,
+    partial: Path | None = None,
+) -> ForceField:
+    """Train on the first geometries marked for training, or on random ones of them; ``partial`` keeps the way there."""
+    import numpy as np
+
+    from fflux_py import training
+
+    if config.n_train is None:
+        config = replace(config, n_train=max(min(N_TRAIN, dataset.geometries.split.count("train")), 1))
+    if seed is None:
+        return training.train(dataset, config, show, checkpoint=partial)
+    shuffled = dataset.select(np.random.default_rng(seed).permutation(len(dataset)))
+    model = training.train(shuffled, config, show, checkpoint=partial)
+    # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
+    marks: dict[str, str | int | float | bool] = {"data_digest": dataset.digest(), "selection_seed": seed}
+    return replace(model, metadata={**model.metadata, **marks})
+
+
+def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> Outcome:
+    from fflux_py.training.trainer import training_indices
+
+    molecule, metadata, first = model.molecule, model.metadata, model.atoms[0]
+    held_out, n_train = dataset.geometries.split.count("test"), int(metadata["n_train"])
+    left = len(training_indices(dataset, None, model.joint is not None)) - n_train
+    figures = {
+        "output": str(output),
+        "data": str(data),
+        "molecule": molecule.name,
+        "formula": molecule.formula,
+        "n_atoms": molecule.n_atoms,
+        "n_train": n_train,
+        "n_train_available": len(dataset) - held_out,
+        "n_test_available": held_out,
+        "fit": metadata["fit"],
+        "features": first.feature_kind,
+        "prior_mean": first.mean_name,
+        "prior_means_hartree": model.prior_means.tolist(),
+        "symmetry": metadata["symmetry"],
+        "images_per_atom": round(model.images_per_atom, 3),
+        "largest_jitter": metadata["largest_jitter"],
+        "data_digest": metadata["data_digest"],
+    }
+    cost = f" (evaluations cost {model.images_per_atom:.1f} times as much as with --symmetry none)"
+    symmetric = metadata["symmetry"] != "none"
+    text = [
+        f"{molecule.name} ({molecule.formula}, {molecule.n_atoms} atoms): trained on {n_train} geometries "
+        f"of {metadata.get('method')}/{metadata.get('basis')}, {metadata['fit']}; {first.feature_kind} features, "
+        f"prior mean {first.mean_name}.",
+        *([f"{left} more are marked for training: --n-train {left + n_train} learns them too."] if left > 0 else []),
+        *([f"Symmetry: {metadata['symmetry']}{cost}."] if symmetric else []),
+        f"The model is in {output}. Next: fflux validate {output} {data}"
+        if held_out
+        else f"The model is in {output}. The data set holds no geometries marked 'test', so nothing can be validated.",
+    ]
+    return Outcome(figures, text)

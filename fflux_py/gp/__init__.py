@@ -1,0 +1,1 @@
+"""Gaussian processes of atomic energies over the features of local frames."""

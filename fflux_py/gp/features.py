@@ -1,0 +1,208 @@
+"""Features of an atom in its local frame, and their derivatives.
+
+Two sets of features describe the same information (a and b are the distances to the frame's two other atoms):
+
+``spherical``
+    |a|, |b|, the angle chi between them, then for every other atom, ascending, R, theta, phi of its position in the
+    frame (bohr, radian).  What FEREBUS, ICHOR and DL_FFLUX use; the order is ICHOR's.
+``unit-vector``
+    1/|a|, 1/|b|, cos chi, then 1/R and the unit vector (3 numbers) of every other atom in the frame.  No wrap, no pole.
+
+``spherical-inverse-r`` and ``unit-vector-r`` are the same with 1/R in place of R, and R in place of 1/R.
+
+All functions are plain NumPy over any number of geometries; the fast, compiled counterpart is
+:mod:`fflux_py._compiled.features`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from fflux_py.errors import InputError
+from fflux_py.molecules.local_frame import LocalFrame, check_frames, local_axes
+from fflux_py.typing import FloatArray, IntArray
+
+FeatureKind = Literal["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"]
+FEATURE_KINDS: Final[tuple[str, ...]] = get_args(FeatureKind)
+_POLE: Final = 1e-12
+
+
+def n_features(n_atoms: int, kind: FeatureKind) -> int:
+    """Number of features of one atom: 3N-6 (spherical) or 3 + 4 (N-3) (unit-vector)."""
+    check_kind(kind)
+    return 3 + (4 if directional(kind) else 3) * (n_atoms - 3)
+
+
+def directional(kind: FeatureKind) -> bool:
+    """Whether directions stand as unit vectors and not as angles."""
+    return kind.startswith("unit-vector")
+
+
+def inverse_distances(kind: FeatureKind) -> bool:
+    """Whether distances stand as 1/R and not as R."""
+    return kind in ("unit-vector", "spherical-inverse-r")
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a feature set that does not exist."""
+    if kind not in FEATURE_KINDS:
+        raise InputError("features", f"one of {', '.join(FEATURE_KINDS)}", repr(kind))
+
+
+def phi_features(n_atoms: int, kind: FeatureKind) -> IntArray:
+    """Indices of the features that are azimuths with the period 2 pi."""
+    check_kind(kind)
+    if not directional(kind):
+        return np.arange(5, n_features(n_atoms, kind), 3)
+    return np.zeros(0, dtype=np.int64)
+
+
+def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
+    """Features of one atom.
+
+    Parameters
+    ----------
+    positions
+        Positions in bohr, shape ``(..., n_atoms, 3)``.
+    frame, kind
+        The atom's frame, and the set of features.
+
+    Returns
+    -------
+    FloatArray
+        Shape ``(..., n_features)``; bohr or 1/bohr, and radian or pure numbers.
+
+    Raises
+    ------
+    GeometryError
+        The three atoms of the frame stand on a line.
+    """
+    check_kind(kind)
+    positions = np.asarray(positions, dtype=np.float64)
+    check_frames(positions, [frame])
+    axes = local_axes(positions, frame)
+    origin = positions[..., frame.atom, :]
+    a = np.linalg.norm(positions[..., frame.x_axis, :] - origin, axis=-1)
+    b = positions[..., frame.xy_plane, :] - origin
+    along, across = (axes[..., 0, :] * b).sum(-1), (axes[..., 1, :] * b).sum(-1)
+    r_b = np.hypot(along, across)
+    others = list(frame.others(positions.shape[-2]))
+    local = np.einsum("...ij,...nj->...ni", axes, positions[..., others, :] - origin[..., None, :])
+    radius = np.linalg.norm(local, axis=-1)
+    if inverse_distances(kind):
+        a, r, distance = 1.0 / a, 1.0 / r_b, 1.0 / radius
+    else:
+        r, distance = r_b, radius
+    if directional(kind):
+        first = np.stack([a, r, along / r_b], axis=-1)
+        rest = np.concatenate([distance[..., None], local / radius[..., None]], axis=-1)
+    else:
+        first = np.stack([a, r, np.arctan2(across, along)], axis=-1)
+        theta = np.arctan2(np.hypot(local[..., 0], local[..., 1]), local[..., 2])
+        rest = np.stack([distance, theta, np.arctan2(local[..., 1], local[..., 0])], axis=-1)
+    return np.concatenate([first, rest.reshape((*rest.shape[:-2], -1))], axis=-1)
+
+
+def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
+    """Derivatives of the features of one atom by all positions.
+
+    Free of avoidable singularities: chi by its sine and cosine, phi as (x dy - y dx)/(x^2 + y^2); at a pole (an atom on
+    the z axis), where theta has a kink and phi no value, their derivatives by x and y are set to zero.
+
+    Parameters
+    ----------
+    positions
+        Positions in bohr, shape ``(..., n_atoms, 3)``.
+
+    Returns
+    -------
+    FloatArray
+        Shape ``(..., n_features, n_atoms, 3)``.
+    """
+    check_kind(kind)
+    positions = np.asarray(positions, dtype=np.float64)
+    check_frames(positions, [frame])
+    n_atoms = positions.shape[-2]
+    axes = local_axes(positions, frame)
+    e1, e2 = axes[..., 0, :], axes[..., 1, :]
+    origin = positions[..., frame.atom, :]
+    a = positions[..., frame.x_axis, :] - origin
+    b = positions[..., frame.xy_plane, :] - origin
+    by_a, by_b = _axes_derivatives(a, b, axes)
+    r_a, along, across = np.linalg.norm(a, axis=-1), (e1 * b).sum(-1), (e2 * b).sum(-1)
+    r_b = np.hypot(along, across)
+    # along = e1.b and across = e2.b; e2.de2 = 0 and b = along e1 + across e2 leave these short forms.
+    along_a = np.einsum("...i,...ij->...j", b, by_a[..., 0, :, :])
+    across_a = np.einsum("...i,...ij->...j", b, by_a[..., 1, :, :])
+    unit_b = b / r_b[..., None]
+    jacobian = np.zeros((*positions.shape[:-2], n_features(n_atoms, kind), n_atoms, 3))
+    scale_a, scale_b = (-(r_a**-2), -(r_b**-2)) if inverse_distances(kind) else (np.ones_like(r_a), np.ones_like(r_b))
+    _add(jacobian, 0, frame.x_axis, frame.atom, scale_a[..., None] * e1)
+    _add(jacobian, 1, frame.xy_plane, frame.atom, scale_b[..., None] * unit_b)
+    if not directional(kind):  # chi = atan2(across, along)
+        chi_a = (along[..., None] * across_a - across[..., None] * along_a) / r_b[..., None] ** 2
+        chi_b = (along[..., None] * e2 - across[..., None] * e1) / r_b[..., None] ** 2
+    else:  # cos chi = along / r_b
+        chi_a = along_a / r_b[..., None]
+        chi_b = (e1 - (along / r_b)[..., None] * unit_b) / r_b[..., None]
+    _add(jacobian, 2, frame.x_axis, frame.atom, chi_a)
+    _add(jacobian, 2, frame.xy_plane, frame.atom, chi_b)
+    for k, other in enumerate(frame.others(n_atoms)):
+        d = positions[..., other, :] - origin
+        local = np.einsum("...ij,...j->...i", axes, d)
+        outer = _local_coordinate_features(local, kind)
+        first = 3 + k * outer.shape[-2]
+        parts = (
+            (frame.x_axis, np.einsum("...i,...kij->...kj", d, by_a)),
+            (frame.xy_plane, np.einsum("...i,...kij->...kj", d, by_b)),
+            (other, axes),
+        )
+        for atom, by_local in parts:
+            rows = np.einsum("...fk,...kj->...fj", outer, by_local)
+            for f in range(outer.shape[-2]):
+                _add(jacobian, first + f, atom, frame.atom, rows[..., f, :])
+    return jacobian
+
+
+def _add(jacobian: FloatArray, feature: int, atom: int, origin: int, vector: FloatArray) -> None:
+    """Add the derivative by ``R_atom - R_origin``."""
+    jacobian[..., feature, atom, :] += vector
+    jacobian[..., feature, origin, :] -= vector
+
+
+def _axes_derivatives(a: FloatArray, b: FloatArray, axes: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Derivatives of the three axes by a and by b, each of shape ``(..., axis, component, component of a or b)``."""
+    e1, e2 = axes[..., 0, :], axes[..., 1, :]
+    identity = np.eye(3)
+    across1 = identity - e1[..., :, None] * e1[..., None, :]
+    across2 = identity - e2[..., :, None] * e2[..., None, :]
+    along = (e1 * b).sum(-1)[..., None, None]
+    width = (e2 * b).sum(-1)[..., None, None]
+    e1_a = across1 / np.linalg.norm(a, axis=-1)[..., None, None]
+    y_a = -(e1[..., :, None] * np.einsum("...i,...ij->...j", b, e1_a)[..., None, :] + along * e1_a)
+    e2_a = across2 @ y_a / width
+    e2_b = across2 @ across1 / width
+    e3_a = np.cross(e1_a, e2[..., :, None], axis=-2) + np.cross(e1[..., :, None], e2_a, axis=-2)
+    e3_b = np.cross(e1[..., :, None], e2_b, axis=-2)
+    return np.stack([e1_a, e2_a, e3_a], axis=-3), np.stack([np.zeros_like(e2_b), e2_b, e3_b], axis=-3)
+
+
+def _local_coordinate_features(local: FloatArray, kind: FeatureKind) -> FloatArray:
+    """Derivatives of an atom's features by its local coordinates, shape ``(..., 3 or 4, 3)``."""
+    radius = np.linalg.norm(local, axis=-1)[..., None]
+    unit = local / radius
+    by_distance = -unit / radius**2 if inverse_distances(kind) else unit
+    if directional(kind):
+        by_unit = (np.eye(3) - unit[..., :, None] * unit[..., None, :]) / radius[..., None]
+        return np.concatenate([by_distance[..., None, :], by_unit], axis=-2)
+    x, y, z = local[..., 0], local[..., 1], local[..., 2]
+    rho2 = x * x + y * y
+    on_pole = rho2 < _POLE * radius[..., 0] ** 2
+    inverse = np.where(on_pole, 0.0, 1.0 / np.where(on_pole, 1.0, rho2))
+    rho = np.sqrt(rho2)
+    r2 = radius[..., 0] ** 2
+    theta = np.stack([z * x * rho * inverse / r2, z * y * rho * inverse / r2, -rho / r2], axis=-1)
+    phi = np.stack([-y * inverse, x * inverse, np.zeros_like(x)], axis=-1)
+    return np.stack([by_distance, theta, phi], axis=-2)

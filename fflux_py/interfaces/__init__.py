@@ -1,0 +1,1 @@
+"""Other programs call force fields: ASE, OpenMM, i-PI; and workers elsewhere."""

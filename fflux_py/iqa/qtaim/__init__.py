@@ -1,0 +1,1 @@
+"""Topological atoms: critical points, gradient paths, atomic basins."""

@@ -1,0 +1,1 @@
+"""Molecules, their geometries and data sets."""

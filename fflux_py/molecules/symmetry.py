@@ -1,0 +1,371 @@
+r"""Permutations of equivalent atoms, with the mirror image where it applies, from a molecule's graph.
+
+An operation g = (P, sigma) makes of a geometry x the geometry :math:`(g x)_i = \sigma x_{P(i)}`: equal atoms change
+places, and for sigma = -1 everything is inverted.  The energy is the same, and an atom's energy moves with it:
+:math:`E_i(g x) = E_{P(i)}(x)`.  Kept are the automorphisms of the graph of bonds that a molecule can reach without
+breaking a bond: every four-coordinate centre keeps its handedness (so the exchange of the hydrogens of a CH2 group
+comes with the mirror image, and a molecule with a chiral centre has no mirror image), every rigid planar bond its cis
+and trans sides.
+
+A *rotor* is a centre with three equivalent terminal atoms (methyl).  Its cyclic permutations are not listed among the
+operations, because in most atoms' kernels they factorise: the sum over all rotors' permutations is a product of sums
+over three, so that three methyl groups cost three times three terms and not twenty-seven.  The whole group is every
+operation combined with every cyclic permutation of every rotor.
+
+Frames are chosen so that symmetry maps frames to frames.  An atom that symmetry fixes, while it exchanges the atoms of
+its frame, then has several frames, and its energy is the sum over them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from fflux_py.errors import GeometryError, InputError
+from fflux_py.molecules.local_frame import LocalFrame, cip_frames
+from fflux_py.molecules.molecule import Molecule, covalent_radius, read_only
+from fflux_py.typing import FloatArray, IntArray
+
+_MOST_AUTOMORPHISMS: Final = 4096
+_FLAT: Final = 0.1
+_SMALLEST_SINE: Final = 0.3
+# Bonds shorter than this part of the sum of covalent radii do not turn (double, aromatic, amide).
+_RIGID: Final = 0.92
+_PLANAR_NEIGHBOURS: Final = 3
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """The operations of a molecule.
+
+    Parameters
+    ----------
+    permutations
+        P of every operation, the identity first, shape ``(n_operations, n_atoms)``.
+    mirrors
+        Whether an operation contains the mirror image, shape ``(n_operations,)``.
+    rotors
+        The three atoms of every rotor in cyclic order, shape ``(n_rotors, 3)``.
+    """
+
+    permutations: IntArray
+    mirrors: np.ndarray
+    rotors: IntArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "permutations", read_only(self.permutations, np.int64))
+        object.__setattr__(self, "mirrors", read_only(self.mirrors, np.bool_))
+        object.__setattr__(self, "rotors", read_only(np.reshape(self.rotors, (-1, 3)), np.int64))
+        identity = np.arange(self.permutations.shape[-1])
+        whole = self.permutations.ndim == 2 and len(self.mirrors) == len(self.permutations) > 0
+        if not whole or (np.sort(self.permutations, axis=1) != identity).any():
+            raise InputError("symmetry", "permutations of all atoms, with a mirror flag each", "other arrays")
+        if (self.permutations[0] != identity).any() or self.mirrors[0]:
+            raise InputError("symmetry", "the identity first", str(self.permutations[0]))
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return int(self.permutations.shape[1])
+
+    @property
+    def order(self) -> int:
+        """Number of operations, those of the rotors included."""
+        return int(len(self.permutations) * 3 ** len(self.rotors))
+
+    @property
+    def trivial(self) -> bool:
+        """Whether there is nothing but the identity."""
+        return self.order == 1
+
+    def describe(self) -> str:
+        """One line for the user."""
+        if self.trivial:
+            return "none"
+        mirrored = int(self.mirrors.sum())
+        words = [f"{len(self.permutations)} permutations of equivalent atoms"]
+        if mirrored:
+            words.append(f"{mirrored} of them with the mirror image")
+        if len(self.rotors):
+            words.append(f"{len(self.rotors)} rotor{'s' if len(self.rotors) > 1 else ''} of three atoms")
+        return ", ".join(words)
+
+    def all_operations(self) -> Iterator[tuple[IntArray, bool]]:
+        """Every element of the group, for tests and small groups."""
+        for permutation, mirror in zip(self.permutations, self.mirrors, strict=True):
+            for turned in self._turned(permutation, range(len(self.rotors))):
+                yield turned, bool(mirror)
+
+    def images(self, frame: LocalFrame, factorised: bool = True) -> tuple[IntArray, np.ndarray]:
+        """Operations that one frame's training points need, those that factorise in its kernel left out.
+
+        Parameters
+        ----------
+        frame
+            The frame.
+        factorised
+            False: list the rotors' permutations too.
+
+        Returns
+        -------
+        permutations, mirrors
+            Shapes ``(n_images, n_atoms)`` and ``(n_images,)``.
+        """
+        kept = set(self.factorised_rotors(frame)) if factorised else set()
+        explicit = [m for m in range(len(self.rotors)) if m not in kept]
+        chosen = [
+            (turned, mirror)
+            for permutation, mirror in zip(self.permutations, self.mirrors, strict=True)
+            for turned in self._turned(permutation, explicit)
+        ]
+        return np.array([p for p, _ in chosen], dtype=np.int64), np.array([m for _, m in chosen], dtype=np.bool_)
+
+    def factorised_rotors(self, frame: LocalFrame) -> tuple[int, ...]:
+        """Rotors none of whose atoms belongs to the frame."""
+        own = {frame.atom, frame.x_axis, frame.xy_plane}
+        return tuple(m for m, atoms in enumerate(self.rotors) if not own & set(atoms.tolist()))
+
+    def _turned(self, permutation: IntArray, rotors: Sequence[int]) -> Iterator[IntArray]:
+        for turns in itertools.product(range(3), repeat=len(rotors)):
+            turned = permutation.copy()
+            for m, turn in zip(rotors, turns, strict=True):
+                atoms = self.rotors[m]
+                turned[atoms] = permutation[np.roll(atoms, -turn)]
+            yield turned
+
+    def apply(self, positions: FloatArray, permutation: IntArray, mirror: bool) -> FloatArray:
+        """The operation's image of positions, shape ``(..., n_atoms, 3)``."""
+        return np.asarray((-1.0 if mirror else 1.0) * np.asarray(positions)[..., permutation, :])
+
+    def orbits(self) -> IntArray:
+        """For every atom the lowest index of the atoms equivalent to it, shape ``(n_atoms,)``."""
+        lowest = np.arange(self.n_atoms)
+        for generator in self.generators():
+            for i, image in enumerate(generator):
+                a, b = sorted((lowest[i], lowest[image]))
+                lowest[lowest == b] = a
+        return lowest
+
+    def orbit_numbers(self) -> IntArray:
+        """For every atom the number of its orbit, counted from 0 by the lowest atom, shape ``(n_atoms,)``."""
+        return np.asarray(np.unique(self.orbits(), return_inverse=True)[1])
+
+    def generators(self) -> list[IntArray]:
+        """Permutations that generate the group."""
+        turns = []
+        for atoms in self.rotors:
+            turn = np.arange(self.n_atoms)
+            turn[atoms] = np.roll(atoms, -1)
+            turns.append(turn)
+        return [*self.permutations, *turns]
+
+    def only_rotors(self) -> Symmetry:
+        """The subgroup of the rotors' cyclic permutations."""
+        return Symmetry(self.permutations[:1], self.mirrors[:1], self.rotors)
+
+
+def no_symmetry(n_atoms: int) -> Symmetry:
+    """The identity alone."""
+    return Symmetry(np.arange(n_atoms)[None], np.zeros(1, dtype=np.bool_), np.zeros((0, 3), dtype=np.int64))
+
+
+def find_symmetry(molecule: Molecule) -> Symmetry:
+    """All operations of a molecule, by its graph of bonds and the handedness of its centres.
+
+    Raises
+    ------
+    InputError
+        More automorphisms than can be listed (4096, rotors apart).
+    """
+    neighbours, n_atoms = molecule.neighbours, molecule.n_atoms
+    rotors = _rotors(molecule)
+    inside = {atom for atoms in rotors.values() for atom in atoms}
+    found: list[tuple[IntArray, bool]] = []
+    for skeleton in _automorphisms(molecule, rotors, inside):
+        for mirror in (False, True) if n_atoms > 3 else (False,):
+            operation = _operation(molecule, skeleton, rotors, mirror)
+            if operation is not None:
+                found.append((operation, mirror))
+    identity = np.arange(n_atoms)
+    found.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
+    permutations, mirrors = np.array([p for p, _ in found]), np.array([m for _, m in found])
+    assert all(len(neighbours[c]) == 4 for c in rotors)
+    return Symmetry(permutations, mirrors, np.array([rotors[c] for c in sorted(rotors)], dtype=np.int64))
+
+
+def _rotors(molecule: Molecule) -> dict[int, tuple[int, int, int]]:
+    """Centres with three equal terminal atoms and one other neighbour."""
+    rotors = {}
+    for centre, around in enumerate(molecule.neighbours):
+        ends = [a for a in around if len(molecule.neighbours[a]) == 1]
+        for symbol in {molecule.symbols[a] for a in ends}:
+            alike = [a for a in ends if molecule.symbols[a] == symbol]
+            if len(around) == 4 and len(alike) == 3 and len(ends) == 3:
+                rotors[centre] = (alike[0], alike[1], alike[2])
+    return rotors
+
+
+def _automorphisms(
+    molecule: Molecule, rotors: dict[int, tuple[int, int, int]], inside: set[int]
+) -> Iterator[dict[int, int]]:
+    """Automorphisms of the graph without the rotors' atoms: elements, bonds and rotors are kept."""
+    atoms = [a for a in range(molecule.n_atoms) if a not in inside]
+    near = {a: {b for b in molecule.neighbours[a] if b not in inside} for a in atoms}
+    end = {c: molecule.symbols[ends[0]] for c, ends in rotors.items()}
+    colour = {a: (molecule.symbols[a], len(near[a]), end.get(a, "")) for a in atoms}
+    order = _connected_order(atoms, near)
+    count = 0
+
+    def extend(mapping: dict[int, int]) -> Iterator[dict[int, int]]:
+        if len(mapping) == len(order):
+            yield dict(mapping)
+            return
+        atom = order[len(mapping)]
+        taken = set(mapping.values())
+        for image in atoms:
+            if image in taken or colour[image] != colour[atom]:
+                continue
+            if all((mapping[b] in near[image]) == (b in near[atom]) for b in mapping):
+                mapping[atom] = image
+                yield from extend(mapping)
+                del mapping[atom]
+
+    for mapping in extend({}):
+        count += 1
+        if count > _MOST_AUTOMORPHISMS:
+            raise InputError(
+                f"symmetry of {molecule.name!r}", f"at most {_MOST_AUTOMORPHISMS} permutations", "more",
+                "train without symmetry",
+            )  # fmt: skip
+        yield mapping
+
+
+def _connected_order(atoms: list[int], near: dict[int, set[int]]) -> list[int]:
+    """All atoms, each after one of its neighbours where possible."""
+    order: list[int] = []
+    for first in atoms:
+        front = [first] if first not in order else []
+        while front:
+            atom = front.pop(0)
+            if atom not in order:
+                order.append(atom)
+                front += sorted(near[atom] - set(order))
+    return order
+
+
+def _operation(
+    molecule: Molecule, skeleton: dict[int, int], rotors: dict[int, tuple[int, int, int]], mirror: bool
+) -> IntArray | None:
+    """The whole permutation of a skeleton's, its rotors turned so that handedness is kept; None if it is not kept."""
+    permutation = np.arange(molecule.n_atoms)
+    for atom, image in skeleton.items():
+        permutation[atom] = image
+    for centre, ends in rotors.items():
+        images = rotors[skeleton[centre]]
+        permutation[list(ends)] = images
+        if not _keeps_handedness(molecule, permutation, centre, mirror):
+            permutation[list(ends)] = (images[0], images[2], images[1])
+    centres = [c for c, around in enumerate(molecule.neighbours) if len(around) == 4]
+    kept = all(_keeps_handedness(molecule, permutation, c, mirror) for c in centres)
+    return permutation if kept and _keeps_rigid_bonds(molecule, permutation) else None
+
+
+def _handedness(positions: FloatArray, around: Sequence[int]) -> float:
+    """Triple product of the unit vectors from the last to the other three neighbours."""
+    arms = positions[list(around[:3])] - positions[around[3]]
+    return float(np.linalg.det(arms / np.linalg.norm(arms, axis=1)[:, None]))
+
+
+def _keeps_handedness(molecule: Molecule, permutation: IntArray, centre: int, mirror: bool) -> bool:
+    around = molecule.neighbours[centre]
+    before = _handedness(molecule.positions, around)
+    after = _handedness(molecule.positions, permutation[list(around)].tolist()) * (-1.0 if mirror else 1.0)
+    return abs(before) < _FLAT or before * after > 0.0
+
+
+def _keeps_rigid_bonds(molecule: Molecule, permutation: IntArray) -> bool:
+    """Whether neighbours across every bond that does not turn stay cis or trans to each other."""
+    near, symbols = molecule.neighbours, molecule.symbols
+    for j, k in molecule.bonds:
+        length = float(np.linalg.norm(molecule.positions[j] - molecule.positions[k]))
+        planar = max(len(near[j]), len(near[k])) <= _PLANAR_NEIGHBOURS
+        if not planar or length > _RIGID * (covalent_radius(symbols[j]) + covalent_radius(symbols[k])):
+            continue
+        for i in near[j]:
+            for m in near[k]:
+                if i != k and m != j:
+                    path = np.array([i, j, k, m])
+                    if _side(molecule.positions, path) * _side(molecule.positions, permutation[path]) < 0.0:
+                        return False
+    return True
+
+
+def _side(positions: FloatArray, path: IntArray) -> float:
+    """Positive for cis, negative for trans; zero where three of the atoms stand on a line."""
+    i, j, k, m = positions[path]
+    return float(np.dot(np.cross(j - i, k - j), np.cross(k - j, m - k)))
+
+
+def symmetric_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame, ...]:
+    """Frames that the symmetry maps to each other, ascending by atom; an atom may have several.
+
+    Of the frames that an atom's neighbours and their neighbours span, the one with the fewest images is taken, then
+    the one with the fewest rotor atoms, then the one that shares most with the CIP-like frame.  Without symmetry these
+    are the CIP-like frames.
+    """
+    preferred = cip_frames(molecule)
+    if symmetry.trivial:
+        return preferred
+    generators = symmetry.generators()
+    lowest = symmetry.orbits()
+    frames: set[tuple[int, int, int]] = set()
+    for atom in np.unique(lowest).tolist():
+        choices = [
+            (_cost(orbit, preferred[atom], choice, symmetry), choice, orbit)
+            for choice in _possible_frames(molecule, atom)
+            for orbit in [_orbit(choice, generators)]
+        ]
+        if not choices:
+            raise GeometryError(
+                f"molecule {molecule.name!r}, atom {atom + 1}", "two neighbours that span a frame with it", "none",
+                "train without symmetry",
+            )  # fmt: skip
+        frames |= min(choices, key=lambda entry: entry[0])[2]
+    return tuple(LocalFrame(*frame) for frame in sorted(frames))
+
+
+def _possible_frames(molecule: Molecule, atom: int) -> list[tuple[int, int, int]]:
+    near, positions = molecule.neighbours, molecule.positions
+    found = []
+    for x in near[atom]:
+        for y in sorted((set(near[atom]) | set(near[x])) - {atom, x}):
+            a, b = positions[x] - positions[atom], positions[y] - positions[atom]
+            sine = np.linalg.norm(np.cross(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
+            if sine > _SMALLEST_SINE:
+                found.append((atom, x, y))
+    return found
+
+
+def _orbit(frame: tuple[int, int, int], generators: Sequence[IntArray]) -> set[tuple[int, int, int]]:
+    reached, front = {frame}, [frame]
+    while front:
+        current = front.pop()
+        for generator in generators:
+            a, x, y = (int(generator[i]) for i in current)
+            if (a, x, y) not in reached:
+                reached.add((a, x, y))
+                front.append((a, x, y))
+    return reached
+
+
+def _cost(
+    orbit: set[tuple[int, int, int]], preferred: LocalFrame, choice: tuple[int, int, int], symmetry: Symmetry
+) -> tuple[int, int, int, tuple[int, int, int]]:
+    inside = set(symmetry.rotors.ravel().tolist())
+    in_rotors = sum(i in inside for i in choice[1:])
+    alike = (choice[1] == preferred.x_axis) + (choice[2] == preferred.xy_plane)
+    return len(orbit), in_rotors, -alike, choice

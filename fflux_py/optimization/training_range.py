@@ -1,0 +1,145 @@
+"""The distances between atoms that a model has learnt, and the geometry next to a start that has no others.
+
+Far from all training geometries a Gaussian process returns to its prior mean, and its forces say nothing about the
+molecule: a search that begins with a bond of half its length may follow them into a well that is none.  Where the
+distances of two atoms lie among the training geometries is known, though, and a geometry can be brought back there by
+moving every atom as little as it takes (the idea of distance geometry: Crippen and Havel, *Distance Geometry and
+Molecular Conformation*, Research Studies Press 1988, chapter 6, with bounds from the data).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from scipy.optimize import minimize
+
+from fflux_py.errors import InputError
+from fflux_py.forcefield import ForceField
+from fflux_py.gp.features import directional, inverse_distances
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.symmetry import no_symmetry
+from fflux_py.typing import FloatArray, IntArray
+
+INSIDE: Final = 1e-8
+"""Bohr; a distance that is no further outside of its range counts as inside."""
+
+_SHORTEST: Final = 1e-6
+_MOST_STEPS: Final = 1000
+
+
+def distance_ranges(forcefield: ForceField) -> tuple[FloatArray, FloatArray]:
+    """Shortest and longest distance of every pair of atoms over a model's training geometries.
+
+    Atoms that the model's symmetry exchanges have the same ranges.
+
+    Returns
+    -------
+    shortest, longest
+        Bohr, shape ``(n_atoms, n_atoms)``, symmetric, zero on the diagonal.
+    """
+    n = forcefield.molecule.n_atoms
+    if forcefield.joint is not None:
+        found = distances(forcefield.joint.positions)
+        symmetry = forcefield.joint.symmetry or no_symmetry(n)
+        return _alike(found.min(axis=0), found.max(axis=0), symmetry.generators())
+    shortest, longest = np.full((n, n), np.inf), np.zeros((n, n))
+    for model in forcefield.atoms:
+        atom, others = model.frame.atom, [model.frame.x_axis, model.frame.xy_plane, *model.frame.others(n)]
+        each = 4 if directional(model.feature_kind) else 3
+        known = model.points[:, [0, 1, *range(3, model.points.shape[1], each)]]
+        if inverse_distances(model.feature_kind):
+            known = 1.0 / known
+        shortest[atom, others] = np.minimum(shortest[atom, others], known.min(axis=0))
+        longest[atom, others] = np.maximum(longest[atom, others], known.max(axis=0))
+    np.fill_diagonal(shortest, 0.0)
+    return np.minimum(shortest, shortest.T), np.maximum(longest, longest.T)
+
+
+def distances(positions: FloatArray) -> FloatArray:
+    """Distances of all pairs of atoms, bohr, shape ``(..., n_atoms, n_atoms)``."""
+    return np.asarray(np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1))
+
+
+def _alike(
+    shortest: FloatArray, longest: FloatArray, permutations: Sequence[IntArray]
+) -> tuple[FloatArray, FloatArray]:
+    """The same for all pairs that permutations exchange."""
+    while True:
+        low, high = shortest, longest
+        for order in permutations:
+            low = np.minimum(low, low[np.ix_(order, order)])
+            high = np.maximum(high, high[np.ix_(order, order)])
+        if (low == shortest).all() and (high == longest).all():
+            return low, high
+        shortest, longest = low, high
+
+
+def furthest_outside(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> tuple[int, int, float]:
+    """The pair of atoms whose distance lies furthest outside of its range, and by how much (bohr; below: negative)."""
+    found = distances(positions)
+    beyond = found - np.clip(found, shortest, longest)
+    i, j = np.unravel_index(int(np.abs(beyond).argmax()), beyond.shape)
+    return int(min(i, j)), int(max(i, j)), float(beyond[i, j])
+
+
+def nearest_inside(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> FloatArray:
+    """A geometry next to another whose distances lie within ranges.
+
+    The sum of the squares by which distances lie outside is made as small as it becomes downhill from ``positions``
+    (L-BFGS): zero, if these ranges can be met together.  The centre of mass of equal masses does not move.
+
+    Parameters
+    ----------
+    positions
+        Bohr, shape ``(n_atoms, 3)``.
+    shortest, longest
+        Bohr, shape ``(n_atoms, n_atoms)``.
+
+    Returns
+    -------
+    positions
+        The same array if all distances are inside already.
+
+    Raises
+    ------
+    InputError
+        ``shortest`` and ``longest`` are of another shape, or a range is empty.
+    """
+    n = len(positions)
+    if not shortest.shape == longest.shape == (n, n):
+        raise InputError("shortest and longest", f"shape {(n, n)}", f"{shortest.shape} and {longest.shape}")
+    if (shortest > longest).any():
+        raise InputError("shortest", "nowhere above longest", f"{int((shortest > longest).sum())} pairs are")
+    if abs(furthest_outside(positions, shortest, longest)[2]) <= INSIDE:
+        return positions
+    first, second = np.triu_indices(n, 1)
+    low, high = shortest[first, second], longest[first, second]
+
+    def outside(flat: FloatArray) -> tuple[float, FloatArray]:
+        vectors = flat.reshape(n, 3)[first] - flat.reshape(n, 3)[second]
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1), _SHORTEST)
+        beyond = lengths - np.clip(lengths, low, high)
+        slopes = (2.0 * beyond / lengths)[:, None] * vectors
+        gradient = np.zeros((n, 3))
+        np.add.at(gradient, first, slopes)
+        np.add.at(gradient, second, -slopes)
+        return float(beyond @ beyond), gradient.reshape(-1)
+
+    settings = {"maxiter": _MOST_STEPS, "ftol": 0.0, "gtol": INSIDE}
+    found = minimize(outside, positions.reshape(-1), jac=True, method="L-BFGS-B", options=settings)
+    return np.asarray(found.x.reshape(n, 3))
+
+
+def brought_inside(forcefield: ForceField, start: Molecule) -> Molecule:
+    """A start for a search: ``start`` itself, or next to it, at distances that the model has learnt.
+
+    Raises
+    ------
+    ModelMismatchError
+        ``start`` is another molecule than the model's.
+    """
+    forcefield.check_molecule(start)
+    moved = nearest_inside(start.positions, *distance_ranges(forcefield))
+    return start if moved is start.positions else start.with_positions(moved)

@@ -1,0 +1,1 @@
+"""Networks of propagators: all that imports PyTorch."""

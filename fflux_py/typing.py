@@ -1,0 +1,15 @@
+"""Types of arrays, and of functions that are told of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+# Called with the number of steps done and their total.
+Progress = Callable[[int, int], None]

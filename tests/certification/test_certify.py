@@ -1,0 +1,272 @@
+"""A certificate is for models that are stable and right; surviving in a well is neither."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tblite")
+pytest.importorskip("gpytorch")
+pytest.importorskip("pyscf")
+
+from fflux_py import model_file
+from fflux_py.analysis.runs import Run, run_of
+from fflux_py.certification import CertificationConfig, GFN2Labeller, KohnShamLabeller, Limits, certify, labeller_of
+from fflux_py.certification.judge import judge, run_figures
+from fflux_py.certification.labellers import GFN2_METADATA, level_of
+from fflux_py.certification.replicas import visited
+from fflux_py.dynamics import MDConfig, Trajectory
+from fflux_py.errors import InputError, ModelMismatchError
+from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.molecules.extended_xyz import write_molecule
+from fflux_py.molecules.shipped_data import DATA, path
+from fflux_py.units import ANGSTROM, KCAL_MOL
+from tests.support.cli_support import fflux
+from tests.support.gfn2_models import labelled, model
+
+SHORT = CertificationConfig(temperatures=(300.0,), seeds=2, picoseconds=0.4, frames=8, report_fs=5.0)
+
+
+@pytest.fixture(scope="module")
+def good():
+    return model(80, forces=True)
+
+
+def artificial(molecule, n=400, drift=0.0, stretch=1.0, potential=0.01):
+    """A run at rest of 200 ps, with a drift (kcal/mol in 100 ps) and a bond that is stretched half way."""
+    positions = np.repeat(molecule.positions[None], n, axis=0)
+    i, j = next(pair for pair in molecule.bonds if 1 in (molecule.numbers[pair[0]], molecule.numbers[pair[1]]))
+    light, heavy = (i, j) if molecule.numbers[i] == 1 else (j, i)
+    positions[n // 2, light] += (stretch - 1.0) * (positions[0, light] - positions[0, heavy])
+    times = np.linspace(0.0, 200_000.0, n)
+    conserved = drift / KCAL_MOL * times / 100_000.0
+    trajectory = Trajectory(
+        molecule, times, positions, np.full(n, potential), np.zeros(n), conserved, np.full(n, 300.0), seed=0
+    )
+    return run_of(trajectory, MDConfig(steps=400_000, temperature=300.0))
+
+
+def test_a_right_model_is_certified(good, tmp_path):
+    certificate = certify(good, GFN2Labeller(), SHORT, tmp_path / "c")
+    assert certificate.passed
+    assert certificate.error() is None
+    (figures,) = certificate.figures
+    assert figures.n_survived == 2
+    assert figures.n_frames == 8
+    # 0.4 ps from the minimum at 300 K: between nothing and twice the equipartition value of 21 modes.
+    assert 0.5 < figures.mean_energy_above_minimum_kcal_mol < 12.6
+    assert figures.energy_mae_kcal_mol < 1.0
+    # The figures are those of the frames that were written.
+    data = certificate.labels[300.0]
+    energies = good.compute(data.positions, deriv=0)[0]
+    assert figures.energy_mae_kcal_mol == pytest.approx(np.abs(energies - data.energies).mean() * KCAL_MOL)
+    assert set(data.geometries.split) == {"test"}
+    record = json.loads((tmp_path / "c" / "certificate.json").read_text())
+    assert record["passed"] is True
+    assert record["full_protocol"] is False
+
+
+def test_a_model_that_survives_in_wells_fails(tmp_path):
+    low = model(100, forces=False)
+    high = low.with_prior_mean("mean+50*range")
+    config = CertificationConfig(temperatures=(1000.0,), seeds=3, picoseconds=1.0, frames=12, report_fs=10.0)
+    certificate = certify(high, GFN2Labeller(), config, tmp_path / "c")
+    (figures,) = certificate.figures
+    # It keeps all bonds in at least one run, and is wrong by far, below the minimum.
+    assert figures.n_survived >= 1
+    assert figures.energy_mae_kcal_mol > 10.0
+    assert figures.mean_energy_difference_kcal_mol < -10.0
+    assert figures.mean_energy_above_minimum_kcal_mol < 0.0
+    failed = {criterion.name for criterion in certificate.criteria if not criterion.passed}
+    assert {"Energy MAE", "Mean energy, model against reference", "Mean energy above the minimum"} <= failed
+    assert not certificate.passed
+    assert certificate.error().exit_code == 10
+
+
+def test_a_killed_certification_goes_on(good, tmp_path):
+    class Killed(Exception):
+        pass
+
+    @contextmanager
+    def failing(name):
+        def show(done, total):
+            if "300 K (steps)" in name and done >= total // 2:
+                raise Killed
+
+        yield show
+
+    config = replace(SHORT, picoseconds=0.2, frames=4)
+    with pytest.raises(Killed):
+        certify(good, GFN2Labeller(), config, tmp_path / "broken", stage=failing)
+    again = certify(good, GFN2Labeller(), config, tmp_path / "broken")
+    whole = certify(good, GFN2Labeller(), config, tmp_path / "whole")
+    assert again.as_dict() == whole.as_dict()
+    # Once more finds everything, and a longer one prolongs the runs.
+    assert certify(good, GFN2Labeller(), config, tmp_path / "broken").as_dict() == whole.as_dict()
+    longer = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), tmp_path / "broken")
+    straight = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), tmp_path / "straight")
+    assert longer.as_dict() == straight.as_dict()
+    with pytest.raises(InputError, match="settings"):
+        certify(good, GFN2Labeller(), replace(config, seed=5), tmp_path / "broken")
+    with pytest.raises(ModelMismatchError):
+        certify(good.with_prior_mean("MF4"), GFN2Labeller(), config, tmp_path / "broken")
+
+
+def test_folder_of_others_is_left_alone(good, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="other files"):
+        certify(good, GFN2Labeller(), SHORT, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"drift": 2.0}, "Drift of the conserved quantity in 100 ps"),
+        ({"drift": -2.0}, "Drift of the conserved quantity in 100 ps"),
+        ({"stretch": 1.6}, "Longest bond over its reference"),
+        ({"stretch": 0.4}, "Shortest bond over its reference"),
+        ({"potential": -1.0}, "Mean energy above the minimum"),
+    ],
+)
+def test_every_fault_is_found(good, change, name):
+    """One run with one fault fails by the criterion that is about it; without the fault it passes that."""
+    labels = labelled(80).select(range(5))
+    for settings, passes in (({}, True), (change, False)):
+        run = artificial(good.molecule, **settings)
+        figures = judge(good, [run, artificial(good.molecule)], labels, 0, 0.0)
+        verdict = {line.name: line.passed for line in figures.criteria(Limits(), 5)}
+        assert verdict[name] is passes
+        assert passes or not all(verdict.values())
+    figures = run_figures(artificial(good.molecule, drift=2.0), good.molecule)
+    assert figures.drift_kcal_mol_100ps == pytest.approx(2.0)
+    assert run_figures(artificial(good.molecule, stretch=1.6), good.molecule).longest_bond_ratio == pytest.approx(1.6)
+
+
+def test_a_stopped_run_and_missing_labels_fail(good):
+    run = artificial(good.molecule)
+    stopped = Run(run.trajectory, run.config, "stopped", "bond", {})
+    figures = judge(good, [stopped, run], None, 4, 0.0)
+    verdict = {line.name: line.passed for line in figures.criteria(Limits(), 4)}
+    assert figures.n_survived == 1
+    assert not verdict["Runs that survived"]
+    assert not verdict["Visited frames labelled"]
+    assert not verdict["Energy MAE"]
+    # Every run is stopped before its first report.
+    broken = artificial(good.molecule, n=1)
+    figures = judge(good, [Run(broken.trajectory, broken.config, "stopped", "bond", {})], None, 0, 0.0)
+    assert figures.n_survived == 0
+    assert not any(line.passed for line in figures.criteria(Limits(), 4) if line.name in ("Energy MAE", "Mean energy"))
+
+
+def test_a_constant_error_is_an_error(good):
+    """A shift of all energies by 1.5 kcal/mol leaves forces right, and fails."""
+    labels = labelled(80).select(range(20))
+    shifted = replace(labels, energies=labels.energies + 1.5 / KCAL_MOL)
+    run = artificial(good.molecule)
+    figures, before = judge(good, [run], shifted, 0, 0.0), judge(good, [run], labels, 0, 0.0)
+    assert figures.mean_energy_difference_kcal_mol == pytest.approx(before.mean_energy_difference_kcal_mol - 1.5)
+    assert figures.force_mae_kcal_mol_angstrom == before.force_mae_kcal_mol_angstrom
+    verdict = {line.name: line.passed for line in figures.criteria(Limits(), 20)}
+    assert not verdict["Mean energy, model against reference"]
+
+
+def test_visited_frames_cover_all_runs(good):
+    runs = (artificial(good.molecule, n=200), artificial(good.molecule, n=400))
+    frames = visited(runs, 30, "x")
+    assert len(frames) == 30
+    assert frames.source.count("x-r1") == 20
+    assert len(visited((artificial(good.molecule, n=3),), 30, "x")) == 2
+    assert visited((artificial(good.molecule, n=1),), 30, "x") is None
+
+
+def test_level_of_theory_comes_from_the_header():
+    from fflux_py.molecules.dataset import Dataset
+
+    data = Dataset.read(path("malondialdehyde") / DATA)
+    assert level_of(data.metadata) == LevelOfTheory()
+    header = {**data.metadata, "basis_functions": "spherical", "density_fit": "none", "grid": "pyscf level 4"}
+    expected = LevelOfTheory(cartesian=False, density_fit=False, grid_level=4)
+    assert level_of(header) == expected
+    found = labeller_of(header, workers=2)
+    assert isinstance(found, KohnShamLabeller)
+    assert (found.level, found.partition, found.workers) == (expected, "none", 2)
+    assert isinstance(labeller_of(GFN2_METADATA), GFN2Labeller)
+    with pytest.raises(InputError, match="grid"):
+        labeller_of({**data.metadata, "grid": "Gaussian ultrafine"})
+    with pytest.raises(InputError, match="level of theory"):
+        labeller_of({})
+
+
+def test_gfn2_atoms_sum_to_the_molecule():
+    data = labelled(80)
+    np.testing.assert_allclose(data.atomic_energies.sum(axis=1), data.energies, atol=1e-10)
+    h = 1e-3
+    moved = data.geometries.positions[:1].repeat(2, axis=0)
+    moved[0, 0, 0] += h
+    moved[1, 0, 0] -= h
+    ends = GFN2Labeller().label(replace(data.geometries.select([0, 0]), positions=moved), Path())
+    slope = (ends.energies[0] - ends.energies[1]) / (2 * h)
+    assert slope == pytest.approx(-data.forces[0, 0, 0], abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperatures": ()}, {"temperatures": (300.0, 300.0)}, {"seeds": 0}, {"picoseconds": float("nan")},
+     {"temperatures": (-5.0,)}, {"timestep": 0.0}],
+)  # fmt: skip
+def test_wrong_settings_are_refused(settings):
+    with pytest.raises(InputError):
+        CertificationConfig(**settings)
+
+
+def test_heavy_hydrogen_is_part_of_the_settings(good, tmp_path):
+    """Longer steps with heavier hydrogens: another run, whose positions have the same averages."""
+    heavy = replace(SHORT, seeds=1, picoseconds=0.2, timestep=2.0, hydrogen_mass=3.0, frames=2, report_fs=20.0)
+    certificate = certify(good, GFN2Labeller(), heavy, tmp_path / "c")
+    assert certificate.runs[0][0].config.hydrogen_mass == 3.0
+    assert certificate.as_dict()["hydrogen_mass_da"] == 3.0
+    with pytest.raises(InputError, match="settings"):
+        certify(good, GFN2Labeller(), replace(heavy, hydrogen_mass=2.0), tmp_path / "c")
+    with pytest.raises(InputError, match="hydrogen_mass"):
+        replace(heavy, hydrogen_mass=30.0)
+
+
+def test_command(good, tmp_path):
+    model_file.save(good, tmp_path / "model.npz")
+    write_molecule(tmp_path / "start.xyz", good.molecule)
+    words = [
+        "certify", str(tmp_path / "model.npz"), str(tmp_path / "start.xyz"), "-o", str(tmp_path / "c"),
+        "--temperatures", "300,500", "--seeds", "1", "--picoseconds", "0.2", "--frames", "3", "--json",
+    ]  # fmt: skip
+    answer = fflux(*words)
+    record = json.loads(answer.out)
+    assert answer.code == (0 if record["passed"] else 10)
+    assert [entry["temperature_k"] for entry in record["temperatures"]] == [300.0, 500.0]
+    assert record["reference"] == "gfn2-xtb"
+    rows = list(csv.DictReader((tmp_path / "c" / "certificate.csv").read_text().splitlines()))
+    assert [float(row["temperature_k"]) for row in rows] == [300.0, 500.0]
+    page = (tmp_path / "c" / "certificate.html").read_text()
+    assert "Energy MAE" in page
+    assert "thin run" in page
+    # A limit that no model meets.
+    failed = fflux(*words, "--energy-mae", "1e-6")
+    assert failed.code == 10
+    assert "Energy MAE" in failed.err
+    assert len(failed.err.strip().splitlines()) == 1
+    assert fflux(*words, "--temperatures", "hot").code == 2
+
+
+def test_reference_lengths_are_the_models(good):
+    """Bonds are held against the model's reference geometry, not against where a run began."""
+    molecule = good.molecule
+    other = molecule.with_positions(molecule.positions * 1.1)
+    figures = run_figures(artificial(other), molecule)
+    lengths = [np.linalg.norm(molecule.positions[i] - molecule.positions[j]) for i, j in molecule.bonds]
+    assert figures.largest_bond_deviation_angstrom == pytest.approx(0.1 * max(lengths) * ANGSTROM)

@@ -1,0 +1,176 @@
+"""The ASE calculator: units, per-atom energies, optimisers and dynamics, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import ase.units
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from fflux_py import model_file
+from fflux_py.errors import FileFormatError, GeometryError, InputError, ModelMismatchError
+from fflux_py.interfaces.ase_calculator import FFLUXCalculator
+from fflux_py.typing import FloatArray
+from fflux_py.units import ANGSTROM
+from tests.support.synthetic import MethanolPotential, fitted, methanol, sample
+
+
+def _atoms(positions: FloatArray | None = None) -> Atoms:
+    positions = methanol().positions if positions is None else positions
+    return Atoms(methanol().symbols, positions * ANGSTROM, calculator=FFLUXCalculator(fitted()))
+
+
+def test_energies_and_forces_are_the_force_fields_in_ev_and_angstrom() -> None:
+    positions = sample(1, 300.0, seed=4)[0]
+    energy, forces = fitted().energy_and_forces(positions)
+    atoms = _atoms(positions)
+    # ASE's constants (CODATA 2014) agree with ours to 1e-8
+    assert atoms.get_potential_energy() == pytest.approx(energy * ase.units.Hartree, rel=1e-7)
+    np.testing.assert_allclose(atoms.get_forces(), forces * ase.units.Hartree / ase.units.Bohr, rtol=1e-6)
+    energies = atoms.get_potential_energies()
+    np.testing.assert_allclose(energies, fitted().atomic_energies(positions) * ase.units.Hartree, rtol=1e-7)
+    assert energies.sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+
+
+def test_forces_against_ases_own_differences() -> None:
+    atoms = _atoms(sample(1, 300.0, seed=4)[0])
+    forces, step = atoms.get_forces(), 1e-3
+    reference = atoms.positions.copy()
+    for atom, component in np.ndindex(6, 3):
+        energies = []
+        for k in (-2, -1, 1, 2):
+            atoms.positions = reference
+            atoms.positions[atom, component] += k * step
+            energies.append(atoms.get_potential_energy())
+        slope = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+        assert abs(forces[atom, component] + slope) < 1e-6 * np.abs(forces).max()
+
+
+def test_deviations_are_computed_only_when_asked_for() -> None:
+    positions = sample(1, 1000.0, seed=4)[0]
+    atoms = _atoms(positions)
+    atoms.get_forces()
+    assert "energies_std" not in atoms.calc.results
+    deviations = atoms.calc.get_atomic_deviations(atoms)
+    np.testing.assert_allclose(deviations, fitted().atomic_deviations(positions) * ase.units.Hartree, rtol=1e-7)
+    assert deviations.shape == (6,)
+    assert (deviations > 0).all()
+    np.testing.assert_array_equal(atoms.calc.results["energies_std"], deviations)
+    np.testing.assert_array_equal(atoms.calc.get_property("energies_std"), deviations)
+    atoms.positions = sample(1, 300.0, seed=4)[0] * ANGSTROM
+    atoms.get_potential_energy()
+    assert "energies_std" not in atoms.calc.results  # nothing stale after a move
+    assert atoms.calc.get_atomic_deviations(atoms).mean() < deviations.mean()
+
+
+def test_results_follow_the_atoms() -> None:
+    atoms = _atoms()
+    first = atoms.get_potential_energy()
+    atoms.rattle(0.05, seed=1)
+    second = atoms.get_potential_energy()
+    assert abs(second - first) > 1e-3
+    atoms.calc.calculate(_atoms())  # also when it is called directly
+    assert atoms.calc.results["energy"] == pytest.approx(first, abs=1e-12)
+    assert atoms.get_potential_energy() == pytest.approx(second, abs=1e-12)
+
+
+def test_a_model_file_serves_as_well(tmp_path: Path) -> None:
+    model_file.save(fitted(), tmp_path / "model.npz")
+    atoms = _atoms()
+    expected = atoms.get_potential_energy()
+    for path in (tmp_path / "model.npz", str(tmp_path / "model.npz")):
+        atoms.calc = FFLUXCalculator(path)
+        assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(FileFormatError, match=r"no\.npz"):
+        FFLUXCalculator(tmp_path / "no.npz")
+
+
+def test_bfgs_finds_the_minimum_of_the_potential() -> None:
+    atoms = _atoms(sample(1, 300.0, seed=4)[0])
+    assert BFGS(atoms, logfile=None).run(fmax=0.005, steps=200)
+    atoms_at_minimum = atoms.positions / ANGSTROM
+    potential = MethanolPotential()
+    # the analytic potential's own minimum is methanol()
+    error = potential.energy_and_forces(atoms_at_minimum)[0] - potential.energy_and_forces(methanol().positions)[0]
+    assert 0.0 <= error * 627.5 < 0.3
+    for i, j in methanol().bonds:
+        length = np.linalg.norm(atoms_at_minimum[i] - atoms_at_minimum[j]) * ANGSTROM
+        reference = np.linalg.norm(methanol().positions[i] - methanol().positions[j]) * ANGSTROM
+        assert length == pytest.approx(reference, abs=0.01)
+
+
+def test_velocity_verlet_conserves_the_energy() -> None:
+    atoms = _atoms()
+    spread = np.sqrt(ase.units.kB * 300.0 / atoms.get_masses())[:, None]
+    atoms.set_velocities(spread * np.random.default_rng(2).standard_normal((6, 3)))
+    drift = {}
+    for step in (0.5, 0.25):
+        copy = _atoms()
+        copy.set_velocities(atoms.get_velocities())
+        start, largest = copy.get_total_energy(), 0.0
+        dynamics = VelocityVerlet(copy, step * ase.units.fs)
+        for _ in range(20):
+            dynamics.run(round(5 / step))
+            largest = max(largest, abs(copy.get_total_energy() - start))
+        drift[step] = largest
+    assert drift[0.5] < 0.02  # eV, of 0.39 eV kinetic energy
+    assert drift[0.25] < 0.4 * drift[0.5]  # the error is that of the integrator: second order
+
+
+def test_frames_with_results_can_be_written_and_read(tmp_path: Path) -> None:
+    atoms = _atoms()
+    atoms.get_forces()
+    atoms.calc.get_atomic_deviations(atoms)
+    ase.io.write(tmp_path / "a.xyz", atoms, format="extxyz")
+    ase.io.write(tmp_path / "a.traj", atoms)
+    for name in ("a.xyz", "a.traj"):
+        read = ase.io.read(tmp_path / name)
+        np.testing.assert_allclose(read.get_forces(), atoms.get_forces(), atol=1e-7)
+        assert read.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+
+
+def test_atoms_of_another_molecule_are_refused_naming_the_first() -> None:
+    atoms = _atoms()
+    calculator = atoms.calc
+    swapped = atoms[[0, 2, 1, 3, 4, 5]]
+    shorter = atoms[:5]
+    charged = atoms.copy()
+    charged.info["total_charge"] = 1
+    for other, message in (
+        (swapped, "atom 2: .*O as in the model, found H"),
+        (shorter, "6 atoms.*5"),
+        (charged, "charge 0, found 1"),
+    ):
+        other.calc = calculator
+        with pytest.raises(ModelMismatchError, match=message):
+            other.get_potential_energy()
+    assert atoms.get_potential_energy() < 0.0
+
+
+def test_periodic_and_impossible_geometries_are_refused() -> None:
+    atoms = _atoms()
+    atoms.set_cell([20.0, 20.0, 20.0])
+    atoms.pbc = True
+    with pytest.raises(InputError, match=r"atoms\.pbc"):
+        atoms.get_forces()
+    atoms.pbc = False
+    atoms.get_forces()
+    atoms.positions[5] = atoms.positions[4]
+    with np.errstate(all="ignore"), pytest.raises(GeometryError, match="atoms 5 and 6"):
+        atoms.get_forces()
+    atoms.positions[0] = np.nan
+    with pytest.raises(GeometryError, match="NaN"):
+        atoms.get_potential_energy()
+
+
+def test_what_is_not_there_is_not_implemented() -> None:
+    atoms = _atoms()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()

@@ -1,0 +1,135 @@
+"""Features that are left out of a joint fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fflux_py.errors import InputError
+from fflux_py.forcefield import ForceField
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.training.joint import train_jointly
+from fflux_py.training.pruning import (
+    evenly,
+    feature_names,
+    features_left_out,
+    fewest_points,
+    force_error,
+    prune,
+    refit,
+    training_rows,
+)
+from tests.support.synthetic import fitted, label, sample
+
+
+@cache
+def _fit() -> tuple[Dataset, ForceField]:
+    dataset = label(sample(24, 500.0))
+    rows = np.arange(0, 24, 2)
+    field = train_jointly(
+        dataset, rows, "none", "unit-vector", "squared-exponential", "periodic", "MF2", 12, 2, None
+    )  # fmt: skip
+    return dataset, field
+
+
+def test_kinds_of_features() -> None:
+    assert feature_names(4, "spherical") == ["first bond", "second bond", "chi", "distance", "theta", "phi"]
+    assert feature_names(5, "unit-vector")[3:] == ["distance", "x", "y", "z"] * 2
+
+
+def test_nothing_left_out_is_the_same_fit() -> None:
+    dataset, field = _fit()
+    assert training_rows(field, dataset).tolist() == list(range(0, 24, 2))
+    again = refit(field, dataset, ())
+    positions = sample(3, 500.0, seed=8)
+    np.testing.assert_allclose(again.compute(positions)[1], field.compute(positions)[1], atol=1e-9)
+
+
+def test_forces_without_a_direction_are_those_of_its_energy() -> None:
+    """The third component of a unit vector follows from the other two, but for its sign."""
+    dataset, field = _fit()
+    fewer = refit(field, dataset, ("x",))
+    assert fewer.kernel_arrays().plain.tolist() == [12] * 6
+    assert field.kernel_arrays().plain.tolist() == [16] * 6
+    positions, step = sample(1, 500.0, seed=8)[0], 1e-3
+    shifts = step * np.eye(18).reshape(18, 6, 3)
+    e = [fewer.compute(positions + n * shifts, deriv=0)[0] for n in (-2, -1, 1, 2)]
+    numerical = -((e[0] - 8 * e[1] + 8 * e[2] - e[3]) / (12 * step)).reshape(6, 3)
+    forces = fewer.energy_and_forces(positions)[1]
+    assert np.abs(forces - numerical).max() < 1e-6 * np.abs(forces).max()
+    assert np.abs(forces - field.energy_and_forces(positions)[1]).max() > 1e-7
+
+
+def test_what_is_left_out_costs_what_is_stated() -> None:
+    dataset, field = _fit()
+    seen: list[tuple[int, int]] = []
+    chosen = prune(field, dataset, 0.05, 8, lambda done, total: seen.append((done, total)))
+    assert chosen.kept + sum(name in chosen.dropped for name in feature_names(6, "unit-vector")) == chosen.total == 15
+    assert chosen.error_after <= 1.05 * chosen.error_before
+    assert (chosen.n_fit, chosen.n_held_out) == (8, 4)
+    assert seen[-1][0] == seen[-1][1]
+    rows = training_rows(field, dataset)
+    spread = np.linspace(0, 11, 8).astype(int)
+    forces = refit(field, dataset, chosen.dropped, rows[spread]).compute(dataset.positions[np.delete(rows, spread)])[1]
+    error = float(np.abs(forces - dataset.forces[np.delete(rows, spread)]).mean())
+    assert error == pytest.approx(chosen.error_after, rel=1e-6)
+
+
+def test_fewest_geometries_within_a_limit() -> None:
+    dataset, field = _fit()
+    judged, indices = np.arange(1, 24, 2), training_rows(field, dataset)
+
+    def error(count: int) -> float:
+        return force_error(refit(field, dataset, (), evenly(indices, count)), dataset, judged)
+
+    seen: list[tuple[int, int]] = []
+    limit = 1.001 * error(8)
+    found = fewest_points(field, dataset, (), judged, limit, progress=lambda done, total: seen.append((done, total)))
+    assert found is not None
+    assert found.joint is not None
+    count = len(found.joint.positions)
+    assert 4 < count <= 8 < len(indices)  # a smaller number may do as well, and four do not
+    assert error(4) > limit >= force_error(found, dataset, judged)
+    np.testing.assert_array_equal(found.joint.positions, dataset.positions[evenly(indices, count)])
+    assert found.metadata["n_train"] == count
+    assert seen[-1][0] == seen[-1][1] >= len(seen) - 1
+    assert fewest_points(field, dataset, (), judged, 0.5 * force_error(field, dataset, judged)) is None
+    # Nothing is solved again where all geometries and features stay.
+    trained = fewest_points(field, dataset, (), indices, 1.001 * force_error(field, dataset, indices))
+    assert trained is field
+
+
+def test_what_is_left_out_is_found_in_the_model_and_stays_out() -> None:
+    dataset, field = _fit()
+    assert features_left_out(field) == ()
+    once = refit(field, dataset, ("x",))
+    twice = refit(once, dataset, ("chi",))
+    assert features_left_out(once) == ("x",)
+    assert features_left_out(twice) == ("chi", "x")
+    assert (once.metadata["features_left_out"], twice.metadata["features_left_out"]) == ("x", "chi, x")
+
+
+def test_geometries_are_found_again_after_rounding_in_a_file() -> None:
+    dataset, field = _fit()
+
+    def moved(by: float) -> Dataset:
+        return replace(dataset, geometries=replace(dataset.geometries, positions=dataset.positions + by))
+
+    np.testing.assert_array_equal(training_rows(field, moved(1e-14)), training_rows(field, dataset))
+    with pytest.raises(InputError, match="12 geometries missing"):
+        training_rows(field, moved(1e-6))
+
+
+def test_refusals() -> None:
+    dataset, field = _fit()
+    with pytest.raises(InputError, match="joint fit"):
+        prune(fitted(), dataset)
+    with pytest.raises(InputError, match="12 geometries missing"):
+        training_rows(field, dataset.select([1, 3, 5]))
+    with pytest.raises(InputError, match=r"dropped: .*radius"):
+        refit(field, dataset, ("radius",))
+    with pytest.raises(InputError, match="n_fit"):
+        prune(field, dataset, n_fit=12)
