@@ -16,7 +16,8 @@ from _shared import parser, show
 
 from fflux_py.exchange.dl_fflux import read_dl_fflux, total
 from fflux_py.exchange.ferebus.consistency import read_model
-from fflux_py.exchange.ferebus.forcefield import common_geometries, read_folder
+from fflux_py.exchange.ferebus.folder import read_models
+from fflux_py.exchange.ferebus.forcefield import count_common_geometries
 from fflux_py.exchange.ferebus.model import ICHOR_JITTER
 from fflux_py.exchange.ferebus.tables import read_training_csv
 from fflux_py.units import KJ_MOL
@@ -73,7 +74,7 @@ def dl_fflux(folder: Path) -> Figures:
         return np.asarray((ahead - behind) / (2.0 * h))
 
     numerical = (4.0 * slope(1e-3) - slope(2e-3)) / 3.0
-    counts = common_geometries(read_folder(folder / "model_krig"))
+    counts = count_common_geometries(read_models(folder / "model_krig"))
     return {
         "dl_fflux water: molecules": len(species.positions),
         "dl_fflux water: sum of energies, hartree": f"{total([species]):.9f}",

@@ -18,7 +18,8 @@ import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.exchange._words import integer, real, table
-from fflux_py.exchange.ferebus.forcefield import model_texts, read_folder, to_forcefield, write_models
+from fflux_py.exchange.ferebus.folder import DL_FFLUX_FOLDER, read_models, write_models
+from fflux_py.exchange.ferebus.forcefield import model_texts, to_forcefield
 from fflux_py.files import read_text, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -28,7 +29,6 @@ from fflux_py.units import DALTON, FEMTOSECOND
 BOHR: Final = 0.52917721067
 """One bohr in angstrom as DL_FFLUX has it (CODATA 2014)."""
 
-MODELS: Final = "model_krig"
 _LONGEST_TITLE: Final = 72
 _LABEL: Final = re.compile(r"(?P<system>.+)_(?P<element>[A-Za-z]{1,2})(?P<number>\d+)")
 
@@ -161,7 +161,7 @@ def write_dl_fflux(
     texts = model_texts(forcefield)
     target, name = Path(folder), texts[0].system
     target.mkdir(exist_ok=True)
-    paths = list(write_models(target / MODELS, texts))
+    paths = list(write_models(target / DL_FFLUX_FOLDER, texts))
     labels = tuple(f"{name}_{s}{k + 1}" for k, s in enumerate(start.symbols))
     centred = start.positions - start.positions.mean(0)
     config = Config(name, start.symbols, labels, centred, settings.cell * np.eye(3))
@@ -197,12 +197,12 @@ def read_dl_fflux(folder: str | os.PathLike[str]) -> tuple[Species, ...]:
             found = " ".join(symbols)
             raise FileFormatError(f"{where}, atom {atoms[0] + 1}", f"{system} as {' '.join(elements[system])}", found)
         by_system.setdefault(system, []).append(_whole(config.positions[atoms], config.cell))
-    models = Path(folder) / MODELS
+    models = Path(folder) / DL_FFLUX_FOLDER
     species = []
     for system, positions in by_system.items():
         molecule = Molecule(elements[system], positions[0], 0, system)
         try:
-            forcefield = to_forcefield(read_folder(models, system), molecule)
+            forcefield = to_forcefield(read_models(models, system), molecule)
         except FFLUXError as error:
             if str(models) in error.where:
                 raise

@@ -66,13 +66,13 @@ def read_model(path: str | os.PathLike[str]) -> FerebusModel:
     FileFormatError
         A file that cannot be read, or that does not reproduce its own training energies.
     """
-    model = understand(parse_model(read_text(path), str(path)), str(path))
+    model = interpret(parse_model(read_text(path), str(path)), str(path))
     for note in model.notes:
         warnings.warn(f"{path}: {note}", FerebusWarning, stacklevel=2)
     return model
 
 
-def understand(text: ModelText, where: str) -> FerebusModel:
+def interpret(text: ModelText, where: str) -> FerebusModel:
     """Decide on the reading of a file's text, as :func:`read_model` does, without warnings.
 
     Parameters

@@ -1,31 +1,27 @@
-"""From a folder of ``.model`` files to a force field, and back.
+"""From the models of ``.model`` files to a force field, and back.
 
-A ``.model`` file knows features, not a molecule: its atom, two other atoms that span the frame, and numbers.  The
-models of all atoms of one molecule together are a force field; a geometry for it follows from the features
+A ``.model`` file knows features, not a molecule: its atom, two other atoms that span the local frame, and numbers.  The
+models of all atoms of one molecule together are a force field.  A geometry for it follows from the features
 themselves, which are complete.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from fflux_py import __version__
-from fflux_py.errors import ConvergenceError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.exchange.ferebus.consistency import understand
+from fflux_py.errors import ConvergenceError, InputError, ModelMismatchError
 from fflux_py.exchange.ferebus.kernel import Composition, Kernel, Reading
 from fflux_py.exchange.ferebus.model import FerebusModel
-from fflux_py.exchange.ferebus.model_text import FORMAT, Mean, ModelText, format_model, names_of, parse_model
+from fflux_py.exchange.ferebus.model_text import FORMAT, Mean, ModelText, names_of
 from fflux_py.exchange.ferebus.tables import ENERGY
-from fflux_py.files import read_text, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
@@ -45,55 +41,13 @@ _FEW: Final = 5
 _WHAT_TO_TRAIN: Final = "train with 'fflux train --no-forces --features spherical'"
 
 
-def read_folder(folder: str | os.PathLike[str], system: str | None = None) -> tuple[FerebusModel, ...]:
-    """Read the energy models of all atoms of one molecule, in the order of the atoms.
-
-    Models of other properties (multipole moments) in the folder are passed over.
-
-    Parameters
-    ----------
-    folder
-        Holds files with names that end in ``.model``.
-    system
-        Name of the molecule; without it the folder may hold models of one only.
-
-    Raises
-    ------
-    FileFormatError
-        No ``.model`` file, one that cannot be read, models of several molecules, two for one atom, or an atom without.
-    """
-    paths = sorted(Path(folder).glob("*.model"))
-    if not paths:
-        raise FileFormatError(str(folder), "files with names that end in .model", "none", "check the folder")
-    texts = [(path, parse_model(read_text(path), str(path))) for path in paths]
-    chosen = [(path, t) for path, t in texts if t.property_name == ENERGY and system in (None, t.system)]
-    if not chosen:
-        found = ", ".join(sorted({f"{text.property_name} of {text.system}" for _, text in texts}))
-        of = f" of {system}" if system else ""
-        raise FileFormatError(str(folder), f"models of the property {ENERGY!r}{of}", found)
-    first_path, first = chosen[0]
-    by_atom: dict[int, tuple[Path, ModelText]] = {}
-    for path, text in chosen:
-        if (text.system, text.n_atoms) != (first.system, first.n_atoms):
-            expected = f"{first.system} with {first.n_atoms} atoms as in {first_path.name}"
-            raise FileFormatError(str(path), expected, f"{text.system} with {text.n_atoms}", "one molecule per folder")
-        atom = text.frame[0]
-        if atom in by_atom:
-            raise FileFormatError(str(path), "one model for each atom", f"atom {atom + 1} again", by_atom[atom][0].name)
-        by_atom[atom] = (path, text)
-    missing = [str(k + 1) for k in range(first.n_atoms) if k not in by_atom]
-    if missing:
-        raise FileFormatError(str(folder), f"models of all {first.n_atoms} atoms", f"none of {', '.join(missing)}")
-    return tuple(understand(by_atom[k][1], str(by_atom[k][0])) for k in range(first.n_atoms))
-
-
 def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = None) -> ForceField:
     """The force field of the models of all atoms.
 
     Parameters
     ----------
     models
-        In the order of the atoms (:func:`read_folder`).
+        In the order of the atoms (:func:`fflux_py.exchange.ferebus.folder.read_models`).
     molecule
         Elements and a geometry.  Without it the elements are those in the atoms' names and the geometry is that of
         lowest energy among (at most two hundred) training geometries.
@@ -110,7 +64,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
     symbols = tuple(_element(model.text, k) for k, model in enumerate(models))
     if molecule is not None:
         _check_symbols(symbols, molecule)
-    atoms = tuple(atomic_model(model) for model in _alike(models))
+    atoms = tuple(atomic_model(model) for model in _with_common_wrapping(models))
     azimuths = phi_features(first.n_atoms, "spherical")
     for atom in atoms:
         if atom.covariance.azimuth == "periodic" and not np.array_equal(atom.covariance.azimuths, azimuths):
@@ -128,7 +82,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
             metadata[f"source_{key}"] = first.metadata[key]
     if molecule is None:
         some = first.x[:: -(-len(first.x) // _MOST_COMPARED)]
-        geometries = positions_of(some, first.frame, first.n_atoms)
+        geometries = positions_from_features(some, first.frame, first.n_atoms)
         guess = ForceField(Molecule(symbols, geometries[0], 0, first.system), atoms)
         molecule = guess.molecule.with_positions(geometries[int(guess.compute(geometries, 0)[0].argmin())])
     return ForceField(molecule, atoms, {}, metadata)
@@ -174,14 +128,14 @@ def atomic_model(model: FerebusModel) -> AtomicModel:
     )
 
 
-def frame_notes(models: Sequence[FerebusModel]) -> tuple[str, ...]:
-    """What is to be said about frames and kernels when models become a force field, in sentences."""
+def conversion_notes(models: Sequence[FerebusModel]) -> tuple[str, ...]:
+    """Notes on the conversion of models into a force field, in sentences: repairs, local frames, kernels."""
     notes = [f"{model.text.atom}: {note}" for model in models for note in model.notes]
-    common = common_geometries(models)
+    common = count_common_geometries(models)
     assumed = [m.text.atom for m, n in zip(models, common, strict=True) if ASSUMED_FRAME in m.text.metadata and not n]
     if assumed:
         notes.append(f"the frames of {', '.join(assumed)} were not known at training and were assumed: check their ALF")
-    jumps = [m.text.atom for m in _alike(models) if _azimuth(m) == "rbf" and m.text.n_atoms > 3]
+    jumps = [m.text.atom for m in _with_common_wrapping(models) if _azimuth(m) == "rbf" and m.text.n_atoms > 3]
     if jumps:
         notes.append(
             f"{', '.join(jumps)}: trained with azimuths that do not wrap, so the energy jumps where one passes 180 "
@@ -190,13 +144,13 @@ def frame_notes(models: Sequence[FerebusModel]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def common_geometries(models: Sequence[FerebusModel]) -> tuple[int, ...]:
+def count_common_geometries(models: Sequence[FerebusModel]) -> tuple[int, ...]:
     """How many training geometries of the first atom (of its first two hundred) each atom has among its own.
 
     Any at all means that its frame, and that of the first atom, are what their files say.
     """
     first = models[0].text
-    positions = positions_of(first.x[:_MOST_COMPARED], first.frame, first.n_atoms)
+    positions = positions_from_features(first.x[:_MOST_COMPARED], first.frame, first.n_atoms)
     counts = []
     for model in models:
         frame = _local_frame(model.text, f"model of {model.text.atom}")
@@ -205,7 +159,7 @@ def common_geometries(models: Sequence[FerebusModel]) -> tuple[int, ...]:
     return tuple(counts) if len(models) > 1 else (0,)
 
 
-def positions_of(spherical: FloatArray, frame: Sequence[int | None], n_atoms: int) -> FloatArray:
+def positions_from_features(spherical: FloatArray, frame: Sequence[int | None], n_atoms: int) -> FloatArray:
     """Positions (bohr, shape ``(m, n_atoms, 3)``) from spherical features, ``(m, 3 n_atoms - 6)``.
 
     The atom of the features stands at the origin, its x-axis atom on the x axis, its plane atom in the xy plane.
@@ -264,13 +218,13 @@ def model_text(model: AtomicModel, molecule: Molecule, remarks: Mapping[str, str
 
 def _check_same_energies(model: AtomicModel, text: ModelText, where: str) -> None:
     """Refuse a model with any term that the file does not hold, by its energies near the data and away from them."""
-    positions = positions_of(text.x[:_FEW], text.frame, text.n_atoms)
+    positions = positions_from_features(text.x[:_FEW], text.frame, text.n_atoms)
     positions = np.concatenate([positions, 1.02 * positions, 2.0 * positions])
     held = FerebusModel(text).energies(features(positions, model.frame, "spherical"))
     error = float(np.abs(held - model.energy(positions)).max())
     if error > _ROUNDING:
-        found = f"other energies, by up to {error:.2g} hartree"
-        raise InputError(where, "a constant mean and one kernel", found, _WHAT_TO_TRAIN)
+        difference = f"other energies, by up to {error:.2g} hartree"
+        raise InputError(where, "a constant mean and one kernel", difference, _WHAT_TO_TRAIN)
 
 
 def single_atom_text(
@@ -336,16 +290,6 @@ def model_texts(forcefield: ForceField) -> tuple[ModelText, ...]:
     return tuple(model_text(model, forcefield.molecule, remarks) for model in forcefield.atoms)
 
 
-def write_models(folder: str | os.PathLike[str], texts: Sequence[ModelText]) -> tuple[Path, ...]:
-    """Write ``SYSTEM_iqa_O1.model`` and so on into a folder, made if it is not there; return the paths."""
-    Path(folder).mkdir(exist_ok=True)
-    paths = []
-    for text in texts:
-        paths.append(Path(folder) / f"{text.system}_{text.property_name}_{text.atom}.model")
-        write_atomically(paths[-1], format_model(text))
-    return tuple(paths)
-
-
 def system_name(name: str) -> str:
     """A molecule's name as it stands in file names and labels: capitals, digits and hyphens."""
     return re.sub(r"[^A-Z0-9]+", "-", name.upper()).strip("-") or "MOLECULE"
@@ -388,19 +332,19 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
 def _azimuth(model: FerebusModel) -> Azimuth:
     """What happens to the azimuths of a model."""
     phi = set(phi_features(model.text.n_atoms, "spherical").tolist())
-    found: set[Azimuth] = set()
+    kinds: set[Azimuth] = set()
     for kernel in model.text.kernels.kernels:
         if kernel.kind == "periodic":
-            found.add("periodic")
+            kinds.add("periodic")
         elif kernel.kind != "constant" and phi & set(kernel.dimensions.tolist()):
             wraps = kernel.kind == "rbf-cyclic" or model.reading.wrap_rbf
-            found.add("rbf-cyclic" if wraps else "rbf")
-    if len(found) > 1:
-        raise InputError(f"model of {model.text.atom}", "one kernel on all azimuths", " and ".join(sorted(found)))
-    return found.pop() if found else "periodic"
+            kinds.add("rbf-cyclic" if wraps else "rbf")
+    if len(kinds) > 1:
+        raise InputError(f"model of {model.text.atom}", "one kernel on all azimuths", " and ".join(sorted(kinds)))
+    return kinds.pop() if kinds else "periodic"
 
 
-def _alike(models: Sequence[FerebusModel]) -> list[FerebusModel]:
+def _with_common_wrapping(models: Sequence[FerebusModel]) -> list[FerebusModel]:
     """Models whose data do not tell whether azimuths wrap follow those whose data do."""
     if not any(_azimuth(model) == "rbf" for model in models):
         return list(models)

@@ -12,18 +12,17 @@ import pytest
 from fflux_py import model_file
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
 from fflux_py.exchange.dl_fflux import BOHR, RunSettings, parse_config, read_dl_fflux, total, write_dl_fflux
+from fflux_py.exchange.ferebus.folder import read_models, write_models
 from fflux_py.exchange.ferebus.forcefield import (
     ASSUMED_FRAME,
     atomic_model,
-    common_geometries,
-    frame_notes,
+    conversion_notes,
+    count_common_geometries,
     kernels_of,
     model_texts,
-    positions_of,
-    read_folder,
+    positions_from_features,
     system_name,
     to_forcefield,
-    write_models,
 )
 from fflux_py.exchange.ferebus.kernel import Composition, Kernel, Reading
 from fflux_py.exchange.ferebus.model import FerebusModel
@@ -49,7 +48,7 @@ def spherical(azimuth: Azimuth = "periodic", mean: str = "MF2", n: int = 80) -> 
 
 def there_and_back(forcefield: ForceField, folder: Path) -> ForceField:
     write_models(folder, model_texts(forcefield))
-    return to_forcefield(read_folder(folder), forcefield.molecule)
+    return to_forcefield(read_models(folder), forcefield.molecule)
 
 
 @pytest.mark.parametrize("mean", ["MF1", "MF2", "MF4", "MF5", "gls"])
@@ -79,7 +78,7 @@ def test_round_trip_of_all_kinds_of_azimuths(azimuth: Azimuth, tmp_path: Path) -
     np.testing.assert_allclose(after.atomic_energies(UNSEEN), before.atomic_energies(UNSEEN), rtol=0, atol=1e-10)
     # In these frames no azimuth passes 180 degrees, so the data do not tell an rbf from one that wraps.
     assert {m.covariance.azimuth for m in after.atoms} == {"rbf-cyclic" if azimuth == "rbf" else azimuth}
-    assert not frame_notes(read_folder(tmp_path / "models"))
+    assert not conversion_notes(read_models(tmp_path / "models"))
 
 
 def test_forces_of_a_converted_model_are_finite_differences(tmp_path: Path) -> None:
@@ -119,7 +118,9 @@ def test_theta_of_both_periodic_factors_and_a_prefactor(factor: float) -> None:
 def test_positions_of_features() -> None:
     """Rebuilt geometries have the same features in every frame, so they are the same molecules and no mirror images."""
     for frame in (*cip_frames(methanol()), LocalFrame(0, 1, 5)):
-        rebuilt = positions_of(features(UNSEEN, frame, "spherical"), (frame.atom, frame.x_axis, frame.xy_plane), 6)
+        rebuilt = positions_from_features(
+            features(UNSEEN, frame, "spherical"), (frame.atom, frame.x_axis, frame.xy_plane), 6
+        )
         for other in cip_frames(methanol()):
             np.testing.assert_allclose(
                 np.exp(1j * features(rebuilt, other, "spherical")),
@@ -132,24 +133,24 @@ def test_positions_of_features() -> None:
 def test_geometry_and_elements_come_from_the_models(tmp_path: Path) -> None:
     before = spherical()
     write_models(tmp_path / "models", model_texts(before))
-    models = read_folder(tmp_path / "models")
+    models = read_models(tmp_path / "models")
     after = to_forcefield(models)
     assert after.molecule.symbols == before.molecule.symbols
     lowest = before.compute(sample(80), 0)[0].min()
     assert after.energy_and_forces(after.molecule.positions)[0] == pytest.approx(lowest, abs=1e-9)
-    assert common_geometries(models) == (80,) * 6
+    assert count_common_geometries(models) == (80,) * 6
 
 
 def test_frames_are_confirmed_by_common_geometries(tmp_path: Path) -> None:
     """A frame that was assumed is believed only if the atom's features are those of the other atoms' geometries."""
     texts = [replace(t, metadata={**t.metadata, ASSUMED_FRAME: "x"}) for t in model_texts(spherical())]
     write_models(tmp_path / "right", texts)
-    assert not frame_notes(read_folder(tmp_path / "right"))
+    assert not conversion_notes(read_models(tmp_path / "right"))
     atom, x_axis, xy_plane = texts[4].frame
     assert xy_plane is not None
     texts[4] = replace(texts[4], frame=(atom, xy_plane, x_axis))
     write_models(tmp_path / "wrong", texts)
-    notes = frame_notes(read_folder(tmp_path / "wrong"))
+    notes = conversion_notes(read_models(tmp_path / "wrong"))
     assert len(notes) == 1
     assert "the frames of H5 were not known" in notes[0]
 
@@ -161,12 +162,12 @@ def test_atoms_whose_data_do_not_tell_follow_those_whose_data_do(tmp_path: Path)
         frames=[LocalFrame(0, 1, 5), *cip_frames(methanol())[1:]],
     )  # fmt: skip
     write_models(tmp_path / "models", model_texts(forcefield))
-    models = read_folder(tmp_path / "models")
+    models = read_models(tmp_path / "models")
     assert {model.reading.wrap_rbf for model in models} == {True, False}
     after = to_forcefield(models)
     np.testing.assert_allclose(after.atomic_energies(UNSEEN), forcefield.atomic_energies(UNSEEN), rtol=0, atol=1e-10)
     assert {model.covariance.azimuth for model in after.atoms} == {"rbf"}
-    (note,) = frame_notes(models)
+    (note,) = conversion_notes(models)
     assert "C1, O2, H3, H4, H5, H6: trained with azimuths that do not wrap" in note
 
 
@@ -242,21 +243,21 @@ def test_periodic_kernel_on_a_feature_without_period_is_no_force_field() -> None
 def test_folders_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     texts = model_texts(spherical())
     with pytest.raises(FileFormatError, match=r"names that end in \.model"):
-        read_folder(tmp_path)
+        read_models(tmp_path)
     write_models(tmp_path, texts[:4])
     with pytest.raises(FileFormatError, match="models of all 6 atoms, found none of 5, 6"):
-        read_folder(tmp_path)
+        read_models(tmp_path)
     write_models(tmp_path, texts[4:])
     (tmp_path / "METHANOL_q00_C1.model").write_text(format_model(replace(texts[0], property_name="q00")))
-    assert len(read_folder(tmp_path)) == 6
+    assert len(read_models(tmp_path)) == 6
     with pytest.raises(FileFormatError, match="'iqa' of WATER"):
-        read_folder(tmp_path, "WATER")
+        read_models(tmp_path, "WATER")
     (tmp_path / "copy.model").write_text(format_model(texts[2]))
     with pytest.raises(FileFormatError, match="one model for each atom, found atom 3 again"):
-        read_folder(tmp_path)
+        read_models(tmp_path)
     (tmp_path / "copy.model").write_text(format_model(replace(texts[2], system="ETHANOL")))
     with pytest.raises(FileFormatError, match="METHANOL with 6"):
-        read_folder(tmp_path)
+        read_models(tmp_path)
 
 
 def test_other_elements_are_refused(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ def test_metadata_of_the_data_goes_into_the_files(tmp_path: Path) -> None:
 def test_arrays_of_the_exchange_are_read_only(tmp_path: Path) -> None:
     write_dl_fflux(tmp_path, spherical())
     (species,) = read_dl_fflux(tmp_path)
-    arrays: list[FloatArray] = [species.positions, read_folder(tmp_path / "model_krig")[0].text.x]
+    arrays: list[FloatArray] = [species.positions, read_models(tmp_path / "model_krig")[0].text.x]
     for array in arrays:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0.0

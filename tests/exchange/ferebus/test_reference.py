@@ -10,7 +10,8 @@ import pytest
 
 from fflux_py.exchange.dl_fflux import read_dl_fflux, total
 from fflux_py.exchange.ferebus.consistency import read_model
-from fflux_py.exchange.ferebus.forcefield import common_geometries, read_folder
+from fflux_py.exchange.ferebus.folder import read_models
+from fflux_py.exchange.ferebus.forcefield import count_common_geometries
 from fflux_py.exchange.ferebus.model import ICHOR_JITTER
 from fflux_py.exchange.ferebus.model_text import format_model, parse_model
 from fflux_py.exchange.ferebus.tables import read_training_csv
@@ -84,4 +85,4 @@ def test_water_of_dl_fflux(reference_dir: Path) -> None:
 
     numerical = (4.0 * slope(1e-3) - slope(2e-3)) / 3.0
     np.testing.assert_allclose(-(forces * direction).sum((1, 2)), numerical, rtol=0, atol=1e-7)
-    assert min(common_geometries(read_folder(reference_dir / "dl_fflux_water" / "model_krig"))) > 10
+    assert min(count_common_geometries(read_models(reference_dir / "dl_fflux_water" / "model_krig"))) > 10

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from fflux_py.errors import ConvergenceError, FileFormatError
-from fflux_py.exchange.ferebus.consistency import FerebusWarning, read_model, understand
+from fflux_py.exchange.ferebus.consistency import FerebusWarning, interpret, read_model
 from fflux_py.exchange.ferebus.kernel import Composition, Kernel, Reading
 from fflux_py.exchange.ferebus.model import FerebusModel
 from fflux_py.exchange.ferebus.model_text import Mean, format_model
@@ -24,7 +24,7 @@ UNSEEN = data(n=40, seed=7)[0]
 @pytest.mark.parametrize("factor", [2.0, 4.0])
 def test_factor_of_the_periodic_kernel(factor: float) -> None:
     text = solved(product(data()[0]), Reading(factor))
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.reading.periodic_factor == factor
     np.testing.assert_allclose(model.energies(UNSEEN), predicted(text, Reading(factor), UNSEEN), rtol=0, atol=1e-10)
     wrong = predicted(text, Reading(6.0 - factor), UNSEEN) - model.energies(UNSEEN)
@@ -36,7 +36,7 @@ def test_factor_of_the_periodic_kernel(factor: float) -> None:
 def test_azimuths_of_an_rbf(wrapped: bool) -> None:
     reading = Reading(wrap_rbf=wrapped)
     text = solved(single(data()[0]), reading)
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.reading.wrap_rbf is wrapped
     np.testing.assert_allclose(model.energies(UNSEEN), predicted(text, reading, UNSEEN), rtol=0, atol=1e-10)
     wrong = predicted(text, Reading(wrap_rbf=not wrapped), UNSEEN) - model.energies(UNSEEN)
@@ -48,7 +48,7 @@ def test_azimuths_of_an_rbf_that_the_data_do_not_decide_wrap() -> None:
     x = data(STAYING)[0]
     assert np.ptp(x[:, [5, 8, 11]], axis=0).max() < np.pi
     text = solved(single(x), Reading(wrap_rbf=False), frame=STAYING)
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.reading.wrap_rbf
     assert model.training_error() < 1e-5
     across = np.repeat(x[:1], 2, axis=0)
@@ -62,13 +62,13 @@ def test_azimuths_of_an_rbf_that_the_data_do_not_decide_wrap() -> None:
 def test_nugget_of_the_weights_and_not_that_of_the_header() -> None:
     """Weights with gpytorch's output scale contain the noise over that scale."""
     text = solved(product(data()[0]), Reading(), nugget=1.5e-6, metadata={"program": "gpytorch", "noise": "1e-08"})
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.nugget == pytest.approx(1.5e-6, rel=1e-4)
     assert any("1.5e-06, not 1e-08" in note for note in model.notes)
-    told = understand(replace(text, metadata={"noise": "1.5e-06"}), "C1.model")
+    told = interpret(replace(text, metadata={"noise": "1.5e-06"}), "C1.model")
     assert told.nugget == 1.5e-6
     assert told.notes == ()
-    assert understand(replace(text, metadata={}), "C1.model").nugget == pytest.approx(1.5e-6, rel=1e-4)
+    assert interpret(replace(text, metadata={}), "C1.model").nugget == pytest.approx(1.5e-6, rel=1e-4)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -93,7 +93,7 @@ def test_mean_that_does_not_belong_to_the_weights(known: bool, tmp_path: Path) -
 def test_another_constant_in_the_mean() -> None:
     right = solved(product(data()[0]), Reading())
     text = replace(right, mean=Mean("constant", right.mean.value - 0.0568))
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.text.mean.value == pytest.approx(right.mean.value, abs=1e-9)
     assert "another constant" in model.notes[0]
     assert f"{0.0568 * KJ_MOL:.4g} kJ/mol off" in model.notes[0]
@@ -117,7 +117,7 @@ def test_files_that_do_not_reproduce_their_training_energies_are_refused(what: s
         first, second = kernels.kernels
         kernels = replace(kernels, kernels=(replace(first, theta=first.theta * 1.3), second))
     with pytest.raises(FileFormatError, match=r"C1\.model: expected weights that reproduce the training energies"):
-        understand(replace(text, weights=weights, y=y, kernels=kernels), "C1.model")
+        interpret(replace(text, weights=weights, y=y, kernels=kernels), "C1.model")
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -127,7 +127,7 @@ def test_weights_with_few_digits(known: bool) -> None:
     scale = np.abs(right.weights).max()
     rounding = 0.01 * right.y.std() / scale / 20.0
     rounded = np.round(right.weights / scale / rounding) * scale * rounding
-    model = understand(replace(right, weights=rounded), "C1.model")
+    model = interpret(replace(right, weights=rounded), "C1.model")
     assert len(model.notes) == 1
     error = np.abs(model.energies(UNSEEN) - predicted(right, Reading(), UNSEEN)).max()
     if known:
@@ -140,7 +140,7 @@ def test_weights_with_few_digits(known: bool) -> None:
 
 def test_negative_nugget_is_taken_as_it_is() -> None:
     text = solved(product(data()[0]), Reading(), nugget=-2.5e-8, metadata={"version": "10.0.0", "nugget": "-2.5e-08"})
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     assert model.nugget == -2.5e-8
     np.testing.assert_allclose(model.energies(UNSEEN), predicted(text, Reading(), UNSEEN), rtol=0, atol=1e-12)
 
@@ -161,7 +161,7 @@ def test_means_that_depend_on_the_features(kind: str) -> None:
     beta = np.linalg.lstsq(rise, y - y[lowest], rcond=None)[0]
     mean = Mean("linear" if kind == "linear" else "quadratic", float(y[lowest]), beta, x[lowest])
     text = solved(product(x), Reading(), mean=mean)
-    model = understand(text, "C1.model")
+    model = interpret(text, "C1.model")
     np.testing.assert_allclose(mean.at(x), y[lowest] + rise @ beta)
     np.testing.assert_allclose(model.energies(UNSEEN), predicted(text, Reading(), UNSEEN), rtol=0, atol=1e-12)
 
@@ -173,7 +173,7 @@ def test_sums_and_prefactors() -> None:
     first, second = (kernel.matrix(x, x, Reading()) for kernel in parts[:2])
     np.testing.assert_allclose(kernels.matrix(x, x, Reading()), 1.7 * 0.5 * (first + second))
     assert kernels.diagonal() == pytest.approx(1.7)
-    model = understand(solved(kernels, Reading(), nugget=1e-6), "C1.model")
+    model = interpret(solved(kernels, Reading(), nugget=1e-6), "C1.model")
     assert model.training_error() < 1e-2
     assert model.nugget == pytest.approx(1e-6, rel=1e-3)
 
@@ -212,7 +212,7 @@ def test_likelihoods_are_those_of_the_normal_distribution() -> None:
 
 def test_kernel_that_is_no_covariance_has_energies_but_no_variances() -> None:
     text = solved(product(data()[0]), Reading(), nugget=-0.5)
-    model = understand(replace(text, metadata={"nugget": "-0.5"}), "C1.model")
+    model = interpret(replace(text, metadata={"nugget": "-0.5"}), "C1.model")
     assert model.training_error() < 10.0
     with pytest.raises(ConvergenceError, match="its variances cannot"):
         model.variances(UNSEEN)
