@@ -11,7 +11,7 @@ from pathlib import Path
 from _shared import FOLDER, parser, show
 
 from fflux_py.active_learning import ImprovementConfig, improve
-from fflux_py.certification import GFN2Labeller, Limits
+from fflux_py.certification import Execution, GFN2Labeller, Limits
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
@@ -41,8 +41,9 @@ def main() -> None:
         budget=chosen.budget,
         candidates=100,
         limits=Limits(energy_mae_kcal_mol=chosen.aim),
+        training=fit,
     )
-    result = improve(train(data, fit), data, GFN2Labeller(), config, chosen.folder, training=fit)
+    result = improve(train(data, fit), data, GFN2Labeller(), config, Execution(chosen.folder))
     figures: dict[str, object] = {}
     for entry in result.rounds:
         for name in ("n_train", "n_survived", "n_runs", "labels_spent", "energy_mae_kcal_mol",

@@ -21,8 +21,8 @@ from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.report.drawing import CYCLE, MUTED, new_figure, styled, to_svg
-from fflux_py.certification import CertificationConfig, GFN2Labeller, Labeller, certify, labeller_of
-from fflux_py.certification.judge import TemperatureFigures
+from fflux_py.certification import CertificationConfig, Execution, GFN2Labeller, Labeller, certify, labeller_of
+from fflux_py.certification.assessment import TemperatureFigures
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
@@ -110,7 +110,7 @@ def main() -> None:
         for number, mean in enumerate(chosen.means):
             folder = chosen.folder / MEANS[mean].replace("*", "")
             certificate = certify(
-                model.with_prior_mean(MEANS[mean]), labeller, config, folder, label_folder=chosen.folder / "labels"
+                model.with_prior_mean(MEANS[mean]), labeller, config, Execution(folder, chosen.folder / "labels")
             )
             heads, rows = certificate.table()
             table.writerows([["mean", *heads]] * (number == 0) + [[mean, *row] for row in rows])

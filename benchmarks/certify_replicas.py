@@ -14,7 +14,7 @@ from pathlib import Path
 from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
-from fflux_py.certification.judge import run_figures
+from fflux_py.certification.assessment import run_figures
 from fflux_py.certification.replicas import simulate
 from fflux_py.dynamics import MDConfig, run_replicas
 from fflux_py.molecules.extended_xyz import read_molecule

@@ -20,12 +20,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 
 from fflux_py import model_file
-from fflux_py.active_learning.choice import left_the_model
+from fflux_py.active_learning.choice import find_failed_runs
 from fflux_py.analysis.runs import Run
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.grid import Grid
 from fflux_py.bias.plumed_writer import plumed_text
-from fflux_py.certification.certificate import relaxed
+from fflux_py.certification.certificate import relax
 from fflux_py.certification.replicas import simulate
 from fflux_py.dynamics import MDConfig
 from fflux_py.molecules.extended_xyz import read_molecule
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("--folder", type=Path, help="keep the runs there; runs that it holds are not repeated")
     chosen = options.parse_args()
     forcefield = model_file.load(chosen.model)
-    minima = [relaxed(forcefield, read_molecule(path)) for path in chosen.starts]
+    minima = [relax(forcefield, read_molecule(path)) for path in chosen.starts]
     lowest = float(forcefield.compute(np.array([m.positions for m in minima]), deriv=0)[0].min())
     config = MDConfig(
         steps=round(1000.0 * chosen.picoseconds / TIMESTEP), temperature=TEMPERATURE, timestep=TIMESTEP,
@@ -64,7 +64,7 @@ def main() -> None:
             runs: list[Run] = []
             for path, start in zip(chosen.starts, minima, strict=True):
                 runs += simulate(forcefield, start, config, folder / name / path.stem, bias=text)
-            fell = left_the_model(runs, lowest)
+            fell = find_failed_runs(runs, lowest)
             figures[f"{name}_runs"], figures[f"{name}_fell"] = len(fell), sum(fell)
     show({**figures, **{f"all{end}": total(figures, end) for end in ("_runs", "_fell")}}, chosen.json)
 

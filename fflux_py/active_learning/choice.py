@@ -16,44 +16,47 @@ from fflux_py.sampling.selection import extend_farthest, pair_features
 from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import KCAL_MOL
 
-POOL: Final = 5
+POOL_FACTOR: Final = 5
 """A batch is chosen among so many times as many of the highest scores."""
 
-EDGE: Final = 8
-"""Frames before a fall, or before the guard that ended a run, that are candidates."""
+FRAMES_BEFORE_FAILURE: Final = 8
+"""Frames before a collapse, or before the guard that ended a run, that are candidates."""
 
-FLOOR: Final = 1.0 / KCAL_MOL
-"""Hartree below the model's minimum where a run has fallen into a hole."""
+COLLAPSE_DEPTH: Final = 1.0 / KCAL_MOL
+"""Hartree below the model's minimum where a run has collapsed into an unphysical minimum."""
 
 _LEAST_DEVIATION: Final = 1e-9
 
 
-def ends(runs: Sequence[Run], minimum: float) -> list[int]:
-    """How many frames of every run there are until it has fallen into a hole of the model, that frame included.
+def frames_to_collapse(runs: Sequence[Run], minimum: float) -> list[int]:
+    """Count the frames of every run until it has collapsed into an unphysical minimum, that frame included.
+
+    All frames count of a run that has not.
 
     Parameters
     ----------
     runs
         The runs.
     minimum
-        Energy of the model at its minimum, hartree.  A frame further below it than :data:`FLOOR` is in a hole.
+        Energy of the model at its minimum, hartree.  A run has collapsed at a frame that is further below it than
+        :data:`COLLAPSE_DEPTH`.
     """
-    below = [run.trajectory.potential < minimum - FLOOR for run in runs]
-    return [int(fell.argmax()) + 1 if fell.any() else len(fell) for fell in below]
+    below = [run.trajectory.potential < minimum - COLLAPSE_DEPTH for run in runs]
+    return [int(mask.argmax()) + 1 if mask.any() else len(mask) for mask in below]
 
 
-def left_the_model(runs: Sequence[Run], minimum: float) -> list[bool]:
-    """Whether every run fell into a hole, as :func:`ends` has it, before its end, or was stopped by a guard."""
+def find_failed_runs(runs: Sequence[Run], minimum: float) -> list[bool]:
+    """Whether each run failed: it collapsed (:func:`frames_to_collapse`) before its end, or a guard stopped it."""
     return [run.status == "stopped" or end < len(run.trajectory)
-            for run, end in zip(runs, ends(runs, minimum), strict=True)]  # fmt: skip
+            for run, end in zip(runs, frames_to_collapse(runs, minimum), strict=True)]  # fmt: skip
 
 
-def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+def candidate_frames(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     """At most ``count`` frames of runs, equally spaced, the last frame of every run among them.
 
-    The start, which all runs share, is left out, and so is what comes after a fall into a hole of the model: atoms meet
-    there, and labels of such frames teach little.  The way in is what has to be learnt, so that of runs that fell the
-    last :data:`EDGE` frames are candidates besides.
+    The start, which all runs share, is left out.  So is what comes after a collapse into an unphysical minimum of the
+    model: atoms meet there, and labels of such frames teach little.  The way in is what has to be learnt.  Of runs that
+    failed, the last :data:`FRAMES_BEFORE_FAILURE` frames are therefore candidates besides.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatAr
     count
         Frames that are chosen evenly.
     minimum
-        As :func:`ends` takes it.
+        As :func:`frames_to_collapse` takes it.
 
     Returns
     -------
@@ -78,15 +81,15 @@ def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatAr
     InputError
         Every run was stopped before its first report: nothing was visited.
     """
-    last = ends(runs, minimum)
-    places = [(r, k) for r in range(len(runs)) for k in range(1, last[r])]
-    if not places:
+    last = frames_to_collapse(runs, minimum)
+    reports = [(r, k) for r in range(len(runs)) for k in range(1, last[r])]
+    if not reports:
         raise InputError("model", "runs that reach their first report", "none: every one was stopped before",
                          "train on more geometries first")  # fmt: skip
-    step = max(1.0, len(places) / count)
-    chosen = {places[min(len(places) - 1, int(k * step))] for k in range(min(count, len(places)))}
-    edges = [EDGE if left else 1 for left in left_the_model(runs, minimum)]
-    chosen |= {(r, k) for r, end in enumerate(last) for k in range(max(1, end - edges[r]), end)}
+    step = max(1.0, len(reports) / count)
+    chosen = {reports[min(len(reports) - 1, int(k * step))] for k in range(min(count, len(reports)))}
+    tails = [FRAMES_BEFORE_FAILURE if failed else 1 for failed in find_failed_runs(runs, minimum)]
+    chosen |= {(r, k) for r, end in enumerate(last) for k in range(max(1, end - tails[r]), end)}
     ordered = sorted(chosen)
     jump = [np.abs(np.diff(run.conserved_kcal_mol, prepend=run.conserved_kcal_mol[:1])) for run in runs]
     return (
@@ -96,7 +99,7 @@ def candidates(runs: Sequence[Run], count: int, minimum: float) -> tuple[FloatAr
     )
 
 
-def scores(
+def acquisition_scores(
     forcefield: ForceField, positions: FloatArray, jumps: FloatArray, jump_limit: float
 ) -> tuple[FloatArray, FloatArray]:
     """How much a model would learn from frames.
@@ -110,7 +113,7 @@ def scores(
     forcefield
         The model.
     positions, jumps
-        As :func:`candidates` gives them.
+        As :func:`candidate_frames` gives them.
     jump_limit
         kcal/mol.
 
@@ -129,7 +132,7 @@ def scores(
 def diverse_batch(positions: FloatArray, score: FloatArray, known: FloatArray, count: int) -> IntArray:
     """Indices of ``count`` frames with high scores that differ from each other and from ``known`` geometries.
 
-    Of the :data:`POOL` times ``count`` highest scores, greedily the one furthest from everything that is there.
+    Of the :data:`POOL_FACTOR` times ``count`` highest scores, greedily the one furthest from everything chosen before.
 
     Parameters
     ----------
@@ -142,8 +145,8 @@ def diverse_batch(positions: FloatArray, score: FloatArray, known: FloatArray, c
     count
         Frames to choose; all of them if there are fewer.
     """
-    pool = np.argsort(-score, kind="stable")[: POOL * count]
+    pool = np.argsort(-score, kind="stable")[: POOL_FACTOR * count]
     features = pair_features(np.concatenate([known, positions[pool]]))
-    wanted = len(known) + min(count, len(pool))
-    chosen = extend_farthest(features, wanted, list(range(len(known))))[len(known) :]
+    total = len(known) + min(count, len(pool))
+    chosen = extend_farthest(features, total, list(range(len(known))))[len(known) :]
     return np.asarray(pool[chosen - len(known)])

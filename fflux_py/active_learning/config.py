@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fflux_py.bias.plumed_input import parse_plumed_input
 from fflux_py.certification import CertificationConfig, Limits
 from fflux_py.errors import InputError
+from fflux_py.training import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,8 @@ class ImprovementConfig:
     hydrogen_mass
         As in :class:`~fflux_py.dynamics.MDConfig`.
     checks
-        Frames, equally spaced, that are labelled at every temperature to judge the round's model; it has not seen them.
+        Frames, equally spaced, that are labelled at every temperature to assess the round's model, which has not seen
+        them.
     batch
         Frames that are chosen to be learnt in every round.
     budget
@@ -36,13 +38,16 @@ class ImprovementConfig:
     bias
         Text of a PLUMED input (:mod:`fflux_py.bias.plumed_input`): in every round ``replicas`` runs more from every
         start, with this metadynamics, at its ``TEMP`` or the lowest temperature.  What they visit may be learnt; models
-        are judged by runs without bias only.
+        are assessed by runs without bias only.
     rounds
         Most rounds.
     seed
         Seed of all random numbers; every round has its own runs.
     limits
         What ends the loop, as in a certification.
+    training
+        Settings of the trainings; those of the model
+        (:func:`~fflux_py.active_learning.improvement.training_config_of`) if not given.
     """
 
     temperatures: tuple[float, ...] = (300.0, 500.0, 1000.0)
@@ -58,12 +63,13 @@ class ImprovementConfig:
     rounds: int = 20
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
+    training: TrainingConfig | None = None
 
     def __post_init__(self) -> None:
         for name in ("replicas", "checks", "batch", "candidates", "rounds"):
             if getattr(self, name) < 1:
                 raise InputError(name, "at least 1", str(getattr(self, name)))
-        self.runs(1).run(self.biased_temperature)
+        self.runs(1).md_config(self.biased_temperature)
         if self.budget < self.checks_of_a_round:
             raise InputError(
                 "budget", f"at least {self.checks_of_a_round}, the checks of one round", str(self.budget),
@@ -72,14 +78,14 @@ class ImprovementConfig:
 
     @property
     def checks_of_a_round(self) -> int:
-        """Labels by which a model is judged: those of visited frames, and its minimum."""
+        """Labels by which a model is assessed: those of visited frames, and its minimum."""
         return self.checks * len(self.temperatures) + 1
 
     @property
     def biased_temperature(self) -> float:
         """Temperature of the biased runs, kelvin."""
-        found = None if self.bias is None else parse_plumed_input(self.bias, "bias").temperature
-        return min(self.temperatures) if found is None else found
+        temperature = None if self.bias is None else parse_plumed_input(self.bias, "bias").temperature
+        return min(self.temperatures) if temperature is None else temperature
 
     def runs(self, number: int) -> CertificationConfig:
         """The runs of a round, counted from 1, as those of a certification."""

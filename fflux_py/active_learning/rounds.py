@@ -1,4 +1,4 @@
-"""What a round of active learning leaves, and how it is found again."""
+"""What a round of active learning leaves in its folder: written, and read when an interrupted loop goes on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from fflux_py.certification.assessment import TemperatureFigures
 from fflux_py.certification.certificate import holds_other_files
-from fflux_py.certification.judge import TemperatureFigures
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text, write_atomically
 from fflux_py.molecules.dataset import Dataset, GeometrySet
@@ -32,11 +32,11 @@ class Round:
     number
         From 1.
     n_train
-        Training geometries of the model that was judged.
+        Training geometries of the model that was assessed.
     n_runs, n_survived
         Its runs.
     n_frames
-        Labelled frames that it was judged by.
+        Labelled frames that it was assessed by.
     energy_mae_kcal_mol, force_mae_kcal_mol_angstrom, mean_energy_difference_kcal_mol
         Its errors on them.
     hottest_energy_mae_kcal_mol
@@ -79,7 +79,7 @@ def mean_over_frames(figures: Sequence[TemperatureFigures], name: str) -> float:
     return float(np.average(values, weights=weights)) if pairs else float("nan")
 
 
-def joined(dataset: Dataset, more: Dataset) -> Dataset:
+def concatenate(dataset: Dataset, more: Dataset) -> Dataset:
     """Both data sets as one, with the header of the first.
 
     Raises
@@ -108,7 +108,22 @@ def joined(dataset: Dataset, more: Dataset) -> Dataset:
 
 
 def read_state(folder: Path, key: dict[str, Any]) -> list[Round]:
-    """Rounds that are done; a new folder is marked with ``key``, that of another improvement is refused."""
+    """Read the rounds that are done.
+
+    Parameters
+    ----------
+    folder
+        A new folder is marked with ``key``.
+    key
+        What makes two improvements the same.
+
+    Raises
+    ------
+    InputError
+        The folder holds another improvement, or other files.
+    FileFormatError
+        Its state cannot be read.
+    """
     path = folder / STATE_FILE
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -118,11 +133,11 @@ def read_state(folder: Path, key: dict[str, Any]) -> list[Round]:
         write_state(folder, key, [])
         return []
     try:
-        found = json.loads(read_text(path))
-        rounds = [Round(**{**entry, **_numbers(entry)}) for entry in found["rounds"]]
+        state = json.loads(read_text(path))
+        rounds = [Round(**{**entry, **_missing_numbers(entry)}) for entry in state["rounds"]]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise FileFormatError(str(path), f"the state of 'fflux improve' ({_SCHEMA})", str(error)) from error
-    if found.get("key") != json.loads(json.dumps(key)):
+    if state.get("key") != json.loads(json.dumps(key)):
         raise InputError(str(folder), "an improvement of this model and data with these settings", "another one",
                          "choose another folder")  # fmt: skip
     return rounds
@@ -142,6 +157,6 @@ def write_state(folder: Path, key: dict[str, Any], rounds: Sequence[Round]) -> N
     write_atomically(folder / TABLE_FILE, stream.getvalue())
 
 
-def _numbers(entry: dict[str, Any]) -> dict[str, float]:
-    """None stands for a number that is none."""
+def _missing_numbers(entry: dict[str, Any]) -> dict[str, float]:
+    """NaN for every entry that JSON holds as null."""
     return {k: float("nan") for k, v in entry.items() if v is None}

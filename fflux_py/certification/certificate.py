@@ -1,4 +1,4 @@
-"""The protocol: run, label what was visited, judge; every part of it is found again in its folder."""
+"""The protocol: run, label what was visited, assess; every finished part of it is kept in its folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from fflux_py.analysis.criteria import Criterion
 from fflux_py.analysis.runs import Run
-from fflux_py.certification.config import CertificationConfig, Stage, silent
-from fflux_py.certification.judge import TemperatureFigures, judge
+from fflux_py.certification.assessment import TemperatureFigures, assess
+from fflux_py.certification.config import CertificationConfig, Execution
 from fflux_py.certification.labellers import Labeller
-from fflux_py.certification.replicas import simulate, visited
+from fflux_py.certification.replicas import simulate, visited_frames
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.errors import ConvergenceError, FFLUXError, FileFormatError, InputError, ModelMismatchError
 from fflux_py.files import read_text, write_atomically
@@ -143,11 +143,8 @@ def certify(
     forcefield: ForceField,
     labeller: Labeller,
     config: CertificationConfig,
-    folder: Path,
+    execution: Execution,
     start: Molecule | None = None,
-    label_folder: Path | None = None,
-    stage: Stage = silent,
-    threads: int = 1,
 ) -> Certificate:
     """Certify a force field: long runs at every temperature, labels of what they visited, verdict.
 
@@ -162,67 +159,68 @@ def certify(
         Who labels, at the level of theory of the model's data.
     config
         What is run and asked for.
-    folder
-        Where runs, labels and certificate go; made if missing.
+    execution
+        Where runs, labels and certificate go, and how the work is done.
     start
         Start of all runs, relaxed first by the model; its reference geometry if not given.
-    label_folder
-        Results of single labels; ``labels`` in the folder if not given.
-    stage
-        Opens a stage of the work and gives its progress callback.
-    threads
-        Runs side by side.
 
     Raises
     ------
     InputError, ModelMismatchError
         The folder holds another certification.
     """
-    place = label_folder if label_folder is not None else folder / "labels"
+    folder, stage = execution.folder, execution.stage
     geometry = forcefield.molecule if start is None else start
     forcefield.check_molecule(geometry)
     digest = CompiledPotential.of(forcefield).digest()
     _check_settings(folder, config, labeller, digest, geometry)
-    minimum = relaxed(forcefield, geometry)
+    minimum = relax(forcefield, geometry)
     with stage("labelling the minimum") as show:
-        at_minimum = labeller.label(single(minimum), place, show)
+        at_minimum = labeller.label(single_geometry(minimum), execution.labels_in, show)
     if at_minimum is None:
         raise InputError("minimum of the model", f"a geometry that {labeller.name} converges for",
                          "one that it fails for", "choose another start, or improve the model")  # fmt: skip
+    lowest = float(at_minimum.energies[0])
     error = float(forcefield.compute(at_minimum.positions, deriv=0)[0][0] - at_minimum.energies[0]) * KCAL_MOL
     figures, all_runs, labels = [], [], {}
     for temperature in config.temperatures:
         with stage(f"{config.seeds} x {config.picoseconds:g} ps at {temperature:g} K (steps)") as show:
-            where = folder / "runs" / f"{temperature:g}K"
-            runs = simulate(forcefield, minimum, config.run(temperature), where, show, threads)
-        frames = visited(runs, config.frames, f"certify-{temperature:g}K")
-        found, asked = None, 0 if frames is None else len(frames)
+            run_folder = folder / "runs" / f"{temperature:g}K"
+            md = config.md_config(temperature)
+            runs = simulate(forcefield, minimum, md, run_folder, show, execution.threads)
+        frames = visited_frames(runs, config.frames, f"certify-{temperature:g}K")
+        labelled, n_frames = None, 0 if frames is None else len(frames)
         if frames is not None:
-            with stage(f"labelling {asked} frames of {temperature:g} K") as show:
-                found = labeller.label(frames, place, show)
-        if found is not None:
-            labels[temperature] = found
-            found.write(folder / f"visited-{temperature:g}K.extxyz")
-        failed = asked - (0 if found is None else len(found))
-        figures.append(judge(forcefield, runs, found, failed, float(at_minimum.energies[0])))
+            with stage(f"labelling {n_frames} frames of {temperature:g} K") as show:
+                labelled = labeller.label(frames, execution.labels_in, show)
+        if labelled is not None:
+            labels[temperature] = labelled
+            labelled.write(folder / f"visited-{temperature:g}K.extxyz")
+        n_failed = n_frames - (0 if labelled is None else len(labelled))
+        figures.append(assess(forcefield, runs, labelled, n_failed, lowest))
         all_runs.append(runs)
-    lowest = float(at_minimum.energies[0])
     certificate = Certificate(config, labeller.name, digest, lowest, error, tuple(figures), tuple(all_runs), labels)
     certificate.write(folder)
     return certificate
 
 
-def relaxed(forcefield: ForceField, start: Molecule) -> Molecule:
-    """The minimum of the model next to ``start``; ``start`` itself if there is none with its bonds."""
+def relax(forcefield: ForceField, start: Molecule) -> Molecule:
+    """Optimise a geometry with the model.
+
+    Returns
+    -------
+    Molecule
+        The minimum of the model next to ``start``; ``start`` itself if there is none with its bonds.
+    """
     try:
-        found = optimize(forcefield, start).molecule
+        minimum = optimize(forcefield, start).molecule
     except ConvergenceError:
         return start
-    return found if found.bonds == start.bonds else start
+    return minimum if minimum.bonds == start.bonds else start
 
 
-def single(molecule: Molecule) -> GeometrySet:
-    """The geometry of a molecule as a set, for a labeller."""
+def single_geometry(molecule: Molecule) -> GeometrySet:
+    """The geometry of a molecule as a set of one, for a labeller."""
     return GeometrySet(molecule, molecule.positions[None], ("minimum",), np.array([np.nan]), ("test",))
 
 
@@ -238,7 +236,7 @@ def _check_settings(
     settings = {k: v for k, v in asdict(config).items() if k not in ("picoseconds", "limits", "temperatures", "frames")}
     if config.hydrogen_mass is None:
         del settings["hydrogen_mass"]  # as earlier versions wrote them
-    wanted = {"schema": _SCHEMA, "model_sha256": digest, "reference": labeller.name, "settings": settings,
+    identity = {"schema": _SCHEMA, "model_sha256": digest, "reference": labeller.name, "settings": settings,
               "start_bohr": np.round(start.positions, 9).tolist()}  # fmt: skip
     path = folder / SETTINGS_FILE
     folder.mkdir(parents=True, exist_ok=True)
@@ -246,18 +244,18 @@ def _check_settings(
         if holds_other_files(folder):
             raise InputError(str(folder), "a new or empty folder, or one of a certification", "other files",
                              "choose another folder")  # fmt: skip
-        write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+        write_atomically(path, json.dumps(identity, indent=2) + "\n")
         return
     try:
-        found = json.loads(read_text(path))
+        earlier = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg) from error
-    if not isinstance(found, dict) or found.get("model_sha256") != digest:
+    if not isinstance(earlier, dict) or earlier.get("model_sha256") != digest:
         raise ModelMismatchError(str(folder), "a certification of this model", "one of another model",
                                  "choose another folder")  # fmt: skip
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise InputError(f"{folder}, {key}", str(found.get(key))[:80], str(value)[:80], "choose another folder")
+    for key, value in identity.items():
+        if earlier.get(key) != value:
+            raise InputError(f"{folder}, {key}", str(earlier.get(key))[:80], str(value)[:80], "choose another folder")
 
 
 def _cell(value: object) -> str | int | float:
@@ -265,7 +263,7 @@ def _cell(value: object) -> str | int | float:
 
 
 def _finite(value: object) -> object:
-    """The same with None for numbers that JSON has no word for."""
+    """The same with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, Mapping):

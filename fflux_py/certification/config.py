@@ -1,4 +1,4 @@
-"""What a certification runs and what it asks for."""
+"""What a certification runs and what it asks for; where and how the work is done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from fflux_py.dynamics.config import GuardConfig, MDConfig
@@ -25,6 +26,33 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 def silent(_: str) -> Iterator[Callable[[int, int], None]]:
     """A stage that nobody watches."""
     yield lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how the work is done; no result depends on it.
+
+    Parameters
+    ----------
+    folder
+        Where everything goes; made if missing.
+    label_folder
+        Results of single labels; ``labels`` in the folder if not given.
+    threads
+        Runs side by side, and threads of the linear algebra.
+    stage
+        Opens a stage of the work and gives its progress callback.
+    """
+
+    folder: Path
+    label_folder: Path | None = None
+    threads: int = 1
+    stage: Stage = silent
+
+    @property
+    def labels_in(self) -> Path:
+        """Folder of the results of single labels."""
+        return self.folder / "labels" if self.label_folder is None else self.label_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +137,10 @@ class CertificationConfig:
             if not (math.isfinite(value) and value > 0.0):
                 raise InputError(name, "a positive number", str(value))
         for temperature in temperatures:
-            self.run(temperature)
+            self.md_config(temperature)
 
-    def run(self, temperature: float) -> MDConfig:
-        """The runs at one temperature."""
+    def md_config(self, temperature: float) -> MDConfig:
+        """Settings of the runs at one temperature."""
         return MDConfig(
             steps=max(1, round(1000.0 * self.picoseconds / self.timestep)),
             temperature=temperature,

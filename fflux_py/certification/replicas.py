@@ -1,4 +1,4 @@
-"""The runs of a certification: started, or taken up where they were left."""
+"""The runs of a certification: started, or resumed where they were interrupted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def simulate(
     threads: int = 1,
     bias: str | None = None,
 ) -> tuple[Run, ...]:
-    """All replicas of ``config``, each to its end; a run that a guard stops is a result like any other.
+    """Run all replicas of ``config``, each to its end; a run that a guard stops is a result like any other.
 
     What the folder holds already is taken: runs that were killed go on from their checkpoint, shorter ones are
     prolonged.  ``bias`` is the text of a PLUMED input, as in :func:`fflux_py.dynamics.run_replicas`.
@@ -48,9 +48,9 @@ def simulate(
                 shutil.rmtree(folder)
             run_replicas(forcefield, start, config, folder, progress, threads=threads, bias=bias)
         else:
-            found, _ = checkpoints.usable(folder)
-            same = replace(found.config, steps=config.steps, checkpoint_every=config.checkpoint_every) == config
-            if not same or (None if found.bias is None else found.bias.text) != bias:
+            earlier, _ = checkpoints.usable(folder)
+            same = replace(earlier.config, steps=config.steps, checkpoint_every=config.checkpoint_every) == config
+            if not same or (None if earlier.bias is None else earlier.bias.text) != bias:
                 raise InputError(
                     str(folder), "runs with the settings asked for", "runs with others", "choose another folder"
                 )
@@ -62,19 +62,19 @@ def _has_checkpoint(folder: Path) -> bool:
     return (folder / checkpoints.CHECKPOINT_FILE).exists()
 
 
-def visited(runs: tuple[Run, ...], count: int, source: str) -> GeometrySet | None:
+def visited_frames(runs: tuple[Run, ...], count: int, source: str) -> GeometrySet | None:
     """``count`` frames of these runs (all of one temperature), equally spaced, the first tenth of each left out.
 
     A run too short for that gives what it has; the start is never among them.  None if every run was stopped before its
     first report.
     """
-    places: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     for r, run in enumerate(runs):
         last = len(run.trajectory)
-        places += [(r, k) for k in range(min(max(1, int(EQUILIBRATION * last)), last - 1), last) if k > 0]
-    if not places:
+        reports += [(r, k) for k in range(min(max(1, int(EQUILIBRATION * last)), last - 1), last) if k > 0]
+    if not reports:
         return None
-    chosen = [places[k] for k in _evenly(len(places), count)]
+    chosen = [reports[k] for k in _spread_evenly(len(reports), count)]
     return GeometrySet(
         molecule=runs[0].trajectory.molecule,
         positions=np.array([runs[r].trajectory.positions[k] for r, k in chosen]),
@@ -84,8 +84,8 @@ def visited(runs: tuple[Run, ...], count: int, source: str) -> GeometrySet | Non
     )
 
 
-def _evenly(m: int, count: int) -> IntArray:
-    """Indices of ``count`` of m things in the middles of equal parts."""
+def _spread_evenly(m: int, count: int) -> IntArray:
+    """Indices of ``count`` of m entries, in the middles of equal parts."""
     if count >= m:
         return np.arange(m)
     return np.asarray(((np.arange(count) + 0.5) * m / count).astype(np.int64))

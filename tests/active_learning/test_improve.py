@@ -16,11 +16,18 @@ pytest.importorskip("pyscf")
 
 from fflux_py import model_file
 from fflux_py.active_learning import ImprovementConfig, improve
-from fflux_py.active_learning.choice import EDGE, candidates, diverse_batch, ends, left_the_model, scores
-from fflux_py.active_learning.improvement import settings_of
-from fflux_py.active_learning.rounds import joined
+from fflux_py.active_learning.choice import (
+    FRAMES_BEFORE_FAILURE,
+    acquisition_scores,
+    candidate_frames,
+    diverse_batch,
+    find_failed_runs,
+    frames_to_collapse,
+)
+from fflux_py.active_learning.improvement import training_config_of
+from fflux_py.active_learning.rounds import concatenate
 from fflux_py.analysis.runs import read_runs
-from fflux_py.certification import GFN2Labeller, Limits
+from fflux_py.certification import Execution, GFN2Labeller, Limits
 from fflux_py.certification.labellers import KohnShamLabeller
 from fflux_py.dynamics import MDConfig, run_replicas
 from fflux_py.errors import FFLUXError, InputError
@@ -37,7 +44,7 @@ FIT = TrainingConfig(max_iterations=6, subset=15, symmetry="none")
 # An aim out of reach: the budget ends the loop.
 CONFIG = ImprovementConfig(
     temperatures=(300.0, 1000.0), replicas=1, picoseconds=0.3, checks=4, batch=14, budget=55, candidates=60,
-    limits=Limits(energy_mae_kcal_mol=1e-3),
+    limits=Limits(energy_mae_kcal_mol=1e-3), training=FIT,
 )  # fmt: skip
 
 
@@ -49,7 +56,7 @@ def small():
 @pytest.fixture(scope="module")
 def improved(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("improved") / "run"
-    return improve(small, labelled(30), GFN2Labeller(), CONFIG, folder, training=FIT), folder
+    return improve(small, labelled(30), GFN2Labeller(), CONFIG, Execution(folder)), folder
 
 
 def test_errors_on_other_trajectories_fall(small, improved):
@@ -108,17 +115,17 @@ def test_a_killed_loop_goes_on(small, improved, tmp_path):
         yield lambda done, total: None
 
     with pytest.raises(Killed):
-        improve(small, labelled(30), GFN2Labeller(), CONFIG, tmp_path / "b", training=FIT, stage=failing)
+        improve(small, labelled(30), GFN2Labeller(), CONFIG, Execution(tmp_path / "b", stage=failing))
     state = json.loads((tmp_path / "b" / "improve.json").read_text())
     assert [entry["number"] for entry in state["rounds"]] == [1]
-    again = improve(small, labelled(30), GFN2Labeller(), CONFIG, tmp_path / "b", training=FIT)
+    again = improve(small, labelled(30), GFN2Labeller(), CONFIG, Execution(tmp_path / "b"))
     whole, _ = improved
     assert again.rounds == whole.rounds
     assert again.dataset.digest() == whole.dataset.digest()
     # Finished: nothing is run again.
-    assert improve(small, labelled(30), GFN2Labeller(), CONFIG, tmp_path / "b", training=FIT).rounds == whole.rounds
+    assert improve(small, labelled(30), GFN2Labeller(), CONFIG, Execution(tmp_path / "b")).rounds == whole.rounds
     with pytest.raises(InputError, match="another one"):
-        improve(small, labelled(30), GFN2Labeller(), replace(CONFIG, seed=3), tmp_path / "b", training=FIT)
+        improve(small, labelled(30), GFN2Labeller(), replace(CONFIG, seed=3), Execution(tmp_path / "b"))
 
 
 def test_a_model_that_is_right_costs_one_verdict(small, tmp_path):
@@ -127,7 +134,7 @@ def test_a_model_that_is_right_costs_one_verdict(small, tmp_path):
         temperatures=(300.0,),
         limits=Limits(energy_mae_kcal_mol=50.0, mean_energy_kcal_mol=50.0, drift_kcal_mol_100ps=50.0),
     )
-    result = improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "c", training=FIT)
+    result = improve(small, labelled(30), GFN2Labeller(), config, Execution(tmp_path / "c"))
     assert result.holds
     assert [r.n_learnt for r in result.rounds] == [0]
     assert result.rounds[0].labels_spent == 5
@@ -141,10 +148,10 @@ def test_scores_know_the_unknown(small):
     far = known.copy()
     far[:, 5] += 0.4 * (far[:, 5] - far[:, 1])
     positions = np.concatenate([known, far])
-    score, deviation = scores(small, positions, np.zeros(10), 5.0)
+    score, deviation = acquisition_scores(small, positions, np.zeros(10), 5.0)
     assert score[5:].min() > score[:5].max()
     assert deviation[5:].min() > deviation[:5].max()
-    jumped, _ = scores(small, positions, np.full(10, 10.0), 5.0)
+    jumped, _ = acquisition_scores(small, positions, np.full(10, 10.0), 5.0)
     np.testing.assert_allclose(jumped - score, 2.0)
 
 
@@ -172,13 +179,13 @@ def test_candidates_hold_every_end(small, tmp_path):
     run_replicas(small, small.molecule, config, tmp_path / "r")
     runs = read_runs(tmp_path / "r")
     minimum = float(runs[0].trajectory.potential.min())
-    positions, temperatures, _ = candidates(runs, 6, minimum)
+    positions, temperatures, _ = candidate_frames(runs, 6, minimum)
     assert 6 <= len(positions) <= 8
     for run in runs:
         assert (positions == run.trajectory.positions[-1]).all(axis=(1, 2)).any()
         assert not (positions == run.trajectory.positions[0]).all(axis=(1, 2)).any()
     assert set(temperatures) == {300.0}
-    every, _, changes = candidates(runs, 1000, minimum)
+    every, _, changes = candidate_frames(runs, 1000, minimum)
     assert len(every) == 40
     reported = np.abs(np.diff(runs[0].trajectory.conserved)) * KCAL_MOL
     np.testing.assert_allclose(changes[:20], reported, atol=1e-9)
@@ -194,17 +201,17 @@ def test_candidates_end_where_a_run_falls(small, tmp_path):
     potential[40] += 10.0  # out of the hole again: that is no way in
     runs = (sound, replace(other, trajectory=replace(other.trajectory, potential=potential)))
     minimum = float(sound.trajectory.potential.min())
-    assert ends(runs, minimum) == [51, 31]
-    positions, _, _ = candidates(runs, 4, minimum)
+    assert frames_to_collapse(runs, minimum) == [51, 31]
+    positions, _, _ = candidate_frames(runs, 4, minimum)
 
     def frames(run):
         return {k for k in range(51) if (positions == run.trajectory.positions[k]).all(axis=(1, 2)).any()}
 
-    assert frames(runs[1]) >= set(range(31 - EDGE, 31))
+    assert frames(runs[1]) >= set(range(31 - FRAMES_BEFORE_FAILURE, 31))
     assert max(frames(runs[1])) == 30
     assert 50 in frames(sound)
-    assert len(frames(sound)) < EDGE
-    assert left_the_model(runs, minimum) == [False, True]
+    assert len(frames(sound)) < FRAMES_BEFORE_FAILURE
+    assert find_failed_runs(runs, minimum) == [False, True]
 
 
 def test_candidates_hold_the_way_to_where_a_guard_stopped_a_run(small, tmp_path):
@@ -213,9 +220,9 @@ def test_candidates_hold_the_way_to_where_a_guard_stopped_a_run(small, tmp_path)
     sound, other = read_runs(tmp_path / "r")
     runs = (sound, replace(other, status="stopped"))
     minimum = float(min(run.trajectory.potential.min() for run in runs))
-    assert left_the_model(runs, minimum) == [False, True]
-    positions, _, _ = candidates(runs, 4, minimum)
-    last = other.trajectory.positions[-EDGE:]
+    assert find_failed_runs(runs, minimum) == [False, True]
+    positions, _, _ = candidate_frames(runs, 4, minimum)
+    last = other.trajectory.positions[-FRAMES_BEFORE_FAILURE:]
     assert all((positions == frame).all(axis=(1, 2)).any() for frame in last)
 
 
@@ -226,7 +233,7 @@ def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
     config = replace(CONFIG, temperatures=(300.0,), picoseconds=0.2, checks=2, budget=11, batch=3, bias=bias)
     config = replace(config, hydrogen_mass=3.0)
     assert config.biased_temperature == 300.0
-    result = improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", None, [other], training=FIT)
+    result = improve(small, labelled(30), GFN2Labeller(), config, Execution(tmp_path / "i"), [small.molecule, other])
     assert result.rounds[0].n_runs == 1
     assert result.rounds[0].n_learnt == 3 + 3
     where = tmp_path / "i" / "round-01"
@@ -243,7 +250,7 @@ def test_biased_runs_and_other_starts_are_learnt_from(small, tmp_path):
     further = np.concatenate([read_runs(path)[0].trajectory.positions for path in found[1:]])
     assert any((np.abs(further - positions).max(axis=(1, 2)) < 1e-8).any() for positions in learnt)
     with pytest.raises(InputError, match="improvement"):
-        improve(small, labelled(30), GFN2Labeller(), config, tmp_path / "i", training=FIT)
+        improve(small, labelled(30), GFN2Labeller(), config, Execution(tmp_path / "i"))
     with pytest.raises(FFLUXError, match="bias_factor"):
         replace(config, bias=bias.replace("FACTOR=20", "FACTOR=0.5"))
 
@@ -252,18 +259,30 @@ def test_data_of_other_levels_are_not_mixed():
     data = labelled(30)
     other = replace(data, metadata={**data.metadata, "method": "b3lyp"})
     with pytest.raises(InputError, match="method"):
-        joined(data, other)
-    both = joined(data, data)
+        concatenate(data, other)
+    both = concatenate(data, data)
     assert len(both) == 60
     np.testing.assert_array_equal(both.forces[30:], data.forces)
 
 
+def test_folder_is_told_apart_by_settings_that_older_versions_wrote(improved):
+    """The state that marks a folder holds the settings of earlier versions, no more: interrupted loops go on."""
+    _, folder = improved
+    settings = json.loads((folder / "improve.json").read_text())["key"]["settings"]
+    assert set(settings) == {
+        "temperatures", "replicas", "picoseconds", "timestep", "checks", "batch", "candidates", "bias", "seed"
+    }  # fmt: skip
+
+
 def test_retraining_keeps_the_kind_of_model(small):
     high = small.with_prior_mean("MF4")
-    settings = settings_of(high)
+    settings = training_config_of(high)
     assert (settings.forces, settings.prior_mean, settings.symmetry) == (True, "MF4", "none")
     energies_only = train(labelled(30), TrainingConfig(forces=False, features="spherical", max_iterations=2))
-    assert (settings_of(energies_only).forces, settings_of(energies_only).features) == (False, "spherical")
+    assert (training_config_of(energies_only).forces, training_config_of(energies_only).features) == (
+        False,
+        "spherical",
+    )
 
 
 def test_a_budget_below_one_verdict_is_refused():

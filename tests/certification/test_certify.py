@@ -17,10 +17,18 @@ pytest.importorskip("pyscf")
 
 from fflux_py import model_file
 from fflux_py.analysis.runs import Run, run_of
-from fflux_py.certification import CertificationConfig, GFN2Labeller, KohnShamLabeller, Limits, certify, labeller_of
-from fflux_py.certification.judge import judge, run_figures
+from fflux_py.certification import (
+    CertificationConfig,
+    Execution,
+    GFN2Labeller,
+    KohnShamLabeller,
+    Limits,
+    certify,
+    labeller_of,
+)
+from fflux_py.certification.assessment import assess, run_figures
 from fflux_py.certification.labellers import GFN2_METADATA, level_of
-from fflux_py.certification.replicas import visited
+from fflux_py.certification.replicas import visited_frames
 from fflux_py.dynamics import MDConfig, Trajectory
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
@@ -53,7 +61,7 @@ def artificial(molecule, n=400, drift=0.0, stretch=1.0, potential=0.01):
 
 
 def test_a_right_model_is_certified(good, tmp_path):
-    certificate = certify(good, GFN2Labeller(), SHORT, tmp_path / "c")
+    certificate = certify(good, GFN2Labeller(), SHORT, Execution(tmp_path / "c"))
     assert certificate.passed
     assert certificate.error() is None
     (figures,) = certificate.figures
@@ -76,7 +84,7 @@ def test_a_model_that_survives_in_wells_fails(tmp_path):
     low = model(100, forces=False)
     high = low.with_prior_mean("mean+50*range")
     config = CertificationConfig(temperatures=(1000.0,), seeds=3, picoseconds=1.0, frames=12, report_fs=10.0)
-    certificate = certify(high, GFN2Labeller(), config, tmp_path / "c")
+    certificate = certify(high, GFN2Labeller(), config, Execution(tmp_path / "c"))
     (figures,) = certificate.figures
     # It keeps all bonds in at least one run, and is wrong by far, below the minimum.
     assert figures.n_survived >= 1
@@ -103,25 +111,25 @@ def test_a_killed_certification_goes_on(good, tmp_path):
 
     config = replace(SHORT, picoseconds=0.2, frames=4)
     with pytest.raises(Killed):
-        certify(good, GFN2Labeller(), config, tmp_path / "broken", stage=failing)
-    again = certify(good, GFN2Labeller(), config, tmp_path / "broken")
-    whole = certify(good, GFN2Labeller(), config, tmp_path / "whole")
+        certify(good, GFN2Labeller(), config, Execution(tmp_path / "broken", stage=failing))
+    again = certify(good, GFN2Labeller(), config, Execution(tmp_path / "broken"))
+    whole = certify(good, GFN2Labeller(), config, Execution(tmp_path / "whole"))
     assert again.as_dict() == whole.as_dict()
     # Once more finds everything, and a longer one prolongs the runs.
-    assert certify(good, GFN2Labeller(), config, tmp_path / "broken").as_dict() == whole.as_dict()
-    longer = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), tmp_path / "broken")
-    straight = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), tmp_path / "straight")
+    assert certify(good, GFN2Labeller(), config, Execution(tmp_path / "broken")).as_dict() == whole.as_dict()
+    longer = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), Execution(tmp_path / "broken"))
+    straight = certify(good, GFN2Labeller(), replace(config, picoseconds=0.4), Execution(tmp_path / "straight"))
     assert longer.as_dict() == straight.as_dict()
     with pytest.raises(InputError, match="settings"):
-        certify(good, GFN2Labeller(), replace(config, seed=5), tmp_path / "broken")
+        certify(good, GFN2Labeller(), replace(config, seed=5), Execution(tmp_path / "broken"))
     with pytest.raises(ModelMismatchError):
-        certify(good.with_prior_mean("MF4"), GFN2Labeller(), config, tmp_path / "broken")
+        certify(good.with_prior_mean("MF4"), GFN2Labeller(), config, Execution(tmp_path / "broken"))
 
 
 def test_folder_of_others_is_left_alone(good, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="other files"):
-        certify(good, GFN2Labeller(), SHORT, tmp_path)
+        certify(good, GFN2Labeller(), SHORT, Execution(tmp_path))
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -140,7 +148,7 @@ def test_every_fault_is_found(good, change, name):
     labels = labelled(80).select(range(5))
     for settings, passes in (({}, True), (change, False)):
         run = artificial(good.molecule, **settings)
-        figures = judge(good, [run, artificial(good.molecule)], labels, 0, 0.0)
+        figures = assess(good, [run, artificial(good.molecule)], labels, 0, 0.0)
         verdict = {line.name: line.passed for line in figures.criteria(Limits(), 5)}
         assert verdict[name] is passes
         assert passes or not all(verdict.values())
@@ -152,7 +160,7 @@ def test_every_fault_is_found(good, change, name):
 def test_a_stopped_run_and_missing_labels_fail(good):
     run = artificial(good.molecule)
     stopped = Run(run.trajectory, run.config, "stopped", "bond", {})
-    figures = judge(good, [stopped, run], None, 4, 0.0)
+    figures = assess(good, [stopped, run], None, 4, 0.0)
     verdict = {line.name: line.passed for line in figures.criteria(Limits(), 4)}
     assert figures.n_survived == 1
     assert not verdict["Runs that survived"]
@@ -160,7 +168,7 @@ def test_a_stopped_run_and_missing_labels_fail(good):
     assert not verdict["Energy MAE"]
     # Every run is stopped before its first report.
     broken = artificial(good.molecule, n=1)
-    figures = judge(good, [Run(broken.trajectory, broken.config, "stopped", "bond", {})], None, 0, 0.0)
+    figures = assess(good, [Run(broken.trajectory, broken.config, "stopped", "bond", {})], None, 0, 0.0)
     assert figures.n_survived == 0
     assert not any(line.passed for line in figures.criteria(Limits(), 4) if line.name in ("Energy MAE", "Mean energy"))
 
@@ -170,7 +178,7 @@ def test_a_constant_error_is_an_error(good):
     labels = labelled(80).select(range(20))
     shifted = replace(labels, energies=labels.energies + 1.5 / KCAL_MOL)
     run = artificial(good.molecule)
-    figures, before = judge(good, [run], shifted, 0, 0.0), judge(good, [run], labels, 0, 0.0)
+    figures, before = assess(good, [run], shifted, 0, 0.0), assess(good, [run], labels, 0, 0.0)
     assert figures.mean_energy_difference_kcal_mol == pytest.approx(before.mean_energy_difference_kcal_mol - 1.5)
     assert figures.force_mae_kcal_mol_angstrom == before.force_mae_kcal_mol_angstrom
     verdict = {line.name: line.passed for line in figures.criteria(Limits(), 20)}
@@ -179,11 +187,11 @@ def test_a_constant_error_is_an_error(good):
 
 def test_visited_frames_cover_all_runs(good):
     runs = (artificial(good.molecule, n=200), artificial(good.molecule, n=400))
-    frames = visited(runs, 30, "x")
+    frames = visited_frames(runs, 30, "x")
     assert len(frames) == 30
     assert frames.source.count("x-r1") == 20
-    assert len(visited((artificial(good.molecule, n=3),), 30, "x")) == 2
-    assert visited((artificial(good.molecule, n=1),), 30, "x") is None
+    assert len(visited_frames((artificial(good.molecule, n=3),), 30, "x")) == 2
+    assert visited_frames((artificial(good.molecule, n=1),), 30, "x") is None
 
 
 def test_level_of_theory_comes_from_the_header():
@@ -229,11 +237,11 @@ def test_wrong_settings_are_refused(settings):
 def test_heavy_hydrogen_is_part_of_the_settings(good, tmp_path):
     """Longer steps with heavier hydrogens: another run, whose positions have the same averages."""
     heavy = replace(SHORT, seeds=1, picoseconds=0.2, timestep=2.0, hydrogen_mass=3.0, frames=2, report_fs=20.0)
-    certificate = certify(good, GFN2Labeller(), heavy, tmp_path / "c")
+    certificate = certify(good, GFN2Labeller(), heavy, Execution(tmp_path / "c"))
     assert certificate.runs[0][0].config.hydrogen_mass == 3.0
     assert certificate.as_dict()["hydrogen_mass_da"] == 3.0
     with pytest.raises(InputError, match="settings"):
-        certify(good, GFN2Labeller(), replace(heavy, hydrogen_mass=2.0), tmp_path / "c")
+        certify(good, GFN2Labeller(), replace(heavy, hydrogen_mass=2.0), Execution(tmp_path / "c"))
     with pytest.raises(InputError, match="hydrogen_mass"):
         replace(heavy, hydrogen_mass=30.0)
 

@@ -76,7 +76,7 @@ def certify(
     """
     check_folder(output)
     use_threads(threads)
-    from fflux_py.certification import CertificationConfig, Limits, certify
+    from fflux_py.certification import CertificationConfig, Execution, Limits, certify, labeller_of
     from fflux_py.certification.report import write_certificate
 
     config = CertificationConfig(
@@ -93,12 +93,9 @@ def certify(
     geometry = None if start is None else read_start(start, forcefield)
     header = label_header(forcefield, data, labels)
     with executor_of(executor, output) as pool:
-        from fflux_py.certification import labeller_of
-
         labeller = labeller_of(header, "none", workers, threads, pool)
-        certificate = certify(
-            forcefield, labeller, config, output, geometry, label_folder, stage=progress, threads=threads
-        )
+        execution = Execution(output, label_folder, threads, progress)
+        certificate = certify(forcefield, labeller, config, execution, geometry)
     report = write_certificate(certificate, forcefield, output)
     return _outcome(certificate, report, model)
 

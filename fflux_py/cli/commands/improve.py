@@ -96,7 +96,7 @@ def improve(
     use_threads(threads)
     from fflux_py.active_learning import ImprovementConfig
     from fflux_py.active_learning import improve as improve_model
-    from fflux_py.certification import Limits, labeller_of
+    from fflux_py.certification import Execution, Limits, labeller_of
 
     forcefield = read_model(model)
     geometries = [read_start(start, forcefield) for start in starts or ()]
@@ -116,17 +116,15 @@ def improve(
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
     dataset = read_dataset(data)
-    wanted = partition if partition is not None else str(dataset.metadata["partition"])
+    kind = partition if partition is not None else str(dataset.metadata["partition"])
     with executor_of(executor, output) as pool:
-        labeller = labeller_of(dataset.metadata, wanted, workers, threads, pool)
-        result = improve_model(
-            forcefield, dataset, labeller, config, output, next(iter(geometries), None), geometries[1:], label_folder,
-            stage=progress, threads=threads, on_round=_tell,
-        )  # fmt: skip
+        labeller = labeller_of(dataset.metadata, kind, workers, threads, pool)
+        execution = Execution(output, label_folder, threads, progress)
+        result = improve_model(forcefield, dataset, labeller, config, execution, geometries, _print_round)
     return _outcome(result, output, budget)
 
 
-def _tell(done: Round) -> None:
+def _print_round(done: Round) -> None:
     print_line(
         f"round {done.number}: {done.n_train} training geometries, {done.n_survived} of {done.n_runs} runs survived, "
         f"energy MAE on visited frames {done.energy_mae_kcal_mol:.3g} kcal/mol, {done.labels_spent} labels spent"
@@ -134,7 +132,7 @@ def _tell(done: Round) -> None:
 
 
 def _outcome(result: Improvement, output: Path, budget: int) -> Outcome:
-    from fflux_py.active_learning.improvement import DATA_FILE, MODEL_FILE
+    from fflux_py.active_learning.loop import DATA_FILE, MODEL_FILE
 
     last = result.rounds[-1]
     figures = {

@@ -25,7 +25,7 @@ _FEWEST_FOR_DRIFT = 16
 
 @dataclass(frozen=True)
 class RunFigures:
-    """One run: whether it kept the molecule, and whether it kept its energy.
+    """Figures of one run: whether the molecule stayed whole, and whether its energy was conserved.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class TemperatureFigures:
 
     @property
     def worst(self) -> RunFigures:
-        """The run whose bond strayed furthest."""
+        """The run with the largest deviation of a bond from its reference."""
         return max(self.runs, key=lambda run: run.largest_bond_deviation_angstrom)
 
     def criteria(self, limits: Limits, frames: int) -> tuple[Criterion, ...]:
@@ -128,7 +128,7 @@ class TemperatureFigures:
         short = min(run.length_ps for run in self.runs) < DRIFT_TIME_PS
         drift = "Least-squares slope" + (" over the run, which is shorter than 100 ps." if short else ".")
         note = f"Bonds, contacts and energy kept to the end; {length:g} ps in all."
-        wanted = min(frames, self.n_frames + self.n_failed)
+        n_expected = min(frames, self.n_frames + self.n_failed)
         visited = f"Model minus reference on {self.n_frames} visited frames, no shift."
         lines = [
             Criterion("Runs that survived", self.n_survived, "", float(len(self.runs)), "=", note, group),
@@ -145,7 +145,7 @@ class TemperatureFigures:
             Criterion("Jumps of the conserved quantity", sum(r.jumps for r in self.runs), "", 0.0, "=",
                       f"Changes by more than {limits.jump_kcal_mol:g} kcal/mol since the last report; every step.",
                       group),
-            Criterion("Visited frames labelled", self.n_frames, "", float(wanted), "=",
+            Criterion("Visited frames labelled", self.n_frames, "", float(n_expected), "=",
                       "Equally spaced over all runs.", group),
             Criterion("Energy MAE", self.energy_mae_kcal_mol, "kcal/mol", limits.energy_mae_kcal_mol, "<", visited,
                       group),
@@ -163,10 +163,10 @@ class TemperatureFigures:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: units in the key names."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "runs"}
+        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "runs"}
         runs = [{**{f.name: getattr(run, f.name) for f in fields(run)}, "survived": run.survived} for run in self.runs]
         return {
-            **own,
+            **figures,
             "n_runs": len(runs),
             "n_survived": self.n_survived,
             "drift_kcal_mol_100ps": self.drift_kcal_mol_100ps,
@@ -198,15 +198,15 @@ def run_figures(run: Run, reference: Molecule) -> RunFigures:
         worst_bond=label(reference, *reference.bonds[int(deviation.argmax())]),
         closest_contact_angstrom=float(shortest_distances(trajectory.positions).min() * ANGSTROM),
         drift_kcal_mol_100ps=float(slope),
-        jumps=_jumps(run),
+        jumps=_count_jumps(run),
         mean_temperature_k=float(settled.mean()),
     )
 
 
-def judge(
+def assess(
     forcefield: ForceField, runs: Sequence[Run], labels: Dataset | None, n_failed: int, minimum: float
 ) -> TemperatureFigures:
-    """Figures of the runs at one temperature.
+    """Assess the runs at one temperature.
 
     Parameters
     ----------
@@ -220,6 +220,11 @@ def judge(
         Frames that could not.
     minimum
         Reference energy of the minimum, hartree.
+
+    Returns
+    -------
+    TemperatureFigures
+        Errors are NaN if there are no labels.
     """
     energy_errors, force_errors = np.full(1, np.nan), np.full(1, np.nan)
     if labels is not None:
@@ -245,7 +250,7 @@ def judge(
     )
 
 
-def _jumps(run: Run) -> int:
+def _count_jumps(run: Run) -> int:
     """Events of the guard of the conserved quantity in the run's folder."""
     folder = run.trajectory.folder
     if folder is None or not (folder / EVENTS_FILE).exists():
