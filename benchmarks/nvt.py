@@ -13,7 +13,7 @@ import numpy as np
 from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
-from fflux_py.analysis.runs import analyse_run, run_of
+from fflux_py.analysis.runs import analyse_run, completed_run
 from fflux_py.dynamics import MDConfig, run_nvt
 from fflux_py.iqa.campaign import label
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
@@ -45,7 +45,7 @@ def main() -> None:
     begin = time.perf_counter()
     trajectory = run_nvt(forcefield, start, config)
     seconds = time.perf_counter() - begin
-    analysis = analyse_run(run_of(trajectory, config), forcefield.molecule)
+    analysis = analyse_run(completed_run(trajectory, config), forcefield.molecule)
     offset = (analysis.temperature_k.mean - chosen.temperature) / analysis.temperature_k.standard_error
     figures: dict[str, object] = {
         "temperature_k": analysis.temperature_k.mean,

@@ -23,7 +23,7 @@ from fflux_py.analysis.criteria import with_error
 from fflux_py.analysis.geometry import torsions
 from fflux_py.analysis.ramachandran.comparison import compare_maps
 from fflux_py.analysis.ramachandran.map import RamachandranMap, jensen_shannon
-from fflux_py.analysis.ramachandran.regions import REGIONS, without_handedness
+from fflux_py.analysis.ramachandran.regions import REGIONS, is_achiral
 from fflux_py.analysis.ramachandran.runs import Pair, map_of_hills, map_of_runs, residues
 from fflux_py.analysis.report.drawing import to_png
 from fflux_py.analysis.report.ramachandran_plots import Mark, ramachandran_figure
@@ -53,7 +53,7 @@ def main() -> None:
     if not residues(start):
         options.error(f"{chosen.start}: no residue between two amide bonds")
     pair = residues(start)[0]
-    achiral = without_handedness(start, pair)
+    achiral = is_achiral(start, pair)
     if chosen.symmetrise and not achiral:
         options.error(f"--symmetrise: {start.name} is not its own mirror image")
     stride = round(STRIDE_FS / chosen.timestep)
@@ -176,7 +176,7 @@ def compared(maps: list[RamachandranMap]) -> dict[str, object]:
         }
     for name, found in zip(NAMES[:2], maps[:2], strict=True):
         if len(found.blocks) > 1:
-            halves = found.part(slice(0, None, 2)), found.part(slice(1, None, 2))
+            halves = found.subset(slice(0, None, 2)), found.subset(slice(1, None, 2))
             figures[f"{name}_halves_jensen_shannon"] = jensen_shannon(*halves)
     return figures
 

@@ -1,4 +1,4 @@
-r"""Do the predictive standard deviations tell how large the errors are?  Coverage, and factors that set it right.
+r"""Do the predictive standard deviations tell how large the errors are?  Coverage, and calibration factors.
 
 A deviation is right if the share of errors within :math:`k\sigma` is that of the normal distribution for every k (0.683
 within one, 0.954 within two).  The factors of a model are found on trajectories that neither training nor the reported
@@ -80,7 +80,7 @@ def coverage_curve(errors: FloatArray, deviations: FloatArray) -> tuple[FloatArr
 
     Returns
     -------
-    Shares that a normal distribution has, ascending from 0 to 1, and the shares found, same shape.
+    Shares that a normal distribution has, ascending from 0 to 1, and the observed shares, same shape.
     """
     size, sigma = _pairs(errors, deviations)
     expected = np.concatenate([[0.0], np.sort(erf(size / sigma / np.sqrt(2.0))), [1.0]])

@@ -142,7 +142,7 @@ def torsion_histogram(angle: FloatArray, bins: int = 72) -> tuple[FloatArray, Fl
     Edges ``(bins + 1,)`` in radian and density ``(bins,)`` in 1/radian; it integrates to 1.
     """
     edges = np.linspace(-np.pi, np.pi, bins + 1)
-    density, _ = np.histogram(_wrapped(angle), bins=edges, density=True)
+    density, _ = np.histogram(_wrap(angle), bins=edges, density=True)
     return edges, density
 
 
@@ -168,13 +168,13 @@ def torsion_free_energy(
     if not temperature > 0.0:
         raise InputError("temperature", "a positive number of kelvin", str(temperature))
     edges = np.linspace(-np.pi, np.pi, bins + 1)
-    counts, _, _ = np.histogram2d(_wrapped(first), _wrapped(second), bins=(edges, edges))
+    counts, _, _ = np.histogram2d(_wrap(first), _wrap(second), bins=(edges, edges))
     with np.errstate(divide="ignore"):
         surface = -BOLTZMANN * temperature * np.log(counts / counts.max())
     # Avoid the negative zero of the lowest bin in tables.
     return edges, surface + 0.0
 
 
-def _wrapped(angle: FloatArray) -> FloatArray:
+def _wrap(angle: FloatArray) -> FloatArray:
     """Angles in [-pi, pi), flattened."""
     return np.asarray((np.ravel(angle) + np.pi) % (2.0 * np.pi) - np.pi)

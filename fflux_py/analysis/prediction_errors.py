@@ -1,4 +1,4 @@
-"""Errors of predictions against reference labels, in the units of the field.
+"""Errors of predictions against reference labels, in kcal/mol and kcal/mol/angstrom.
 
 Energies are compared as they are, predicted minus reference, without any shift: the total energy of a sum of atomic
 energies has no free constant.  The best constant shift, and what would be left after it, stand beside that.
@@ -122,7 +122,7 @@ class ErrorTable:
         return np.array([group in (ALL, name) for name in self.group])
 
     def s_curve(self, group: str = ALL) -> tuple[FloatArray, FloatArray]:
-        """The field's cumulative error curve.
+        """The cumulative error curve, known as S-curve in the literature of FFLUX.
 
         Returns
         -------
@@ -195,8 +195,8 @@ def prediction_errors(
     atomic_errors = np.full(dataset.atomic_energies.shape, np.nan)
     if atomic_energies is not None:
         if np.shape(atomic_energies) != atomic_errors.shape:
-            found = f"shape {np.shape(atomic_energies)}"
-            raise InputError("predicted atomic energies", f"shape {atomic_errors.shape}", found)
+            shape = f"shape {np.shape(atomic_energies)}"
+            raise InputError("predicted atomic energies", f"shape {atomic_errors.shape}", shape)
         atomic_errors = np.asarray(atomic_energies) - dataset.atomic_energies
     energy_errors, force_errors = np.asarray(energies) - dataset.energies, np.asarray(forces) - dataset.forces
     group = frame_groups(dataset.geometries)

@@ -1,4 +1,4 @@
-"""Molecular dynamics runs, read back from their folders and judged."""
+"""Molecular dynamics runs: read from their folders, analysed, and compared with the criteria of a stable run."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class RunAnalysis:
 
 
 def analyse_run(run: Run, reference: Molecule | None = None) -> RunAnalysis:
-    """Figures of a run.
+    """Compute the figures of a run.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def run_spectrum(run: Run) -> PowerSpectrum | None:
     )
 
 
-def run_of(trajectory: Trajectory, config: MDConfig) -> Run:
+def completed_run(trajectory: Trajectory, config: MDConfig) -> Run:
     """A completed run that is in memory."""
     return Run(trajectory, config, "completed", "", {})
 
@@ -313,8 +313,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     except json.JSONDecodeError as error:
         raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg, "is it a run's folder?") from error
     if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise FileFormatError(str(path), f"schema {_SCHEMA}", str(found), "is it a run of 'fflux md'?")
+        schema = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise FileFormatError(str(path), f"schema {_SCHEMA}", str(schema), "is it a run of 'fflux md'?")
     try:
         config = MDConfig.of(record["config"])
         replica = int(record["replica"])
@@ -332,7 +332,7 @@ def read_runs(folder: str | os.PathLike[str]) -> tuple[Run, ...]:
     base = Path(folder)
     if (base / RUN_FILE).is_file():
         return (read_run(base),)
-    places = sorted(path.parent for path in base.glob(f"**/{RUN_FILE}"))
-    if not places:
+    folders = sorted(path.parent for path in base.glob(f"**/{RUN_FILE}"))
+    if not folders:
         raise FileFormatError(str(base), f"a folder with {RUN_FILE}", "none", "give the folder that 'fflux md' wrote")
-    return tuple(sorted((read_run(place) for place in places), key=lambda run: run.config.temperature))
+    return tuple(sorted((read_run(folder) for folder in folders), key=lambda run: run.config.temperature))

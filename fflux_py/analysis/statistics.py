@@ -86,7 +86,7 @@ def block_average(series: FloatArray) -> SeriesMean:
     InputError
         If the series is shorter or not finite.
     """
-    values = _checked(series, "series")
+    values = _check_series(series, "series")
     mean = float(values.mean())
     blocks = values - mean
     levels: list[tuple[int, float]] = []
@@ -117,7 +117,7 @@ def autocorrelation(series: FloatArray) -> FloatArray:
     series
         At least 16 finite, equidistant samples.
     """
-    values = _checked(series, "series")
+    values = _check_series(series, "series")
     n = len(values)
     deviation = values - values.mean()
     spectrum = np.fft.rfft(deviation, 2 * n)
@@ -154,7 +154,7 @@ def linear_drift(time: FloatArray, series: FloatArray) -> LinearDrift:
     series
         Values at these times, shape ``(n,)``, n >= 16.
     """
-    values, times = _checked(series, "series"), _checked(time, "time")
+    values, times = _check_series(series, "series"), _check_series(time, "time")
     if len(values) != len(times):
         raise InputError("time", f"{len(values)} times, one for each value", str(len(times)))
     centred = times - times.mean()
@@ -176,7 +176,7 @@ def running_mean(series: FloatArray) -> FloatArray:
     return np.asarray(np.cumsum(values) / np.arange(1, len(values) + 1))
 
 
-def _checked(series: FloatArray, where: str) -> FloatArray:
+def _check_series(series: FloatArray, where: str) -> FloatArray:
     values = np.asarray(series, dtype=np.float64)
     if values.ndim != 1 or len(values) < _MINIMUM:
         raise InputError(where, f"a series of at least {_MINIMUM} samples", f"shape {values.shape}", "run longer")

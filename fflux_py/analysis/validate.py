@@ -144,11 +144,11 @@ def validate(
         raise InputError(
             "data set", f"geometries marked {split!r}", f"none of {len(dataset)}", "sample trajectories for testing"
         )
-    return _predicted(forcefield, chosen, progress)
+    return _predict(forcefield, chosen, progress)
 
 
-def _predicted(forcefield: ForceField, chosen: Dataset, progress: Callable[[int, int], None] | None) -> Validation:
-    """Predictions and deviations, geometry by geometry."""
+def _predict(forcefield: ForceField, chosen: Dataset, progress: Callable[[int, int], None] | None) -> Validation:
+    """Predict energies, forces and deviations, geometry by geometry."""
     m = len(chosen)
     energies, forces = np.empty(m), np.empty(chosen.forces.shape)
     sigma, atomic_sigma = np.empty(m), np.empty(chosen.atomic_energies.shape)

@@ -1,4 +1,4 @@
-"""Words and numbers of the field's text files; every error names the file and the line."""
+"""Words and numbers of other programs' text files; every error names the file and the line."""
 
 from __future__ import annotations
 

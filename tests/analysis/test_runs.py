@@ -11,7 +11,7 @@ import pytest
 
 from fflux_py.analysis.geometry import bond_lengths
 from fflux_py.analysis.report.runs import report_runs
-from fflux_py.analysis.runs import Run, analyse_run, read_run, read_runs, run_of
+from fflux_py.analysis.runs import Run, analyse_run, completed_run, read_run, read_runs
 from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, run_nvt
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.units import ANGSTROM, BOLTZMANN, KCAL_MOL
@@ -41,7 +41,7 @@ def made_up(temperature: np.ndarray, conserved_kcal_mol: np.ndarray, target: flo
         temperature=temperature,
         seed=0,
     )
-    return run_of(trajectory, MDConfig(steps=m - 1, temperature=target, timestep=length, report_every=1))
+    return completed_run(trajectory, MDConfig(steps=m - 1, temperature=target, timestep=length, report_every=1))
 
 
 def verdict(run: Run) -> dict[str, bool]:

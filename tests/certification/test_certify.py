@@ -16,7 +16,7 @@ pytest.importorskip("gpytorch")
 pytest.importorskip("pyscf")
 
 from fflux_py import model_file
-from fflux_py.analysis.runs import Run, run_of
+from fflux_py.analysis.runs import Run, completed_run
 from fflux_py.certification import (
     CertificationConfig,
     Execution,
@@ -57,7 +57,7 @@ def artificial(molecule, n=400, drift=0.0, stretch=1.0, potential=0.01):
     trajectory = Trajectory(
         molecule, times, positions, np.full(n, potential), np.zeros(n), conserved, np.full(n, 300.0), seed=0
     )
-    return run_of(trajectory, MDConfig(steps=400_000, temperature=300.0))
+    return completed_run(trajectory, MDConfig(steps=400_000, temperature=300.0))
 
 
 def test_a_right_model_is_certified(good, tmp_path):

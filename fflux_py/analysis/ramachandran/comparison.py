@@ -37,7 +37,7 @@ class MapComparison:
     jensen_shannon: float
 
 
-def compare_maps(found: RamachandranMap, reference: RamachandranMap, highest: float = 4.0) -> MapComparison:
+def compare_maps(estimate: RamachandranMap, reference: RamachandranMap, highest: float = 4.0) -> MapComparison:
     """Differences of free energies in the cells where that of the reference is below ``highest``.
 
     Free energies have no zero of their own: the constant between both maps makes the mean difference zero, each cell
@@ -45,21 +45,21 @@ def compare_maps(found: RamachandranMap, reference: RamachandranMap, highest: fl
 
     Parameters
     ----------
-    found, reference
+    estimate, reference
         Maps of the same grid and temperature.
     highest
         kcal/mol.
     """
-    if found.blocks.shape[1:] != reference.blocks.shape[1:] or found.temperature != reference.temperature:
-        given = [f"{m.probability.shape} cells at {m.temperature:g} K" for m in (found, reference)]
+    if estimate.blocks.shape[1:] != reference.blocks.shape[1:] or estimate.temperature != reference.temperature:
+        given = [f"{m.probability.shape} cells at {m.temperature:g} K" for m in (estimate, reference)]
         raise InputError("maps to be compared", given[1], given[0], "same grid, same temperature")
     low = np.where(reference.visited, reference.free_energy_kcal_mol, np.inf) < highest
-    both = low & found.visited
+    both = low & estimate.visited
     if not both.any():
-        nothing = jensen_shannon(found, reference)
+        nothing = jensen_shannon(estimate, reference)
         return MapComparison(np.nan, np.nan, np.nan, 0, int(low.sum()), nothing)
-    gap = (found.free_energy_kcal_mol - reference.free_energy_kcal_mol)[both]
-    errors = np.hypot(found.errors_kcal_mol, reference.errors_kcal_mol)[both]
+    gap = (estimate.free_energy_kcal_mol - reference.free_energy_kcal_mol)[both]
+    errors = np.hypot(estimate.errors_kcal_mol, reference.errors_kcal_mol)[both]
     known = bool((errors > 0.0).all())
     gap -= np.average(gap, weights=errors**-2 if known else None)
     return MapComparison(
@@ -68,5 +68,5 @@ def compare_maps(found: RamachandranMap, reference: RamachandranMap, highest: fl
         rms_over_error=float(np.sqrt(np.mean((gap / errors) ** 2))) if known else np.nan,
         n_cells=int(both.sum()),
         n_missing=int((low & ~both).sum()),
-        jensen_shannon=jensen_shannon(found, reference),
+        jensen_shannon=jensen_shannon(estimate, reference),
     )

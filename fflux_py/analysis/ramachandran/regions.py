@@ -1,4 +1,4 @@
-"""Regions of the Ramachandran map, and which molecules are their own mirror image.
+"""Regions of the Ramachandran map, and which molecules are achiral.
 
 The regions (:data:`REGIONS`) are the nine squares of 120 degrees around the staggered torsions -60, 60 and 180 degrees
 of both bonds: the topology of A. Perczel et al., J. Am. Chem. Soc. 113, 6256 (1991), whose conformers have one square
@@ -72,20 +72,20 @@ MIRROR: Final = read_only([int(_NUMBER[2 - _THIRDS.index(r.phi), 2 - _THIRDS.ind
 
 
 def region_numbers(phi: FloatArray, psi: FloatArray) -> IntArray:
-    """Place in :data:`REGIONS` of every pair of torsions (radian)."""
+    """Index in :data:`REGIONS` of every pair of torsions (radian)."""
     thirds = [np.floor(np.mod(angle, 2.0 * np.pi) / _THIRD).astype(np.int64) % 3 for angle in (phi, psi)]
     return np.asarray(_NUMBER[thirds[0], thirds[1]])
 
 
-def without_handedness(molecule: Molecule, pair: tuple[Torsion, Torsion]) -> bool:
-    """Whether the molecule is its own mirror image with both torsions at their place, as capped glycine is.
+def is_achiral(molecule: Molecule, pair: tuple[Torsion, Torsion]) -> bool:
+    """Whether the molecule is its own mirror image with both torsions mapped onto themselves, as capped glycine is.
 
     Then (phi, psi) and (-phi, -psi) are equally likely.
     """
     operations = find_symmetry(molecule)
-    own = np.array(sorted({atom for torsion in pair for atom in torsion}))
+    atoms = np.array(sorted({atom for torsion in pair for atom in torsion}))
     return any(
-        bool(mirror) and bool((permutation[own] == own).all())
+        bool(mirror) and bool((permutation[atoms] == atoms).all())
         for permutation, mirror in zip(operations.permutations, operations.mirrors, strict=True)
     )
 

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 
 from fflux_py.analysis.geometry import angles, bond_lengths, torsions
-from fflux_py.analysis.ramachandran.map import RamachandranMap, map_of_free_energy, ramachandran_map
+from fflux_py.analysis.ramachandran.estimates import map_of_free_energy, ramachandran_map
+from fflux_py.analysis.ramachandran.map import RamachandranMap
 from fflux_py.analysis.runs import EQUILIBRATION, Run
 from fflux_py.bias.collective_variables import CollectiveVariable
 from fflux_py.bias.free_energy import (
@@ -38,8 +39,8 @@ _MOST_VARIABLES: Final = 3
 
 def residues(molecule: Molecule) -> list[Pair]:
     """Phi and psi of every residue between two amide bonds; none for a molecule that is no peptide."""
-    found = molecule.backbone_torsions()
-    return list(zip(found[0::2], found[1::2], strict=True))
+    backbone = molecule.backbone_torsions()
+    return list(zip(backbone[0::2], backbone[1::2], strict=True))
 
 
 def can_be_mapped(run: Run) -> bool:
@@ -66,7 +67,7 @@ def map_of_runs(runs: Sequence[Run], pair: Pair, *, bins: int = 36, smoothing: f
     bins
         Cells on each axis.
     smoothing
-        As in :func:`~fflux_py.analysis.ramachandran.map.ramachandran_map`.
+        As in :func:`~fflux_py.analysis.ramachandran.estimates.ramachandran_map`.
 
     Raises
     ------
@@ -102,10 +103,10 @@ def reweighting_exponents(run: Run) -> FloatArray:
     FileFormatError
         HILLS is missing or damaged.
     """
-    found = _bias_of(run)
-    if found is None:
+    bias_files = _read_bias(run)
+    if bias_files is None:
         return np.zeros(len(run.trajectory))
-    plumed, hills = found
+    plumed, hills = bias_files
     variables, temperature = plumed.bias.variables, run.config.temperature
     grid = plumed.bias.grid or grid_around(variables, plumed.bias.hills.sigmas(variables))
     values = np.stack([_values(run.trajectory.positions, v) for v in variables], axis=1)
@@ -115,12 +116,12 @@ def reweighting_exponents(run: Run) -> FloatArray:
     # The bias grows again as it did in the run: on a grid, so that the time is linear in frames and hills.
     bias = replace(plumed.bias, grid=grid).build(temperature)
     energies, offset = np.empty(len(values)), 0.0
-    for frame, (place, count) in enumerate(zip(values, counts, strict=True)):
+    for frame, (point, count) in enumerate(zip(values, counts, strict=True)):
         if bias.n_hills < count:
             for centre in hills.centres[bias.n_hills : count]:
                 bias.deposit_at(centre)
             offset = bias.offset()
-        energies[frame] = bias.bias(place)[0] - offset
+        energies[frame] = bias.bias(point)[0] - offset
     if not np.allclose(bias.heights[:, 0], hills.heights[: bias.n_hills], rtol=1e-4):
         raise FileFormatError(f"{plumed.files[0]} of {run.label}", "the hills that its bias puts down", "others",
                               "was the file changed after the run?")  # fmt: skip
@@ -152,11 +153,11 @@ def map_of_hills(runs: Sequence[Run], pair: Pair, *, bins: int = 36) -> Ramachan
     temperature = _temperature(runs)
     surfaces = []
     for run in runs:
-        found = _bias_of(run)
+        bias_files = _read_bias(run)
         expected = "metadynamics on phi and psi"
-        if found is None:
+        if bias_files is None:
             raise InputError(f"run {run.label!r}", expected, "no bias")
-        plumed, hills = found
+        plumed, hills = bias_files
         if tuple(v.atoms for v in hills.variables) != pair:
             raise InputError(f"bias of {run.label}", expected, ", ".join(v.label for v in hills.variables))
         grid = Grid(hills.variables, (-np.pi,) * 2, (np.pi,) * 2, (bins,) * 2)
@@ -172,29 +173,29 @@ def _temperature(runs: Sequence[Run]) -> float:
     """The one temperature of canonical runs."""
     temperatures = {run.config.temperature for run in runs}
     if len(temperatures) != 1 or any(run.config.thermostat == "none" for run in runs):
-        found = ", ".join(run.label for run in runs) or "none"
-        raise InputError("runs of a map", "canonical runs at one temperature", found)
+        labels = ", ".join(run.label for run in runs) or "none"
+        raise InputError("runs of a map", "canonical runs at one temperature", labels)
     return temperatures.pop()
 
 
-def _bias_of(run: Run) -> tuple[PlumedInput, Hills] | None:
+def _read_bias(run: Run) -> tuple[PlumedInput, Hills] | None:
     """Input and hills of the bias of a run; None if it has none."""
     text = run.record.get("bias")
     if not text:
         return None
     plumed = parse_plumed_input(str(text), f"bias of {run.label}")
     if not _has_offset(plumed):
-        found = "PBMETAD" if plumed.bias.parallel else f"{len(plumed.bias.variables)} variables"
-        raise InputError(f"bias of {run.label}", f"METAD on at most {_MOST_VARIABLES} variables", found,
+        kind = "PBMETAD" if plumed.bias.parallel else f"{len(plumed.bias.variables)} variables"
+        raise InputError(f"bias of {run.label}", f"METAD on at most {_MOST_VARIABLES} variables", kind,
                          "its frames cannot be reweighted with c(t)")  # fmt: skip
     folder = run.trajectory.folder
     if folder is None:
         raise InputError(f"run {run.label!r}", "a run in a folder, with its HILLS", "one in memory")
     # Walkers of one bias share the file in the folder above their own.
-    places = [Path(place) / plumed.files[0] for place in (folder, folder.parent)]
-    path = next((place for place in places if place.is_file()), None)
+    paths = [Path(parent) / plumed.files[0] for parent in (folder, folder.parent)]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise FileFormatError(str(places[0]), "the hills of the run", "no such file")
+        raise FileFormatError(str(paths[0]), "the hills of the run", "no such file")
     return plumed, read_hills(path, plumed.bias.variables, plumed.units)
 
 

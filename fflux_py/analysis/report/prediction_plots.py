@@ -1,7 +1,7 @@
 """Pictures of predictions, trajectories and structures.
 
-Every function takes artefacts in atomic units and returns a :class:`matplotlib.figure.Figure` in the units of the
-field; :func:`fflux_py.analysis.report.drawing.to_svg` and ``to_png`` make files of it.
+Every function takes artefacts in atomic units and returns a :class:`matplotlib.figure.Figure` in kcal/mol, angstrom
+and degrees; :func:`fflux_py.analysis.report.drawing.to_svg` and ``to_png`` make files of it.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def atomic_energy_errors(validation: Validation) -> Figure:
     atoms = np.arange(molecule.n_atoms)
     for k, group in enumerate(groups):
         width = 0.75 / len(groups)
-        place = atoms + (k - 0.5 * (len(groups) - 1)) * width
-        axes.bar(place, errors.atomic_energy_mae_kcal_mol(group), 0.9 * width, color=colours[group],
+        centres = atoms + (k - 0.5 * (len(groups) - 1)) * width
+        axes.bar(centres, errors.atomic_energy_mae_kcal_mol(group), 0.9 * width, color=colours[group],
                  label=group.replace("-", "–"))  # fmt: skip
     axes.grid(False, axis="x")
     axes.set_xticks(atoms, [atom_label(molecule, int(a)) for a in atoms])

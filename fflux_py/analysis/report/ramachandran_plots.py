@@ -59,12 +59,12 @@ def ramachandran_figure(
     norm = BoundaryNorm(np.arange(0.0, HIGHEST + 0.01, 0.25), DEPTH.N)
     for i, row in enumerate(grid):
         for j, axes in enumerate(row):
-            found = maps[i][j] if j < len(maps[i]) else None
-            if found is None:
+            surface = maps[i][j] if j < len(maps[i]) else None
+            if surface is None:
                 axes.set_axis_off()
                 continue
             size = 7.5 if single else 6.0
-            _panel(axes, found, norm, size)
+            _panel(axes, surface, norm, size)
             for name, phi, psi in marks:
                 axes.plot(phi, psi, "x", color=VERMILLION, markersize=6.0 if single else 4.5, markeredgewidth=1.4)
                 axes.annotate(
@@ -89,16 +89,16 @@ def ramachandran_figure(
     return figure
 
 
-def _panel(axes: Axes, found: RamachandranMap, norm: BoundaryNorm, size: float) -> None:
+def _panel(axes: Axes, surface: RamachandranMap, norm: BoundaryNorm, size: float) -> None:
     """One map; its first cells are drawn at both ends of the circle, as half of each lies there."""
-    surface = np.pad(found.free_energy_kcal_mol, (0, 1), mode="wrap")
-    phi, psi = (np.append(found.centres(axis), 180.0) for axis in (0, 1))
-    shown = np.ma.masked_invalid(np.minimum(surface.T, HIGHEST - 1e-6))
+    values = np.pad(surface.free_energy_kcal_mol, (0, 1), mode="wrap")
+    phi, psi = (np.append(surface.centres(axis), 180.0) for axis in (0, 1))
+    shown = np.ma.masked_invalid(np.minimum(values.T, HIGHEST - 1e-6))
     axes.pcolormesh(phi, psi, shown, cmap=DEPTH, norm=norm, shading="nearest", rasterized=True)
     # Lines at the height of what is populated; further up they would show the noise of single frames.
-    levels = [level for level in _LINES if level < np.nanmax(surface)]
+    levels = [level for level in _LINES if level < np.nanmax(values)]
     if levels:
-        axes.contour(phi, psi, np.ma.masked_invalid(surface.T), levels=levels, colors=INK, linewidths=0.6, alpha=0.7)
+        axes.contour(phi, psi, np.ma.masked_invalid(values.T), levels=levels, colors=INK, linewidths=0.6, alpha=0.7)
     for border in (-120.0, 0.0, 120.0):
         for line in (axes.axhline, axes.axvline):
             line(border, color=MUTED, linewidth=0.5, linestyle=(0, (4, 4)), alpha=0.7)

@@ -10,7 +10,7 @@ import numpy as np
 from fflux_py.analysis.criteria import with_error
 from fflux_py.analysis.geometry import torsions
 from fflux_py.analysis.ramachandran.map import RamachandranMap
-from fflux_py.analysis.ramachandran.regions import REGIONS, without_handedness
+from fflux_py.analysis.ramachandran.regions import REGIONS, is_achiral
 from fflux_py.analysis.ramachandran.runs import Pair, can_be_mapped, map_of_runs, residues
 from fflux_py.analysis.report.drawing import to_svg
 from fflux_py.analysis.report.page import Cell, Picture, Section, Table
@@ -50,7 +50,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
     """Those of one group, one for each residue."""
     molecule = runs[0].trajectory.molecule
     pairs = residues(molecule)
-    found = []
+    sections = []
     for number, pair in enumerate(pairs, start=1):
         title = f"Backbone torsions at {runs[0].config.temperature:g} K"
         if runs[0].record.get("bias"):
@@ -60,7 +60,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         try:
             surface = map_of_runs(runs, pair)
         except FileFormatError as error:  # hills were moved away: the rest of the report can do without them
-            found.append(Section(title, f"No map: {error}"))
+            sections.append(Section(title, f"No map: {error}"))
             continue
         if surface.n_frames < FEWEST_FRAMES:
             return []
@@ -73,10 +73,10 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
             66,
         )
         text = _text(surface, runs, _names(pair, runs[0]))
-        if without_handedness(molecule, pair):
+        if is_achiral(molecule, pair):
             text += "\n\n" + _asymmetry_words(surface)
-        found.append(Section(title, text, [picture, _table(surface)]))
-    return found
+        sections.append(Section(title, text, [picture, _table(surface)]))
+    return sections
 
 
 def _names(pair: Pair, run: Run) -> str:
@@ -107,13 +107,13 @@ def _text(surface: RamachandranMap, runs: Sequence[Run], names: str) -> str:
 
 
 def _asymmetry_words(surface: RamachandranMap) -> str:
-    found = surface.asymmetry()
-    difference = with_error(100.0 * found.population, 100.0 * found.population_error)
+    asymmetry = surface.asymmetry()
+    difference = with_error(100.0 * asymmetry.population, 100.0 * asymmetry.population_error)
     return (
         "The molecule is its own mirror image, so (φ, ψ) and (−φ, −ψ) are equally likely. What the map lacks of it "
-        f"measures its convergence: the largest difference between a region ({found.region.label}) and its mirror "
+        f"measures its convergence: the largest difference between a region ({asymmetry.region.label}) and its mirror "
         f"image is {difference} % in population, the Jensen–Shannon distance of the map from its mirror image "
-        f"{found.jensen_shannon:.3f} (0 for equal maps, 1 for maps without a common cell)."
+        f"{asymmetry.jensen_shannon:.3f} (0 for equal maps, 1 for maps without a common cell)."
     )
 
 

@@ -61,7 +61,7 @@ def report_runs(
         section, verdict = run_section(run, reference, training)
         if len(run.trajectory) >= MINIMUM_REPORTS:
             molecule = run.trajectory.molecule if reference is None else reference
-            section = replace(section, items=[*section.items, *_further(run, molecule, training)])
+            section = replace(section, items=[*section.items, *_more_items(run, molecule, training)])
         sections.append(section)
         criteria += verdict
     sections += ramachandran_sections(runs)
@@ -82,7 +82,7 @@ def report_runs(
     return written, tuple(criteria)
 
 
-def _further(run: Run, molecule: Molecule, training: FloatArray | None) -> list[Picture | Table]:
+def _more_items(run: Run, molecule: Molecule, training: FloatArray | None) -> list[Picture | Table]:
     """Angles, spectrum, events of the guards."""
     items: list[Picture | Table] = []
     if bond_angles(molecule):

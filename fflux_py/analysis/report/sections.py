@@ -228,8 +228,8 @@ def run_section(
     """
     title = f"Molecular dynamics: {run.label}"
     if len(run.trajectory) < MINIMUM_REPORTS:
-        done, wanted = float(run.steps_done), float(run.config.steps)
-        few = Criterion("Steps completed", done, "", wanted, "=", run.message, run.label)
+        done, expected = float(run.steps_done), float(run.config.steps)
+        few = Criterion("Steps completed", done, "", expected, "=", run.message, run.label)
         return Section(title, f"The run ended after {len(run.trajectory)} reports. {run.message}"), (few,)
     analysis = analyse_run(run, reference)
     molecule = run.trajectory.molecule if reference is None else reference

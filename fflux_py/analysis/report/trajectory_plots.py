@@ -1,7 +1,7 @@
 """Pictures of trajectories and structures.
 
-As in :mod:`fflux_py.analysis.report.prediction_plots`: artefacts in atomic units in, figures in the units of the field
-out.
+As in :mod:`fflux_py.analysis.report.prediction_plots`: artefacts in atomic units in, figures in kcal/mol, angstrom,
+picoseconds and degrees out.
 """
 
 from __future__ import annotations

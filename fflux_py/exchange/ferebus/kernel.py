@@ -101,7 +101,7 @@ class Kernel:
             u, v = (np.concatenate([np.cos(w) * root, np.sin(w) * root], axis=1) for w in (u, v))
             return np.asarray(np.exp(-cdist(u, v, "sqeuclidean")))
         s = np.zeros((len(x), len(y)))
-        # Every third feature is an angle for the field's programs; chi, between 0 and pi, never wraps.
+        # Every third feature is an angle for FEREBUS and ICHOR; chi, between 0 and pi, never wraps.
         wraps = self.dimensions % 3 == 2
         wraps &= self.kind == "rbf-cyclic" or reading.wrap_rbf
         if not wraps.all():

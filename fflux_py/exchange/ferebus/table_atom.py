@@ -62,7 +62,7 @@ class TableAtom:
 
     @property
     def alf(self) -> list[int | None]:
-        """The local frame with atoms counted from 1, as the field's programs write it (ALF)."""
+        """The local frame with atoms counted from 1, as FEREBUS and ICHOR write it (ALF)."""
         return [None if k is None else k + 1 for k in self.frame]
 
 

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import vonmises
 
 from fflux_py.analysis.ramachandran.comparison import compare_maps
-from fflux_py.analysis.ramachandran.map import jensen_shannon, map_of_free_energy, ramachandran_map
-from fflux_py.analysis.ramachandran.regions import MIRROR, REGIONS, region_numbers, without_handedness
+from fflux_py.analysis.ramachandran.estimates import map_of_free_energy, ramachandran_map
+from fflux_py.analysis.ramachandran.map import jensen_shannon
+from fflux_py.analysis.ramachandran.regions import MIRROR, REGIONS, is_achiral, region_numbers
 from fflux_py.analysis.ramachandran.runs import residues
 from fflux_py.analysis.report.ramachandran_plots import HIGHEST, ramachandran_figure
 from fflux_py.bias import CollectiveVariable, Grid
@@ -182,7 +183,7 @@ def test_longer_replicas_count_for_more():
     found = ramachandran_map([short, long], [np.full(100, C7AX[1]), np.full(300, C7EQ[1])], T)
     assert found.populations[0] == pytest.approx(0.75)
     assert found.visits.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0]
-    assert found.part(slice(0, 1)).populations[0] == 0.0
+    assert found.subset(slice(0, 1)).populations[0] == 0.0
     assert found.population_errors[0] == pytest.approx(np.sqrt(2.0 * (0.25**2 * 0.75**2 + 0.75**2 * 0.25**2)))
 
 
@@ -241,9 +242,9 @@ def capped_glycine() -> Molecule:
 
 def test_glycine_has_no_handedness_and_alanine_has():
     (pair,) = residues(capped_glycine())
-    assert without_handedness(capped_glycine(), pair)
+    assert is_achiral(capped_glycine(), pair)
     (pair,) = residues(alanine_dipeptide())
-    assert not without_handedness(alanine_dipeptide(), pair)
+    assert not is_achiral(alanine_dipeptide(), pair)
     assert residues(malondialdehyde()) == []
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from fflux_py.analysis.geometry import torsions
-from fflux_py.analysis.ramachandran.map import jensen_shannon, ramachandran_map
+from fflux_py.analysis.ramachandran.estimates import ramachandran_map
+from fflux_py.analysis.ramachandran.map import jensen_shannon
 from fflux_py.analysis.ramachandran.runs import map_of_hills, map_of_runs, residues, reweighting_exponents
 from fflux_py.analysis.report.page import Picture, Table
 from fflux_py.analysis.report.ramachandran_section import ramachandran_sections
 from fflux_py.analysis.report.runs import report_runs
-from fflux_py.analysis.runs import Run, read_runs, run_of
+from fflux_py.analysis.runs import Run, completed_run, read_runs
 from fflux_py.bias import BiasSettings, CollectiveVariable, HillParameters
 from fflux_py.bias.plumed_files import PlumedUnits, read_colvar, read_hills
 from fflux_py.bias.plumed_writer import plumed_text
@@ -40,7 +41,7 @@ def frozen_run(molecule: Molecule, angles: FloatArray, replica: int = 0, **confi
     quiet = np.zeros(m)
     trajectory = Trajectory(molecule, 10.0 * np.arange(m), positions, quiet, quiet, quiet,
                             np.random.default_rng(replica).normal(T, 5.0, m), 0, replica)  # fmt: skip
-    return run_of(trajectory, MDConfig(steps=20 * m, temperature=T, report_every=20, **config))
+    return completed_run(trajectory, MDConfig(steps=20 * m, temperature=T, report_every=20, **config))
 
 
 def turned(molecule: Molecule, phi: float, psi: float) -> FloatArray:
@@ -95,7 +96,8 @@ def test_no_map_without_a_backbone():
     molecule = malondialdehyde()
     trajectory = Trajectory(molecule, 10.0 * np.arange(m), np.repeat(molecule.positions[None], m, axis=0), quiet, quiet,
                             quiet, quiet, 0)  # fmt: skip
-    assert ramachandran_sections([run_of(trajectory, MDConfig(steps=4000, temperature=T, report_every=20))]) == []
+    run = completed_run(trajectory, MDConfig(steps=4000, temperature=T, report_every=20))
+    assert ramachandran_sections([run]) == []
 
 
 def springy(molecule: Molecule, attracted: tuple[int, int], depth: float) -> CompiledPotential:
