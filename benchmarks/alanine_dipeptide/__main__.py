@@ -45,7 +45,7 @@ from fflux_py.molecules.molecule import Molecule, covalent_radius
 from fflux_py.molecules.normal_modes import hessian, modes_of_hessian
 from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.optimization.search import OptimizationResult, optimize, optimize_to_minimum
-from fflux_py.optimization.training_range import brought_inside
+from fflux_py.optimization.training_range import move_into_training_range
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL, WAVENUMBER
 
@@ -113,7 +113,7 @@ def lowest_of_model(name: str, path: str) -> Molecule:
     found: list[OptimizationResult] = []
     for begin in displaced(stopped, np.random.default_rng(0)) / ANGSTROM:
         try:
-            result = optimize(forcefield, brought_inside(forcefield, stopped.with_positions(begin)))
+            result = optimize(forcefield, move_into_training_range(forcefield, stopped.with_positions(begin)))
         except FFLUXError:  # it left the model
             continue
         same = apart(phi_psi(stopped, result.molecule.positions), phi_psi(stopped, stopped.positions))
@@ -302,7 +302,7 @@ def optimise(path: str, starts: Path, method: str, as_it_is: bool) -> dict[str, 
             clock = time.process_time()
             try:
                 start = reference.with_positions(begin)
-                inside = start if as_it_is else brought_inside(forcefield, start)
+                inside = start if as_it_is else move_into_training_range(forcefield, start)
                 moved += inside is not start
                 result = optimize(forcefield, inside, fmax=fmax, method=method)
             except FFLUXError:

@@ -15,6 +15,8 @@ anything until it is asked for.
     A force field against the held-out part of a data set.
 ``runs``
     The folder of a molecular dynamics run: read, analysed, and compared with the criteria of a stable run.
+``visited``
+    Criteria on what a run visited.
 ``ramachandran``
     Free energies over the backbone torsions of a peptide, populations, standard errors; with and without bias.
 ``report``

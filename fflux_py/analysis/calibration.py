@@ -183,6 +183,21 @@ def calibrate(
     return replace(forcefield, calibration=factors, metadata=metadata)
 
 
+def calibrate_on_held_out(
+    forcefield: ForceField,
+    dataset: Dataset,
+    neighbours: int = NEIGHBOURS,
+    progress: Callable[[int, int], None] | None = None,
+) -> ForceField:
+    """Calibrate a model on every second held-out trajectory of its data set (:func:`calibration_halves`).
+
+    The other half is left for reporting the coverage.  Arguments and errors are those of :func:`calibrate`.
+    """
+    held_out = np.flatnonzero([split == "test" for split in dataset.geometries.split])
+    first, _ = calibration_halves(dataset.geometries.select(held_out))
+    return calibrate(forcefield, dataset, held_out[first], neighbours, progress)
+
+
 def independent(forcefield: ForceField, dataset: Dataset) -> np.ndarray:
     """Which geometries of a data set are of trajectories that the model was not calibrated on, bool, ``(m,)``."""
     used = set(str(forcefield.metadata.get(TRAJECTORIES, "")).split(","))

@@ -123,7 +123,7 @@ def print_line(text: str) -> None:
 
 
 def print_json(content: Mapping[str, object]) -> None:
-    """One JSON object on standard output; numbers that JSON has no word for become null."""
+    """One JSON object on standard output; NaN and infinity, which JSON does not have, become null."""
     sys.stdout.write(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
 
@@ -149,8 +149,8 @@ def _parts(error: FFLUXError) -> dict[str, object]:
 
 
 def _system_error(error: OSError) -> str:
-    place = error.filename if error.filename is not None else "file"
-    return f"{place}: expected a file or folder to read or write, found {error.strerror or error}"
+    name = error.filename if error.filename is not None else "file"
+    return f"{name}: expected a file or folder to read or write, found {error.strerror or error}"
 
 
 def _print_text(text: Sequence[str | Table]) -> None:

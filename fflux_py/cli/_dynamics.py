@@ -1,4 +1,4 @@
-"""What ``fflux md`` and ``fflux resume`` share: progress, words about guards, the outcome."""
+"""What ``fflux md`` and ``fflux resume`` share: options of guards, progress, events, the outcome."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def parse_guards(words: Sequence[str], every: int) -> GuardConfig:
 
 
 def run_progress(what: str, timestep_fs: float) -> AbstractContextManager[Callback]:
-    """A bar that tells nanoseconds a day (of all replicas together) and the time left; off a terminal nothing."""
+    """A bar with nanoseconds a day (of all replicas together) and the time left; off a terminal nothing."""
     pace = Pace(timestep_fs)
     return progress(what, lambda done: pace(done, time.perf_counter()))
 
@@ -80,17 +80,20 @@ def nanoseconds_per_day(steps: int, timestep_fs: float, seconds: float) -> float
     return steps * timestep_fs * 1e-6 * 86400.0 / max(seconds, 1e-9)
 
 
-def event_teller() -> Callable[[GuardEvent], None]:
-    """Tell the first event of every kind and replica that does not stop it; the rest are in ``events.csv``."""
-    told: set[tuple[str, int]] = set()
+def print_first_events() -> Callable[[GuardEvent], None]:
+    """A callback that prints the first event of every guard and replica that does not stop it.
 
-    def tell(event: GuardEvent) -> None:
-        if event.action != "stop" and (event.kind, event.replica) not in told:
-            told.add((event.kind, event.replica))
+    The rest are in ``events.csv``.
+    """
+    printed: set[tuple[str, int]] = set()
+
+    def print_event(event: GuardEvent) -> None:
+        if event.action != "stop" and (event.kind, event.replica) not in printed:
+            printed.add((event.kind, event.replica))
             saved = ", saved in flagged.extxyz" if event.action == "save" else ""
             print_line(f"guard {event.kind}, replica {event.replica}: {event.message}{saved}; more in events.csv")
 
-    return tell
+    return print_event
 
 
 def outcome(

@@ -104,8 +104,8 @@ def executor_from_file(path: str | os.PathLike[str], run_folder: str | os.PathLi
             _load_parsl()
         raise InputError(str(source), f"the package {error.name}", "none installed", "install it") from error
     if isinstance(content.get("executor"), Executor):
-        with content["executor"] as own:
-            yield own
+        with content["executor"] as executor:
+            yield executor
         return
     if "config" not in content or not isinstance(content["config"], _load_parsl().config.Config):
         expected = "'config' (a parsl.config.Config) or 'executor' (a concurrent.futures.Executor)"
@@ -166,9 +166,9 @@ def parsl_config(settings: PoolSettings, where: Path, run_folder: str | os.PathL
     arguments["worker_init"] = "; ".join(part for part in parts if part)
     launcher = getattr(parsl.launchers, _LAUNCHERS[settings.launcher])()
     address = settings.address or (_LOOPBACK if kind == "local" else None)
-    place = {} if address is None else {"address": address}
+    addresses = {} if address is None else {"address": address}
     if address == _LOOPBACK:
-        place["loopback_address"] = address
+        addresses["loopback_address"] = address
     try:
         provider = provider_class(launcher=launcher, **arguments)
     except (TypeError, ValueError) as error:
@@ -179,7 +179,7 @@ def parsl_config(settings: PoolSettings, where: Path, run_folder: str | os.PathL
         max_workers_per_node=settings.workers_per_node,
         encrypted=address != _LOOPBACK,
         interchange_launch_cmd=[sys.executable, "-m", "parsl.executors.high_throughput.interchange"],
-        **place,
+        **addresses,
     )
     return parsl.config.Config(executors=[pool], run_dir=str(run_folder), retries=settings.retries, strategy="simple")
 

@@ -327,9 +327,9 @@ def _real_column(frame: Frame, name: str, shape: tuple[int, ...], where: str) ->
 
 
 def _expect(header: dict[str, Value], key: str, value: str, where: str) -> None:
-    found = header.pop(key, None)
-    if found != value:
-        what = f"{key}={found!r}" if found is not None else f"no key {key!r}"
+    entry = header.pop(key, None)
+    if entry != value:
+        what = f"{key}={entry!r}" if entry is not None else f"no key {key!r}"
         raise FileFormatError(where, f'{key}="{value}"', what, "is this a data set written by 'fflux label'?")
 
 

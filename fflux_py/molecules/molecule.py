@@ -33,7 +33,7 @@ def is_element(symbol: str) -> bool:
 
 
 def check_elements(symbols: Sequence[str], where: str) -> None:
-    """Refuse symbols that are not elements; ``where`` names their place in the message."""
+    """Refuse symbols that are not elements; ``where`` names their source in the message."""
     for index, symbol in enumerate(symbols):
         if not is_element(symbol):
             raise InputError(f"{where}, atom {index + 1}", "an element symbol", repr(symbol), "correct the symbol")

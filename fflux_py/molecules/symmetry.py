@@ -3,7 +3,7 @@ r"""Permutations of equivalent atoms, with the mirror image where it applies, fr
 An operation g = (P, sigma) makes of a geometry x the geometry :math:`(g x)_i = \sigma x_{P(i)}`: equal atoms change
 places, and for sigma = -1 everything is inverted.  The energy is the same, and an atom's energy moves with it:
 :math:`E_i(g x) = E_{P(i)}(x)`.  Kept are the automorphisms of the graph of bonds that a molecule can reach without
-breaking a bond: every four-coordinate centre keeps its handedness (so the exchange of the hydrogens of a CH2 group
+breaking a bond: every four-coordinate centre keeps its chirality (so the exchange of the hydrogens of a CH2 group
 comes with the mirror image, and a molecule with a chiral centre has no mirror image), every rigid planar bond its cis
 and trans sides.
 
@@ -33,7 +33,7 @@ from fflux_py.typing import FloatArray, IntArray
 _MOST_AUTOMORPHISMS: Final = 4096
 _FLAT: Final = 0.1
 _SMALLEST_SINE: Final = 0.3
-# Bonds shorter than this part of the sum of covalent radii do not turn (double, aromatic, amide).
+# Bonds shorter than this part of the sum of covalent radii do not rotate (double, aromatic, amide).
 _RIGID: Final = 0.92
 _PLANAR_NEIGHBOURS: Final = 3
 
@@ -97,8 +97,8 @@ class Symmetry:
     def all_operations(self) -> Iterator[tuple[IntArray, bool]]:
         """Every element of the group, for tests and small groups."""
         for permutation, mirror in zip(self.permutations, self.mirrors, strict=True):
-            for turned in self._turned(permutation, range(len(self.rotors))):
-                yield turned, bool(mirror)
+            for product in self._with_rotors(permutation, range(len(self.rotors))):
+                yield product, bool(mirror)
 
     def images(self, frame: LocalFrame, factorised: bool = True) -> tuple[IntArray, np.ndarray]:
         """Operations that one frame's training points need, those that factorise in its kernel left out.
@@ -118,24 +118,25 @@ class Symmetry:
         kept = set(self.factorised_rotors(frame)) if factorised else set()
         explicit = [m for m in range(len(self.rotors)) if m not in kept]
         chosen = [
-            (turned, mirror)
+            (product, mirror)
             for permutation, mirror in zip(self.permutations, self.mirrors, strict=True)
-            for turned in self._turned(permutation, explicit)
+            for product in self._with_rotors(permutation, explicit)
         ]
         return np.array([p for p, _ in chosen], dtype=np.int64), np.array([m for _, m in chosen], dtype=np.bool_)
 
     def factorised_rotors(self, frame: LocalFrame) -> tuple[int, ...]:
         """Rotors none of whose atoms belongs to the frame."""
-        own = {frame.atom, frame.x_axis, frame.xy_plane}
-        return tuple(m for m, atoms in enumerate(self.rotors) if not own & set(atoms.tolist()))
+        frame_atoms = {frame.atom, frame.x_axis, frame.xy_plane}
+        return tuple(m for m, atoms in enumerate(self.rotors) if not frame_atoms & set(atoms.tolist()))
 
-    def _turned(self, permutation: IntArray, rotors: Sequence[int]) -> Iterator[IntArray]:
-        for turns in itertools.product(range(3), repeat=len(rotors)):
-            turned = permutation.copy()
-            for m, turn in zip(rotors, turns, strict=True):
+    def _with_rotors(self, permutation: IntArray, rotors: Sequence[int]) -> Iterator[IntArray]:
+        """A permutation combined with every cyclic permutation of some rotors."""
+        for shifts in itertools.product(range(3), repeat=len(rotors)):
+            product = permutation.copy()
+            for m, shift in zip(rotors, shifts, strict=True):
                 atoms = self.rotors[m]
-                turned[atoms] = permutation[np.roll(atoms, -turn)]
-            yield turned
+                product[atoms] = permutation[np.roll(atoms, -shift)]
+            yield product
 
     def apply(self, positions: FloatArray, permutation: IntArray, mirror: bool) -> FloatArray:
         """The operation's image of positions, shape ``(..., n_atoms, 3)``."""
@@ -156,12 +157,12 @@ class Symmetry:
 
     def generators(self) -> list[IntArray]:
         """Permutations that generate the group."""
-        turns = []
+        cycles = []
         for atoms in self.rotors:
-            turn = np.arange(self.n_atoms)
-            turn[atoms] = np.roll(atoms, -1)
-            turns.append(turn)
-        return [*self.permutations, *turns]
+            cycle = np.arange(self.n_atoms)
+            cycle[atoms] = np.roll(atoms, -1)
+            cycles.append(cycle)
+        return [*self.permutations, *cycles]
 
     def only_rotors(self) -> Symmetry:
         """The subgroup of the rotors' cyclic permutations."""
@@ -174,7 +175,7 @@ def no_symmetry(n_atoms: int) -> Symmetry:
 
 
 def find_symmetry(molecule: Molecule) -> Symmetry:
-    """All operations of a molecule, by its graph of bonds and the handedness of its centres.
+    """All operations of a molecule, by its graph of bonds and the chirality of its centres.
 
     Raises
     ------
@@ -184,15 +185,15 @@ def find_symmetry(molecule: Molecule) -> Symmetry:
     neighbours, n_atoms = molecule.neighbours, molecule.n_atoms
     rotors = _rotors(molecule)
     inside = {atom for atoms in rotors.values() for atom in atoms}
-    found: list[tuple[IntArray, bool]] = []
+    operations: list[tuple[IntArray, bool]] = []
     for skeleton in _automorphisms(molecule, rotors, inside):
         for mirror in (False, True) if n_atoms > 3 else (False,):
             operation = _operation(molecule, skeleton, rotors, mirror)
             if operation is not None:
-                found.append((operation, mirror))
+                operations.append((operation, mirror))
     identity = np.arange(n_atoms)
-    found.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
-    permutations, mirrors = np.array([p for p, _ in found]), np.array([m for _, m in found])
+    operations.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
+    permutations, mirrors = np.array([p for p, _ in operations]), np.array([m for _, m in operations])
     assert all(len(neighbours[c]) == 4 for c in rotors)
     return Symmetry(permutations, mirrors, np.array([rotors[c] for c in sorted(rotors)], dtype=np.int64))
 
@@ -260,35 +261,35 @@ def _connected_order(atoms: list[int], near: dict[int, set[int]]) -> list[int]:
 def _operation(
     molecule: Molecule, skeleton: dict[int, int], rotors: dict[int, tuple[int, int, int]], mirror: bool
 ) -> IntArray | None:
-    """The whole permutation of a skeleton's, its rotors turned so that handedness is kept; None if it is not kept."""
+    """Extend a permutation of the skeleton to the rotors' atoms, so that chirality is kept; None if it cannot be."""
     permutation = np.arange(molecule.n_atoms)
     for atom, image in skeleton.items():
         permutation[atom] = image
     for centre, ends in rotors.items():
         images = rotors[skeleton[centre]]
         permutation[list(ends)] = images
-        if not _keeps_handedness(molecule, permutation, centre, mirror):
+        if not _keeps_chirality(molecule, permutation, centre, mirror):
             permutation[list(ends)] = (images[0], images[2], images[1])
     centres = [c for c, around in enumerate(molecule.neighbours) if len(around) == 4]
-    kept = all(_keeps_handedness(molecule, permutation, c, mirror) for c in centres)
+    kept = all(_keeps_chirality(molecule, permutation, c, mirror) for c in centres)
     return permutation if kept and _keeps_rigid_bonds(molecule, permutation) else None
 
 
-def _handedness(positions: FloatArray, around: Sequence[int]) -> float:
+def _signed_volume(positions: FloatArray, around: Sequence[int]) -> float:
     """Triple product of the unit vectors from the last to the other three neighbours."""
     arms = positions[list(around[:3])] - positions[around[3]]
     return float(np.linalg.det(arms / np.linalg.norm(arms, axis=1)[:, None]))
 
 
-def _keeps_handedness(molecule: Molecule, permutation: IntArray, centre: int, mirror: bool) -> bool:
+def _keeps_chirality(molecule: Molecule, permutation: IntArray, centre: int, mirror: bool) -> bool:
     around = molecule.neighbours[centre]
-    before = _handedness(molecule.positions, around)
-    after = _handedness(molecule.positions, permutation[list(around)].tolist()) * (-1.0 if mirror else 1.0)
+    before = _signed_volume(molecule.positions, around)
+    after = _signed_volume(molecule.positions, permutation[list(around)].tolist()) * (-1.0 if mirror else 1.0)
     return abs(before) < _FLAT or before * after > 0.0
 
 
 def _keeps_rigid_bonds(molecule: Molecule, permutation: IntArray) -> bool:
-    """Whether neighbours across every bond that does not turn stay cis or trans to each other."""
+    """Whether neighbours across every bond that does not rotate stay cis or trans to each other."""
     near, symbols = molecule.neighbours, molecule.symbols
     for j, k in molecule.bonds:
         length = float(np.linalg.norm(molecule.positions[j] - molecule.positions[k]))
@@ -340,14 +341,14 @@ def symmetric_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame
 
 def _possible_frames(molecule: Molecule, atom: int) -> list[tuple[int, int, int]]:
     near, positions = molecule.neighbours, molecule.positions
-    found = []
+    frames = []
     for x in near[atom]:
         for y in sorted((set(near[atom]) | set(near[x])) - {atom, x}):
             a, b = positions[x] - positions[atom], positions[y] - positions[atom]
             sine = np.linalg.norm(np.cross(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
             if sine > _SMALLEST_SINE:
-                found.append((atom, x, y))
-    return found
+                frames.append((atom, x, y))
+    return frames
 
 
 def _orbit(frame: tuple[int, int, int], generators: Sequence[IntArray]) -> set[tuple[int, int, int]]:

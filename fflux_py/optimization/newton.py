@@ -37,7 +37,7 @@ Evaluate = Callable[[FloatArray], tuple[float, FloatArray]]
 def newton_steps(
     positions: FloatArray, evaluate: Evaluate, hessian: Callable[[FloatArray], FloatArray], renew_every: int = 5
 ) -> Iterator[None]:
-    """One evaluation for each item, until the caller has enough.
+    """Take Newton steps, one evaluation for each item, until the caller has enough.
 
     Parameters
     ----------
@@ -58,17 +58,17 @@ def newton_steps(
         gradient = -forces.ravel()
         step = restricted_step(gradient, curvature, positions, radius)
         predicted = float(gradient @ step + 0.5 * step @ curvature @ step)
-        found, new_forces = evaluate(positions + step.reshape(-1, 3))
-        change, length = found - energy, float(np.abs(step).max())
+        new_energy, new_forces = evaluate(positions + step.reshape(-1, 3))
+        change, length = new_energy - energy, float(np.abs(step).max())
         agreement = change / predicted if predicted < -_NOISE else 1.0 if change < _NOISE else -1.0
         if agreement > 0.75 and length > 0.8 * radius:
             radius = min(_LARGEST_RADIUS, 2.0 * radius)
         elif agreement < 0.25:
             radius = max(_SMALLEST_RADIUS, 0.5 * length)
-        curvature = updated(curvature, step, -new_forces.ravel() - gradient)
+        curvature = update_hessian(curvature, step, -new_forces.ravel() - gradient)
         age += 1
         if agreement > 0.0 or change < 0.0:
-            positions, energy, forces = positions + step.reshape(-1, 3), found, new_forces
+            positions, energy, forces = positions + step.reshape(-1, 3), new_energy, new_forces
         yield
 
 
@@ -96,8 +96,11 @@ def restricted_step(gradient: FloatArray, hessian: FloatArray, positions: FloatA
     return step(high)
 
 
-def updated(hessian: FloatArray, step: FloatArray, change: FloatArray) -> FloatArray:
-    """The Hessian with the change of the gradient along ``step``: symmetric, and ``hessian @ step`` is ``change``."""
+def update_hessian(hessian: FloatArray, step: FloatArray, change: FloatArray) -> FloatArray:
+    """Update a Hessian by the change of the gradient along ``step`` (BFGS, or Powell's symmetric Broyden update).
+
+    The result is symmetric, and its product with ``step`` is ``change``.
+    """
     product = hessian @ step
     curvature = float(step @ change)
     if curvature > 0.2 * float(step @ product) > 0.0:

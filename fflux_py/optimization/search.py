@@ -39,14 +39,14 @@ from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
 
 Progress = Callable[[int, int], None]
 
-MOST_RIDGES: Final = 3
+MOST_SADDLE_POINTS: Final = 3
 """Saddle points that :func:`optimize_to_minimum` leaves."""
 
-_OFF_RIDGE: Final = 0.03
-"""Bohr by which the atom that moves most is displaced off a ridge."""
+_DISPLACEMENT: Final = 0.03
+"""Bohr by which the atom that moves most is displaced off a saddle point."""
 
-_CLOSER: Final = 0.1
-"""Factor of the threshold after a ridge: on one that is flat a search would stop again at once."""
+_TIGHTER: Final = 0.1
+"""Factor of the threshold after a saddle point: on a flat one a search would stop again at once."""
 
 METHODS: Final = ("auto", "newton", "internal", "bfgs")
 
@@ -187,8 +187,8 @@ def optimize_to_minimum(
     """Search a minimum, and go on from a saddle point: a search that begins near a ridge may end on it.
 
     As long as the lowest mode where a search has ended is imaginary, the next one begins a little along it, on the side
-    where the energy is lower, and comes ten times closer; at most :data:`MOST_RIDGES` times.  Arguments and errors are
-    those of :func:`optimize`.
+    where the energy is lower, and comes ten times closer; at most :data:`MOST_SADDLE_POINTS` times.  Arguments and
+    errors are those of :func:`optimize`.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def optimize_to_minimum(
         All searches as one, and the normal modes where it ended; None if the last did not converge.
     """
     result = optimize(potential, start, fmax, max_steps, method, progress)
-    for left in range(MOST_RIDGES, -1, -1):
+    for left in range(MOST_SADDLE_POINTS, -1, -1):
         if not result.converged:
             return result, None
         molecule = result.molecule
@@ -204,10 +204,10 @@ def optimize_to_minimum(
         if modes.wavenumbers[0] >= 0.0 or not left:
             break
         along = modes.vectors[:, 0].reshape(-1, 3) / np.sqrt(molecule.masses)[:, None]
-        along *= _OFF_RIDGE / np.abs(along).max()
+        along *= _DISPLACEMENT / np.abs(along).max()
         sides = [molecule.positions + along, molecule.positions - along]
         lower = min(sides, key=lambda positions: potential.energy_and_forces(positions)[0])
-        fmax *= _CLOSER
+        fmax *= _TIGHTER
         following = optimize(potential, start.with_positions(lower), fmax, max_steps, method, progress)
         result = result.then(following)
     return result, modes
@@ -246,9 +246,9 @@ class _Record:
         except GeometryError as error:
             if not self.energies:  # the start itself
                 raise
-            raise self._lost(f"{error.where}: {error.expected}", error.found) from error
+            raise self._error(f"{error.where}: {error.expected}", error.found) from error
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise self._lost("a finite energy and forces", "NaN or infinity")
+            raise self._error("a finite energy and forces", "NaN or infinity")
         self.positions.append(positions)
         self.energies.append(float(energy))
         self.forces.append(np.asarray(forces))
@@ -258,15 +258,15 @@ class _Record:
     def hessian(self, positions: FloatArray) -> FloatArray:
         """Second derivatives of the energy there."""
         try:
-            found = hessian(self._potential, positions, central=False)
+            second = hessian(self._potential, positions, central=False)
         except GeometryError as error:
-            raise self._lost(f"{error.where}: {error.expected}", error.found) from error
-        if not np.isfinite(found).all():
-            raise self._lost("finite forces", "NaN or infinity")
+            raise self._error(f"{error.where}: {error.expected}", error.found) from error
+        if not np.isfinite(second).all():
+            raise self._error("finite forces", "NaN or infinity")
         self.n_hessians += 1
-        return found
+        return second
 
-    def _lost(self, expected: str, found: str) -> ConvergenceError:
+    def _error(self, expected: str, found: str) -> ConvergenceError:
         where = f"optimisation of {self.start.name!r}, evaluation {len(self.energies) + 1}"
         remedy = "the search left what the energy function knows: start elsewhere or train on more geometries"
         return ConvergenceError(where, expected, found, remedy)
@@ -290,7 +290,7 @@ class _Record:
         )
 
 
-class _Bridge:
+class _AseCalculator:
     """What ASE's optimiser asks of a calculator: eV and angstrom on its side, hartree and bohr on ours."""
 
     def __init__(self, record: _Record) -> None:
@@ -311,7 +311,7 @@ def _cartesian_steps(record: _Record) -> Iterator[None]:
     from ase.optimize import BFGS
 
     atoms: Any = Atoms(record.start.symbols, positions=record.start.positions * ANGSTROM)
-    atoms.calc = _Bridge(record)
+    atoms.calc = _AseCalculator(record)
     search: Any = BFGS(atoms, logfile=None)
     while True:
         search.step()
@@ -319,7 +319,7 @@ def _cartesian_steps(record: _Record) -> Iterator[None]:
         yield
 
 
-class _Engine:
+class _GeometricEngine:
     """What geomeTRIC's optimiser asks of its engine; writes no files."""
 
     def __init__(self, record: _Record) -> None:
@@ -360,7 +360,13 @@ def _internal_steps(record: _Record) -> Iterator[None]:
         coordinates = DelocalizedInternalCoordinates(topology, build=True, connect=False, addcart=False)
         parameters = OptParams(maxiter=10**9, **_GEOMETRIC_CRITERIA)
         search = Optimizer(
-            start.positions.ravel().copy(), topology, coordinates, _Engine(record), None, parameters, print_info=False
+            start.positions.ravel().copy(),
+            topology,
+            coordinates,
+            _GeometricEngine(record),
+            None,
+            parameters,
+            print_info=False,
         )
         search.calcEnergyForce()
         search.prepareFirstStep()

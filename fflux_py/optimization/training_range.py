@@ -1,4 +1,4 @@
-"""The distances between atoms that a model has learnt, and the geometry next to a start that has no others.
+"""The distances between atoms that a model has learnt, and starts of a search that are moved there.
 
 Far from all training geometries a Gaussian process returns to its prior mean, and its forces say nothing about the
 molecule: a search that begins with a bond of half its length may follow them into a well that is none.  Where the
@@ -22,8 +22,8 @@ from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import no_symmetry
 from fflux_py.typing import FloatArray, IntArray
 
-INSIDE: Final = 1e-8
-"""Bohr; a distance that is no further outside of its range counts as inside."""
+TOLERANCE: Final = 1e-8
+"""Bohr; a distance that violates its range by no more than this counts as inside."""
 
 _SHORTEST: Final = 1e-6
 _MOST_STEPS: Final = 1000
@@ -41,9 +41,9 @@ def distance_ranges(forcefield: ForceField) -> tuple[FloatArray, FloatArray]:
     """
     n = forcefield.molecule.n_atoms
     if forcefield.joint is not None:
-        found = distances(forcefield.joint.positions)
+        lengths = distances(forcefield.joint.positions)
         symmetry = forcefield.joint.symmetry or no_symmetry(n)
-        return _alike(found.min(axis=0), found.max(axis=0), symmetry.generators())
+        return _symmetrise(lengths.min(axis=0), lengths.max(axis=0), symmetry.generators())
     shortest, longest = np.full((n, n), np.inf), np.zeros((n, n))
     for model in forcefield.atoms:
         atom, others = model.frame.atom, [model.frame.x_axis, model.frame.xy_plane, *model.frame.others(n)]
@@ -62,10 +62,10 @@ def distances(positions: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1))
 
 
-def _alike(
+def _symmetrise(
     shortest: FloatArray, longest: FloatArray, permutations: Sequence[IntArray]
 ) -> tuple[FloatArray, FloatArray]:
-    """The same for all pairs that permutations exchange."""
+    """Give all pairs of atoms that permutations exchange the same range, the union of theirs."""
     while True:
         low, high = shortest, longest
         for order in permutations:
@@ -76,19 +76,19 @@ def _alike(
         shortest, longest = low, high
 
 
-def furthest_outside(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> tuple[int, int, float]:
+def largest_violation(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> tuple[int, int, float]:
     """The pair of atoms whose distance lies furthest outside of its range, and by how much (bohr; below: negative)."""
-    found = distances(positions)
-    beyond = found - np.clip(found, shortest, longest)
-    i, j = np.unravel_index(int(np.abs(beyond).argmax()), beyond.shape)
-    return int(min(i, j)), int(max(i, j)), float(beyond[i, j])
+    lengths = distances(positions)
+    violation = lengths - np.clip(lengths, shortest, longest)
+    i, j = np.unravel_index(int(np.abs(violation).argmax()), violation.shape)
+    return int(min(i, j)), int(max(i, j)), float(violation[i, j])
 
 
-def nearest_inside(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> FloatArray:
-    """A geometry next to another whose distances lie within ranges.
+def move_into_ranges(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> FloatArray:
+    """Move a geometry as little as it takes to bring its distances into ranges.
 
-    The sum of the squares by which distances lie outside is made as small as it becomes downhill from ``positions``
-    (L-BFGS): zero, if these ranges can be met together.  The centre of mass of equal masses does not move.
+    The sum of the squares by which distances violate their ranges is minimised downhill from ``positions`` (L-BFGS).
+    It becomes zero, if these ranges can be met together.  The centre of mass of equal masses does not move.
 
     Parameters
     ----------
@@ -112,28 +112,28 @@ def nearest_inside(positions: FloatArray, shortest: FloatArray, longest: FloatAr
         raise InputError("shortest and longest", f"shape {(n, n)}", f"{shortest.shape} and {longest.shape}")
     if (shortest > longest).any():
         raise InputError("shortest", "nowhere above longest", f"{int((shortest > longest).sum())} pairs are")
-    if abs(furthest_outside(positions, shortest, longest)[2]) <= INSIDE:
+    if abs(largest_violation(positions, shortest, longest)[2]) <= TOLERANCE:
         return positions
     first, second = np.triu_indices(n, 1)
     low, high = shortest[first, second], longest[first, second]
 
-    def outside(flat: FloatArray) -> tuple[float, FloatArray]:
+    def violation_and_gradient(flat: FloatArray) -> tuple[float, FloatArray]:
         vectors = flat.reshape(n, 3)[first] - flat.reshape(n, 3)[second]
         lengths = np.maximum(np.linalg.norm(vectors, axis=1), _SHORTEST)
-        beyond = lengths - np.clip(lengths, low, high)
-        slopes = (2.0 * beyond / lengths)[:, None] * vectors
+        violation = lengths - np.clip(lengths, low, high)
+        slopes = (2.0 * violation / lengths)[:, None] * vectors
         gradient = np.zeros((n, 3))
         np.add.at(gradient, first, slopes)
         np.add.at(gradient, second, -slopes)
-        return float(beyond @ beyond), gradient.reshape(-1)
+        return float(violation @ violation), gradient.reshape(-1)
 
-    settings = {"maxiter": _MOST_STEPS, "ftol": 0.0, "gtol": INSIDE}
-    found = minimize(outside, positions.reshape(-1), jac=True, method="L-BFGS-B", options=settings)
-    return np.asarray(found.x.reshape(n, 3))
+    settings = {"maxiter": _MOST_STEPS, "ftol": 0.0, "gtol": TOLERANCE}
+    search = minimize(violation_and_gradient, positions.reshape(-1), jac=True, method="L-BFGS-B", options=settings)
+    return np.asarray(search.x.reshape(n, 3))
 
 
-def brought_inside(forcefield: ForceField, start: Molecule) -> Molecule:
-    """A start for a search: ``start`` itself, or next to it, at distances that the model has learnt.
+def move_into_training_range(forcefield: ForceField, start: Molecule) -> Molecule:
+    """Move the start of a search to distances that the model has learnt; ``start`` itself if it is there already.
 
     Raises
     ------
@@ -141,5 +141,5 @@ def brought_inside(forcefield: ForceField, start: Molecule) -> Molecule:
         ``start`` is another molecule than the model's.
     """
     forcefield.check_molecule(start)
-    moved = nearest_inside(start.positions, *distance_ranges(forcefield))
+    moved = move_into_ranges(start.positions, *distance_ranges(forcefield))
     return start if moved is start.positions else start.with_positions(moved)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fflux_py import model_file
-from fflux_py.cli.commands import _demo_report, _demo_stages
+from fflux_py.analysis.visited import energy_above_minimum
+from fflux_py.cli.commands import _demo_stages
 from fflux_py.molecules import shipped_data
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.extended_xyz import read_molecule, write_molecule
@@ -114,12 +115,12 @@ def test_run_in_a_well_that_does_not_exist_is_no_success(tmp_path: Path) -> None
     plan = _demo_stages.Plan(n_train=0, timestep=0.5, runs=((300.0, 0.2, 5),))
     run = _demo_stages.simulate(model, start, plan, 0, tmp_path, 1, lambda done, total: None)
     minimum = optimize(model, start, 1e-4)
-    sound = _demo_report._above_minimum(run, minimum)
+    sound = energy_above_minimum(run, minimum.energy)
     assert sound.passed
     # 12 vibrations of kT/2 each: 3.6 kcal/mol at 300 K; a short run from the minimum is somewhat below or above.
     assert 0.3 < sound.value < 8.0
     deep = replace(minimum, energy=minimum.energy + 0.1)
-    assert not _demo_report._above_minimum(run, deep).passed
+    assert not energy_above_minimum(run, deep.energy).passed
 
 
 def test_stage_keeps_the_run_that_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from fflux_py.dynamics import CompiledPotential
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError, ModelMismatchError
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.normal_modes import hessian, normal_modes, rigid_motions, rigid_motions_of_many
-from fflux_py.optimization.newton import restricted_step, updated
+from fflux_py.optimization.newton import restricted_step, update_hessian
 from fflux_py.optimization.search import OptimizationResult, optimize, optimize_to_minimum
 from fflux_py.typing import FloatArray
 from fflux_py.units import WAVENUMBER
@@ -253,7 +253,7 @@ def test_an_updated_hessian_knows_the_last_step(sign: float) -> None:
     matrix = rng.standard_normal((6, 6))
     hessian, step = matrix @ matrix.T + np.eye(6), rng.standard_normal(6)
     change = sign * hessian @ step + 0.1 * rng.standard_normal(6)
-    found = updated(hessian, step, change)
+    found = update_hessian(hessian, step, change)
     np.testing.assert_allclose(found @ step, change, atol=1e-12)
     np.testing.assert_allclose(found, found.T, atol=1e-12)
     assert (np.linalg.eigvalsh(found)[0] > 0.0) == (sign > 0.0)

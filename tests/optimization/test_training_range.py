@@ -16,11 +16,11 @@ from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import find_symmetry
 from fflux_py.optimization.search import optimize
 from fflux_py.optimization.training_range import (  # fmt: skip
-    brought_inside,
     distance_ranges,
     distances,
-    furthest_outside,
-    nearest_inside,
+    largest_violation,
+    move_into_ranges,
+    move_into_training_range,
 )
 from fflux_py.training import TrainingConfig, train
 from fflux_py.typing import FloatArray
@@ -78,19 +78,19 @@ def test_training_geometries_and_their_images_stay_as_they_are(joint: ForceField
     ranges = distance_ranges(joint)
     turned = joint.joint.positions[3][find_symmetry(methanol()).generators()[-1]]
     for positions in (joint.joint.positions[2], turned):
-        assert nearest_inside(positions, *ranges) is positions
+        assert move_into_ranges(positions, *ranges) is positions
     start = methanol().with_positions(turned)
-    assert brought_inside(joint, start) is start
+    assert move_into_training_range(joint, start) is start
 
 
 def test_a_crushed_bond_is_brought_back_and_little_else_moves() -> None:
     ranges = distance_ranges(fitted())
     start = crushed(0.4)
-    i, j, beyond = furthest_outside(start.positions, *ranges)
+    i, j, beyond = largest_violation(start.positions, *ranges)
     assert (i, j) == (OXYGEN, HYDROXYL)
     assert beyond == pytest.approx(distances(start.positions)[OXYGEN, HYDROXYL] - ranges[0][OXYGEN, HYDROXYL])
-    moved = nearest_inside(start.positions, *ranges)
-    assert abs(furthest_outside(moved, *ranges)[2]) < 1e-4
+    moved = move_into_ranges(start.positions, *ranges)
+    assert abs(largest_violation(moved, *ranges)[2]) < 1e-4
     np.testing.assert_allclose(moved.mean(axis=0), start.positions.mean(axis=0), atol=1e-10)
     shifts = np.linalg.norm(moved - start.positions, axis=1)
     assert set(np.argsort(shifts)[-2:]) == {OXYGEN, HYDROXYL}
@@ -101,15 +101,15 @@ def test_the_way_back_does_not_depend_on_where_the_molecule_is() -> None:
     ranges = distance_ranges(fitted())
     start = crushed(0.4).positions
     rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    there = nearest_inside(start @ rotation + 3.0, *ranges)
-    np.testing.assert_allclose(distances(there), distances(nearest_inside(start, *ranges)), atol=1e-5)
+    there = move_into_ranges(start @ rotation + 3.0, *ranges)
+    np.testing.assert_allclose(distances(there), distances(move_into_ranges(start, *ranges)), atol=1e-5)
 
 
 def test_no_geometry_with_smaller_excess_is_near(joint: ForceField) -> None:
     """Ranges that cannot be met together: at the end the sum of squares has no slope, by differences."""
     shortest, longest = (np.array(limit) for limit in distance_ranges(joint))
     shortest[CARBON, OXYGEN] = longest[CARBON, OXYGEN] = shortest[OXYGEN, CARBON] = longest[OXYGEN, CARBON] = 20.0
-    moved = nearest_inside(methanol().positions, shortest, longest)
+    moved = move_into_ranges(methanol().positions, shortest, longest)
 
     def excess(positions: FloatArray) -> float:
         found = distances(positions)
@@ -127,7 +127,7 @@ def test_a_search_that_ends_elsewhere_finds_the_minimum_from_inside() -> None:
     noise = np.random.default_rng(9).normal(size=(6, 3))
     start = methanol().with_positions(methanol().positions + 0.6 * noise)
     assert rmsd(optimize(forcefield, start).molecule.positions, exact.positions) > 0.5
-    found = optimize(forcefield, brought_inside(forcefield, start))
+    found = optimize(forcefield, move_into_training_range(forcefield, start))
     assert found.converged
     assert rmsd(found.molecule.positions, exact.positions) * ANGSTROM < 0.03
 
@@ -135,12 +135,12 @@ def test_a_search_that_ends_elsewhere_finds_the_minimum_from_inside() -> None:
 def test_refused() -> None:
     shortest, longest = distance_ranges(fitted())
     with pytest.raises(InputError, match="nowhere above longest, found 1 pairs"):
-        nearest_inside(methanol().positions, shortest + np.diag([1.0] + 5 * [0.0]), longest)
+        move_into_ranges(methanol().positions, shortest + np.diag([1.0] + 5 * [0.0]), longest)
     with pytest.raises(InputError, match=r"expected shape \(6, 6\)"):
-        nearest_inside(methanol().positions, shortest[:3], longest)
+        move_into_ranges(methanol().positions, shortest[:3], longest)
     swapped = Molecule(("O", "C", "H", "H", "H", "H"), methanol().positions)
     with pytest.raises(ModelMismatchError, match="atom 1: expected C"):
-        brought_inside(fitted(), swapped)
+        move_into_training_range(fitted(), swapped)
 
 
 def test_command_says_that_it_moved_the_start(tmp_path: Path) -> None:

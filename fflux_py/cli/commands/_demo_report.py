@@ -1,10 +1,10 @@
-"""What ``fflux demo`` found: criteria, what can be trusted, and the report."""
+"""The results of ``fflux demo``: criteria, what can be trusted, and the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fflux_py.cli.commands._demo_stages import FMAX_EV_ANGSTROM, Shipped
 
@@ -18,12 +18,10 @@ if TYPE_CHECKING:
     from fflux_py.optimization.search import OptimizationResult
     from fflux_py.typing import FloatArray
 
-_FRAMES: Final = 200
-
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the stages gave.
+    """Results of all stages.
 
     Parameters
     ----------
@@ -54,6 +52,7 @@ def criteria(findings: Findings) -> list[Criterion]:
     from fflux_py.analysis.criteria import Criterion
     from fflux_py.analysis.report.sections import optimisation_criterion
     from fflux_py.analysis.runs import MINIMUM_REPORTS, analyse_run
+    from fflux_py.analysis.visited import energy_above_minimum, relative_deviation
     from fflux_py.units import EV_ANGSTROM
 
     minimum = findings.minimum
@@ -72,7 +71,8 @@ def criteria(findings: Findings) -> list[Criterion]:
             )
             continue
         lines += analyse_run(run, findings.model.molecule).criteria()
-        lines += [_above_minimum(run, minimum), _familiarity(run, findings)]
+        lines.append(energy_above_minimum(run, minimum.energy))
+        lines.append(relative_deviation(run, findings.model, findings.validation))
         errors = _visited_errors(run, findings)
         if len(errors):
             note = f"{len(errors)} visited frames, labelled again with {findings.method}; no shift."
@@ -82,39 +82,6 @@ def criteria(findings: Findings) -> list[Criterion]:
                 )
             )
     return lines
-
-
-def _above_minimum(run: Run, minimum: OptimizationResult) -> Criterion:
-    """A run whose mean potential energy lies below the minimum has fallen into a well that does not exist."""
-    from fflux_py.analysis.criteria import Criterion
-    from fflux_py.analysis.runs import EQUILIBRATION
-    from fflux_py.molecules.mechanics import degrees_of_freedom
-    from fflux_py.units import BOLTZMANN, KCAL_MOL
-
-    potential = run.trajectory.potential[int(EQUILIBRATION * len(run.trajectory)) :]
-    value = (float(potential.mean()) - minimum.energy) * KCAL_MOL
-    freedom = degrees_of_freedom(run.trajectory.molecule.n_atoms)
-    harmonic = 0.5 * freedom * BOLTZMANN * run.config.temperature * KCAL_MOL
-    note = f"A harmonic molecule has {harmonic:.1f} kcal/mol; below zero the run sits in a well that does not exist."
-    return Criterion("Mean potential energy above the minimum", value, "kcal/mol", 0.0, ">", note, run.label)
-
-
-def _familiarity(run: Run, findings: Findings) -> Criterion:
-    """How sure the model is on the frames that a run visited, against held-out geometries of the same temperature."""
-    import numpy as np
-
-    from fflux_py.analysis.criteria import Criterion
-
-    validation, frames = findings.validation, run.trajectory.positions
-    geometries = validation.dataset.geometries
-    unbiased = np.array([source.startswith("nvt") for source in geometries.source])
-    alike = unbiased & (geometries.temperature == run.config.temperature)
-    known = float(validation.atomic_deviations[alike if alike.any() else slice(None)].mean())
-    chosen = np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).astype(int)
-    visited = float(findings.model.atomic_deviations(frames[chosen]).mean())
-    which = f"unbiased geometries at {run.config.temperature:g} K" if alike.any() else "geometries"
-    note = f"Mean over atoms and {len(chosen)} visited frames, over the same mean of the held-out {which}."
-    return Criterion("Predicted deviation, visited over held-out", visited / known, "", 1.5, "<", note, run.label)
 
 
 def _visited_errors(run: Run, findings: Findings) -> FloatArray:
@@ -147,8 +114,8 @@ def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
     belief = "Trust" if close.passed else "Do not trust"
     sentences.append(f"{belief} the minimum: {close.value:.3f} Å from the {findings.method} minimum.")
     for run in findings.runs:
-        own = [c for c in lines if c.group == run.label]
-        failed = [c for c in own if not c.passed]
+        criteria_of_run = [c for c in lines if c.group == run.label]
+        failed = [c for c in criteria_of_run if not c.passed]
         if run.status == "stopped":
             sentences.append(f"Do not trust {run.label}: stopped after {run.length_ps:g} ps. {run.message}")
         elif failed:

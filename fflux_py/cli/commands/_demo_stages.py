@@ -200,13 +200,6 @@ def relabel(
 
 def _level(dataset: Dataset) -> LevelOfTheory:
     """The level of theory of a data set, from its header."""
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.certification.labellers import level_of
 
-    header = dataset.metadata
-    return LevelOfTheory(
-        method=str(header["method"]),
-        basis=str(header["basis"]),
-        cartesian=header["basis_functions"] == "cartesian",
-        density_fit=header["density_fit"] != "none",
-        grid_level=int(str(header["grid"]).split()[-1]),
-    )
+    return level_of(dataset.metadata)

@@ -11,7 +11,7 @@ import typer
 
 from fflux_py.cli._bias import bias_of
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_progress
+from fflux_py.cli._dynamics import outcome, parse_guards, print_first_events, run_progress
 from fflux_py.cli._inputs import read_model, read_start
 from fflux_py.cli._options import (
     HydrogenMassOption,
@@ -129,7 +129,7 @@ def md(
     with run_progress(f"{ensemble} {temperature:g} K (steps)", timestep) as show:
         try:
             run_replicas(
-                forcefield, geometry, config, output, show, threads=threads, on_event=event_teller(),
+                forcefield, geometry, config, output, show, threads=threads, on_event=print_first_events(),
                 model=str(model.resolve()), bias=plumed,
             )  # fmt: skip
         except SimulationStopped as stopped:

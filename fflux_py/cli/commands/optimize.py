@@ -62,12 +62,12 @@ def optimize(
     from fflux_py.molecules.extended_xyz import write_molecule
     from fflux_py.optimization.search import optimize as minimise
     from fflux_py.optimization.search import optimize_to_minimum
-    from fflux_py.optimization.training_range import brought_inside
+    from fflux_py.optimization.training_range import move_into_training_range
     from fflux_py.units import EV, EV_ANGSTROM
 
     forcefield = read_model(model)
     geometry = read_start(start, forcefield)
-    begin = geometry if as_it_is else brought_inside(forcefield, geometry)
+    begin = geometry if as_it_is else move_into_training_range(forcefield, geometry)
     with progress(f"optimising {geometry.name} (steps)") as show:
         settings = (forcefield, begin, fmax / EV_ANGSTROM, max_steps, method, show)
         result, modes = optimize_to_minimum(*settings) if frequencies else (minimise(*settings), None)
@@ -81,32 +81,32 @@ def optimize(
         )
     marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
     write_molecule(output, result.molecule, marks)
-    found = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
-    return found if modes is None else _with_frequencies(found, modes)
+    outcome = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
+    return outcome if modes is None else _with_frequencies(outcome, modes)
 
 
-def _with_start(found: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
+def _with_start(outcome: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
     """How far the search began from the start, and why."""
     from fflux_py.analysis.geometry import rmsd
-    from fflux_py.optimization.training_range import distance_ranges, distances, furthest_outside
+    from fflux_py.optimization.training_range import distance_ranges, distances, largest_violation
     from fflux_py.units import ANGSTROM
 
     moved = 0.0 if begin is start else float(rmsd(begin.positions, start.positions)) * ANGSTROM
-    found = replace(found, figures={**found.figures, "start_moved_angstrom": moved})
+    outcome = replace(outcome, figures={**outcome.figures, "start_moved_angstrom": moved})
     if begin is start:
-        return found
+        return outcome
     ranges = distance_ranges(forcefield)
-    i, j, _ = furthest_outside(start.positions, *ranges)
+    i, j, _ = largest_violation(start.positions, *ranges)
     low, high = (float(limit[i, j]) * ANGSTROM for limit in ranges)
     text = (
         f"The start lies outside of what the model has learnt ({start.symbols[i]}{i + 1}-{start.symbols[j]}{j + 1} at "
         f"{float(distances(start.positions)[i, j]) * ANGSTROM:.2f} Å, in the training data {low:.2f} to {high:.2f} Å): "
         f"the search began next to it, {moved:.3f} Å away (RMSD)."
     )
-    return replace(found, text=[text, *found.text])
+    return replace(outcome, text=[text, *outcome.text])
 
 
-def _with_frequencies(found: Outcome, modes: NormalModes) -> Outcome:
+def _with_frequencies(outcome: Outcome, modes: NormalModes) -> Outcome:
     """Harmonic wavenumbers and zero-point energy; imaginary wavenumbers are negative."""
     from fflux_py.units import KCAL_MOL, WAVENUMBER
 
@@ -114,7 +114,7 @@ def _with_frequencies(found: Outcome, modes: NormalModes) -> Outcome:
     imaginary = int((waves < 0.0).sum())
     zero_point = float(0.5 * waves[waves > 0.0].sum() / WAVENUMBER * KCAL_MOL)
     figures = {
-        **found.figures,
+        **outcome.figures,
         "wavenumbers_per_cm": [float(w) for w in waves],
         "imaginary_modes": imaginary,
         "zero_point_energy_kcal_mol": zero_point,
@@ -122,7 +122,7 @@ def _with_frequencies(found: Outcome, modes: NormalModes) -> Outcome:
     kind = "a minimum: no imaginary mode" if imaginary == 0 else f"NO minimum: {imaginary} imaginary mode(s)"
     listed = " ".join(f"{w:.0f}" if w >= 0.0 else f"{-w:.0f}i" for w in waves)
     text = f"It is {kind}. Harmonic wavenumbers (cm-1): {listed}; zero-point energy {zero_point:.2f} kcal/mol."
-    return replace(found, figures=figures, text=[*found.text, text])
+    return replace(outcome, figures=figures, text=[*outcome.text, text])
 
 
 def _outcome(model: Path, output: Path, start: Molecule, result: OptimizationResult) -> Outcome:

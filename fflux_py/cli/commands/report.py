@@ -27,8 +27,8 @@ def report(
 ) -> Outcome:
     """Write a report of molecular dynamics: pictures and figures in one HTML file."""
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing of that name"
-        raise InputError(str(folder), "a folder that 'fflux md' wrote", found)
+        kind = "a file" if folder.exists() else "nothing of that name"
+        raise InputError(str(folder), "a folder that 'fflux md' wrote", kind)
     target = output if output is not None else folder / "report.html"
     check_output(target, *([data] if data is not None else []))
     use_threads(1)

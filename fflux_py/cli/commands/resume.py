@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from fflux_py.cli._command import Outcome, command, print_line
-from fflux_py.cli._dynamics import event_teller, outcome, run_progress
+from fflux_py.cli._dynamics import outcome, print_first_events, run_progress
 from fflux_py.cli._options import JsonOption
 from fflux_py.cli._paths import reading
 from fflux_py.cli._threads import use_threads
@@ -59,7 +59,7 @@ def resume(
     begin = time.perf_counter()
     with run_progress(f"from step {known.step} (steps)", known.config.timestep) as show:
         try:
-            go_on(forcefield, folder, steps, show, threads=threads, on_event=event_teller(), on_notice=print_line)
+            go_on(forcefield, folder, steps, show, threads=threads, on_event=print_first_events(), on_notice=print_line)
         except SimulationStopped as stopped:
             stop = stopped
     return outcome(folder, before, time.perf_counter() - begin, stop, ase_trajectory)

@@ -18,14 +18,11 @@ from fflux_py.errors import InputError
 from fflux_py.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.table import Table
 
     from fflux_py.analysis.prediction_errors import ErrorTable
     from fflux_py.analysis.validate import Validation
     from fflux_py.forcefield import ForceField
-    from fflux_py.molecules.dataset import Dataset
 
 
 @command(interrupted="nothing was changed")
@@ -72,8 +69,11 @@ def validate(
     forcefield = read_model(model)
     dataset = read_dataset(data)
     if output is not None:
+        from fflux_py.analysis.calibration import calibrate_on_held_out
+        from fflux_py.gp.posterior import NEIGHBOURS
+
         with reading(data), progress(f"calibrating {forcefield.molecule.name}") as show:
-            forcefield = _calibrated(forcefield, dataset, neighbours, show)
+            forcefield = calibrate_on_held_out(forcefield, dataset, neighbours or NEIGHBOURS, show)
         model_file.save(forcefield, output)
     with reading(data), progress(f"validating {forcefield.molecule.name}") as show:
         validation = compare(forcefield, dataset, progress=show)
@@ -97,8 +97,8 @@ def validate(
 def _check_options(data: Path, calibrate: bool, output: Path | None, neighbours: int | None) -> None:
     """Refuse options that do not go together."""
     if calibrate != (output is not None):
-        found = "one of them"
-        raise InputError("--calibrate", "--calibrate and -o, or neither", found, "say where the calibrated model goes")
+        remedy = "say where the calibrated model goes"
+        raise InputError("--calibrate", "--calibrate and -o, or neither", "one of them", remedy)
     if neighbours is not None and not calibrate:
         raise InputError("--neighbours", "--calibrate with it", "none", "the number belongs to the factors")
     if calibrate and _ferebus.is_table(data):
@@ -112,20 +112,6 @@ def _calibration_text(forcefield: ForceField, output: Path) -> str:
 
     factors = ", ".join(f"{name} {value:.3g}" for name, value in forcefield.calibration.items())
     return f"Calibrated ({factors}) on {forcefield.metadata[TRAJECTORIES]}: {output}"
-
-
-def _calibrated(
-    forcefield: ForceField, dataset: Dataset, neighbours: int | None, show: Callable[[int, int], None]
-) -> ForceField:
-    """The model calibrated on every second held-out trajectory."""
-    import numpy as np
-
-    from fflux_py.analysis.calibration import calibrate, calibration_halves
-    from fflux_py.gp.posterior import NEIGHBOURS
-
-    held_out = np.flatnonzero([split == "test" for split in dataset.geometries.split])
-    first, _ = calibration_halves(dataset.geometries.select(held_out))
-    return calibrate(forcefield, dataset, held_out[first], neighbours or NEIGHBOURS, show)
 
 
 def error_table(errors: ErrorTable) -> Table:

@@ -31,7 +31,7 @@ def warmup(
     ] = None,
     json_output: JsonOption = False,
 ) -> Outcome:
-    """Compile the numerical kernels and keep them on disk.
+    """Compile the numerical functions and keep them on disk.
 
     Otherwise each is compiled when it is first needed. Needed again only after an update.
     """
