@@ -120,6 +120,107 @@ import {", ".join(CORE_MODULES)}
     assert result.returncode == 0, result.stderr
 
 
+# Size and names: what keeps the house in order.
+MOST_PARAMETERS = 9
+LONGEST_FUNCTION = 80
+LONGEST_FILE = 450
+MOST_AT_THE_TOP = 24
+# Functions with more parameters, each with its reason; at most five.
+MANY_PARAMETERS = {
+    # Generators of machine code: one parameter for each register that the generated loop carries.
+    "fflux_py._compiled.simd.extend",
+    "fflux_py._compiled.simd.pull",
+    "fflux_py._compiled.simd.write",
+    "fflux_py._compiled.simd.radial",
+    "fflux_py._compiled.simd.begin",
+}
+
+
+def _modules() -> dict[str, str]:
+    """Text of every module of the package, by its name."""
+    return {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+            encoding="utf-8"
+        )
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def _functions(text: str) -> list[ast.FunctionDef]:
+    """All functions of a module, methods and nested ones included."""
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+
+
+def _count_parameters(function: ast.FunctionDef) -> int:
+    """Named parameters, ``self`` apart."""
+    names = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_no_function_outside_of_the_commands_has_ten_parameters() -> None:
+    assert len(MANY_PARAMETERS) <= 5
+    crowded = {
+        f"{module}.{function.name}"
+        for module, text in _modules().items()
+        if not module.startswith("fflux_py.cli.commands")
+        for function in _functions(text)
+        if _count_parameters(function) > MOST_PARAMETERS
+    }
+    too_many = sorted(crowded - MANY_PARAMETERS)
+    assert not too_many, "bundle parameters that belong together in an object"
+    obsolete = sorted(MANY_PARAMETERS - crowded)
+    assert not obsolete, "these exceptions are not needed any more"
+
+
+def test_functions_fit_on_a_page() -> None:
+    long = {
+        f"{module}.{function.name}": length
+        for module, text in _modules().items()
+        for function in _functions(text)
+        if (length := (function.end_lineno or function.lineno) - function.lineno + 1) > LONGEST_FUNCTION
+    }
+    assert not long
+
+
+def test_files_are_short() -> None:
+    long = {module: n for module, text in _modules().items() if (n := text.count("\n")) > LONGEST_FILE}
+    assert not long
+
+
+def test_top_of_the_package_is_small() -> None:
+    rooms = [
+        path
+        for path in PACKAGE.iterdir()
+        if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
+    ]
+    assert 0 < len(rooms) <= MOST_AT_THE_TOP
+
+
+def _exported_names(text: str) -> set[str]:
+    """Names that a package's ``__init__`` defines or imports, those under ``TYPE_CHECKING`` included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+def test_no_export_hides_a_module() -> None:
+    """After ``from fflux_py.training import train`` and ``import fflux_py.training.train`` both must mean one thing."""
+    for init in PACKAGE.rglob("__init__.py"):
+        folder = init.parent
+        modules = {path.stem for path in folder.glob("*.py")} | {
+            path.parent.name for path in folder.glob("*/__init__.py")
+        }
+        hidden = _exported_names(init.read_text(encoding="utf-8")) & modules
+        assert not hidden, f"{folder.relative_to(REPOSITORY)} exports names of its own modules"
+
+
 def _setup() -> configparser.ConfigParser:
     parser = configparser.ConfigParser()
     parser.read(REPOSITORY / "setup.cfg", encoding="utf-8")

@@ -89,15 +89,15 @@ class Section:
         return np.array([integer(word, self.line_of(key)) for word in self.words(key)], dtype=np.int64)
 
 
-def sections(text: str, path: str) -> tuple[dict[str, tuple[int, str]], dict[str, Section]]:
-    """Take a ``.model`` file apart.
+def read_sections(text: str, path: str) -> tuple[dict[str, tuple[int, str]], dict[str, Section]]:
+    """Divide the text of a ``.model`` file into its sections.
 
     Returns
     -------
     Remarks (commented lines, and the sections that hold remarks) with the numbers of their lines, and the sections.
     """
     remarks: dict[str, tuple[int, str]] = {}
-    found: dict[str, Section] = {}
+    by_name: dict[str, Section] = {}
     current: Section | None = None
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
@@ -106,9 +106,9 @@ def sections(text: str, path: str) -> tuple[dict[str, tuple[int, str]], dict[str
             continue
         heading = _HEADING.fullmatch(line)
         if heading is not None:
-            if heading[1] in found:
+            if heading[1] in by_name:
                 raise FileFormatError(f"{path}:{number}", "every section once", f"[{heading[1]}] again")
-            current = found[heading[1]] = Section(heading[1], path, number)
+            current = by_name[heading[1]] = Section(heading[1], path, number)
         elif not line:
             if current is not None and current.rows:
                 current.closed = True
@@ -125,7 +125,7 @@ def sections(text: str, path: str) -> tuple[dict[str, tuple[int, str]], dict[str
             if key in current.entries:
                 raise FileFormatError(f"{path}:{number}, [{current.name}]", "every key once", f"{key!r} again")
             current.entries[key] = (number, rest[0] if rest else "")
-    return remarks, found
+    return remarks, by_name
 
 
 def _remark(remarks: dict[str, tuple[int, str]], line: str, number: int) -> None:

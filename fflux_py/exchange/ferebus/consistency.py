@@ -170,11 +170,11 @@ def _rough(text: ModelText, fits: list[_Fit], spread: float, where: str) -> Fere
     best = ranked[0]
     unique = len(ranked) == 1 or ranked[1].remainder > _DISTINCT * best.remainder
     if best.remainder > _ROUGH * spread or not unique:
-        found = ", ".join(f"{fit.remainder * KJ_MOL:.3g} ({_words(fit.reading)})" for fit in ranked)
+        remainders = ", ".join(f"{fit.remainder * KJ_MOL:.3g} ({_words(fit.reading)})" for fit in ranked)
         raise FileFormatError(
             where,
             f"weights that reproduce the training energies (within {_ROUGH * spread * KJ_MOL:.2g} kJ/mol)",
-            f"differences up to {found} kJ/mol",
+            f"differences up to {remainders} kJ/mol",
             "kernel, mean, weights and data do not belong together; train again on its training set",
         )
     error = f"{best.remainder * KJ_MOL:.3g} kJ/mol"

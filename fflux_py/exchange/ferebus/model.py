@@ -34,7 +34,7 @@ class FerebusModel:
     nugget
         The nu with which the weights were solved, over the prior variance.
     notes
-        What was found and repaired, in sentences.
+        What was repaired, and what is doubtful, in sentences.
     """
 
     text: ModelText
@@ -44,7 +44,7 @@ class FerebusModel:
 
     def energies(self, features: FloatArray) -> FloatArray:
         """The property (hartree for ``iqa``) at features of shape ``(m, d)``, shape ``(m,)``."""
-        x = self._checked(features)
+        x = self._check_features(features)
         return np.asarray(self.text.mean.at(x) + self._kernel(x, self.text.x) @ self.text.weights)
 
     def variances(self, features: FloatArray, nugget: float | None = None) -> FloatArray:
@@ -64,9 +64,9 @@ class FerebusModel:
         ConvergenceError
             A kernel matrix that is not positive definite: ``rbf-cyclic`` is no covariance, and nu may be negative.
         """
-        x = self._checked(features)
+        x = self._check_features(features)
         k = self._kernel(x, self.text.x)
-        factor = self._factor if nugget is None else self._factorised(nugget)
+        factor = self._factor if nugget is None else self._factorise(nugget)
         explained = (k * cho_solve(factor, k.T).T).sum(-1)
         return np.asarray(self.text.kernels.diagonal() - explained)
 
@@ -115,9 +115,9 @@ class FerebusModel:
 
     @cached_property
     def _factor(self) -> tuple[FloatArray, bool]:
-        return self._factorised(self.nugget)
+        return self._factorise(self.nugget)
 
-    def _factorised(self, nugget: float) -> tuple[FloatArray, bool]:
+    def _factorise(self, nugget: float) -> tuple[FloatArray, bool]:
         try:
             factor, lower = cho_factor(self._matrix(nugget), lower=True)
         except LinAlgError:
@@ -129,7 +129,7 @@ class FerebusModel:
             ) from None
         return np.asarray(factor), bool(lower)
 
-    def _checked(self, features: FloatArray) -> FloatArray:
+    def _check_features(self, features: FloatArray) -> FloatArray:
         x = np.asarray(features, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self.text.n_features:
             raise InputError(f"features of {self.text.atom}", f"shape (m, {self.text.n_features})", f"shape {x.shape}")

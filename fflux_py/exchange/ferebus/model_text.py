@@ -14,7 +14,7 @@ import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.exchange._words import real, table
-from fflux_py.exchange.ferebus._sections import Section, sections
+from fflux_py.exchange.ferebus._sections import Section, read_sections
 from fflux_py.exchange.ferebus.kernel import KINDS, Composition, Kernel, Kind
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray
@@ -155,7 +155,7 @@ def parse_model(text: str, path: str) -> ModelText:
     FileFormatError
         With the number of the line at which the file is not what it should be.
     """
-    metadata, parts = sections(text, path)
+    metadata, parts = read_sections(text, path)
     for key in (*_NUGGETS, "likelihood"):
         if key in metadata:
             real(metadata[key][1].split()[0] if metadata[key][1] else "", f"{path}:{metadata[key][0]}, {key}")
@@ -261,8 +261,8 @@ def _composition(parts: Mapping[str, Section], n_features: int) -> Composition:
     head = parts["kernels"]
     names = [name.removeprefix("kernel.") for name in parts if name.startswith("kernel.")]
     if head.integer("number_of_kernels") != len(names):
-        found = f"{len(names)} sections [kernel. ...]"
-        raise FileFormatError(head.line_of("number_of_kernels"), head.text("number_of_kernels") + " kernels", found)
+        present = f"{len(names)} sections [kernel. ...]"
+        raise FileFormatError(head.line_of("number_of_kernels"), head.text("number_of_kernels") + " kernels", present)
     kernels = tuple(_kernel(parts[f"kernel.{name}"], name, n_features) for name in names)
     prefactor = head.real("prefactor") if head.has("prefactor") else 1.0
     try:

@@ -107,8 +107,8 @@ def read_training_csv(path: str | os.PathLike[str], energy: str = ENERGY) -> Fea
         if not names[k] or names.count(names[k]) > 1:
             raise FileFormatError(f"{where}, column {k + 1}", "a name of its own", repr(names[k]))
     if energy not in [names[k] for k in outputs]:
-        found = ", ".join(names[k] for k in outputs) or "no property at all"
-        raise FileFormatError(where, f"the column {energy!r}", found, "name the column that is to be learnt")
+        properties = ", ".join(names[k] for k in outputs) or "no property at all"
+        raise FileFormatError(where, f"the column {energy!r}", properties, "name the column that is to be learnt")
     used = [*columns, *outputs]
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) != len(names):
@@ -185,8 +185,8 @@ def _feature_columns(names: Sequence[str], where: str) -> list[int]:
             raise FileFormatError(f"{where}, column {k + 1}", "every feature once", f"{name!r} again")
         numbered[number] = k
     if sorted(numbered) != list(range(1, len(numbered) + 1)) or not numbered:
-        found = ", ".join(f"f{n}" for n in sorted(numbered)[:6]) or f"the columns {', '.join(names[:6])}"
-        raise FileFormatError(where, "the features f1, f2, ... without a gap", found, "is this a table of features?")
+        present = ", ".join(f"f{n}" for n in sorted(numbered)[:6]) or f"the columns {', '.join(names[:6])}"
+        raise FileFormatError(where, "the features f1, f2, ... without a gap", present, "is this a table of features?")
     return [numbered[n] for n in sorted(numbered)]
 
 
