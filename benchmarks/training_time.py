@@ -23,7 +23,7 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # as `fflux train`: idle 
 import numpy as np
 from _shared import parser, show  # sets the number of threads: before everything that reads it
 
-from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.training import TrainingConfig
 from fflux_py.training.energies import fit_atom
@@ -72,7 +72,7 @@ def main() -> None:
             np.savez(chosen.data, **data)
     positions, energies = data["positions"], data["energies"][:, chosen.atom - 1]
     molecule = Molecule(symbols_of(data["numbers"]), data["start"])
-    frame = cip_frames(molecule)[chosen.atom - 1]
+    frame = cip_local_frames(molecule)[chosen.atom - 1]
     train, held = slice(0, chosen.n), slice(chosen.n, chosen.n + HELD_OUT)
     figures: dict[str, object] = {"geometries": chosen.n}
     small = TrainingConfig(forces=False, features=chosen.features, max_iterations=2)

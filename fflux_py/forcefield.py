@@ -21,7 +21,7 @@ from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.molecules.extended_xyz import Value
-from fflux_py.molecules.local_frame import LINEAR_SINE, check_frames
+from fflux_py.molecules.local_frame import LINEAR_SINE, check_local_frames
 from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
@@ -248,7 +248,7 @@ class ForceField:
         if not np.isfinite(flat).all():
             raise GeometryError("positions", "finite numbers", "NaN or infinity", "the run before it went wrong")
         if not smallest_sine(flat, self._arrays.frames) > LINEAR_SINE:
-            check_frames(flat, [model.frame for model in self.atoms])
+            check_local_frames(flat, [model.frame for model in self.atoms])
         return flat
 
     def _batch(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -21,7 +21,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.molecules.local_frame import LocalFrame, check_frames, local_axes
+from fflux_py.molecules.local_frame import LocalFrame, check_local_frames, local_axes
 from fflux_py.typing import FloatArray, IntArray
 
 FeatureKind = Literal["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"]
@@ -81,7 +81,7 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     """
     check_kind(kind)
     positions = np.asarray(positions, dtype=np.float64)
-    check_frames(positions, [frame])
+    check_local_frames(positions, [frame])
     axes = local_axes(positions, frame)
     origin = positions[..., frame.atom, :]
     a = np.linalg.norm(positions[..., frame.x_axis, :] - origin, axis=-1)
@@ -123,7 +123,7 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     """
     check_kind(kind)
     positions = np.asarray(positions, dtype=np.float64)
-    check_frames(positions, [frame])
+    check_local_frames(positions, [frame])
     n_atoms = positions.shape[-2]
     axes = local_axes(positions, frame)
     e1, e2 = axes[..., 0, :], axes[..., 1, :]

@@ -35,7 +35,10 @@ _REAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.A
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of an extended XYZ file.
+    """One frame of an extended XYZ file: a geometry with its columns and its comment line.
+
+    A frame is one geometry of a series, here and everywhere; the axes of an atom are its local frame
+    (:mod:`fflux_py.molecules.local_frame`).
 
     Parameters
     ----------

@@ -35,12 +35,12 @@ class LocalFrame:
     xy_plane: int
 
     def others(self, n_atoms: int) -> tuple[int, ...]:
-        """All atoms outside the frame, ascending: the order of their features."""
+        """All atoms outside the local frame, ascending: the order of their features."""
         return tuple(i for i in range(n_atoms) if i not in (self.atom, self.x_axis, self.xy_plane))
 
 
-def cip_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
-    """The frames of all atoms by the Cahn-Ingold-Prelog-like rule of ICHOR, on the molecule's geometry.
+def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
+    """The local frames of all atoms by the Cahn-Ingold-Prelog-like rule of ICHOR, on the molecule's geometry.
 
     X is chosen first, then Y, among the neighbours of the atom (or the neighbours' neighbours if no neighbour is left)
     by the sum of isotopic masses of a sphere of bonded atoms that grows until the maximum is unique.
@@ -64,7 +64,7 @@ def cip_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
         for _ in range(2):
             chosen.append(_highest_priority(atom, chosen, molecule.neighbours, masses, molecule.name))
         frames.append(LocalFrame(chosen[0], chosen[1], chosen[2]))
-    check_frames(molecule.positions, frames)
+    check_local_frames(molecule.positions, frames)
     return tuple(frames)
 
 
@@ -92,8 +92,8 @@ def _highest_priority(
     return candidates[priority.index(max(priority))]
 
 
-def check_frames(positions: FloatArray, frames: Sequence[LocalFrame]) -> None:
-    """Refuse frames whose three atoms stand on a line in any geometry (bohr, shape ``(..., n_atoms, 3)``)."""
+def check_local_frames(positions: FloatArray, frames: Sequence[LocalFrame]) -> None:
+    """Refuse local frames whose three atoms stand on a line in any geometry (bohr, shape ``(..., n_atoms, 3)``)."""
     for frame in frames:
         a = positions[..., frame.x_axis, :] - positions[..., frame.atom, :]
         b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
@@ -111,7 +111,7 @@ def check_frames(positions: FloatArray, frames: Sequence[LocalFrame]) -> None:
 
 
 def local_axes(positions: FloatArray, frame: LocalFrame) -> FloatArray:
-    """The frame's axes as rows, shape ``(..., 3, 3)``, of positions in bohr, shape ``(..., n_atoms, 3)``."""
+    """The axes of a local frame as rows, shape ``(..., 3, 3)``, of positions in bohr, shape ``(..., n_atoms, 3)``."""
     a = positions[..., frame.x_axis, :] - positions[..., frame.atom, :]
     b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
     e1 = a / np.linalg.norm(a, axis=-1, keepdims=True)
@@ -121,6 +121,6 @@ def local_axes(positions: FloatArray, frame: LocalFrame) -> FloatArray:
 
 
 def describe(frames: Sequence[LocalFrame], symbols: Sequence[str]) -> str:
-    """The frames in words (atoms counted from 1), for reports."""
+    """The local frames in words (atoms counted from 1), for reports."""
     name = [f"{s}{i + 1}" for i, s in enumerate(symbols)]
     return ", ".join(f"{name[f.atom]}: x to {name[f.x_axis]}, plane of {name[f.xy_plane]}" for f in frames)

@@ -12,8 +12,8 @@ operations, because in most atoms' kernels they factorise: the sum over all roto
 over three, so that three methyl groups cost three times three terms and not twenty-seven.  The whole group is every
 operation combined with every cyclic permutation of every rotor.
 
-Frames are chosen so that symmetry maps frames to frames.  An atom that symmetry fixes, while it exchanges the atoms of
-its frame, then has several frames, and its energy is the sum over them.
+Local frames are chosen so that symmetry maps them to each other.  An atom that symmetry fixes, while it exchanges the
+atoms of its local frame, then has several local frames, and its energy is the sum over them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.molecules.local_frame import LocalFrame, cip_frames
+from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.molecules.molecule import Molecule, covalent_radius, read_only
 from fflux_py.typing import FloatArray, IntArray
 
@@ -101,12 +101,12 @@ class Symmetry:
                 yield product, bool(mirror)
 
     def images(self, frame: LocalFrame, factorised: bool = True) -> tuple[IntArray, np.ndarray]:
-        """Operations that one frame's training points need, those that factorise in its kernel left out.
+        """Operations that one local frame's training points need, those that factorise in its kernel left out.
 
         Parameters
         ----------
         frame
-            The frame.
+            The local frame.
         factorised
             False: list the rotors' permutations too.
 
@@ -125,7 +125,7 @@ class Symmetry:
         return np.array([p for p, _ in chosen], dtype=np.int64), np.array([m for _, m in chosen], dtype=np.bool_)
 
     def factorised_rotors(self, frame: LocalFrame) -> tuple[int, ...]:
-        """Rotors none of whose atoms belongs to the frame."""
+        """Rotors none of whose atoms belongs to the local frame."""
         frame_atoms = {frame.atom, frame.x_axis, frame.xy_plane}
         return tuple(m for m, atoms in enumerate(self.rotors) if not frame_atoms & set(atoms.tolist()))
 
@@ -311,14 +311,14 @@ def _side(positions: FloatArray, path: IntArray) -> float:
     return float(np.dot(np.cross(j - i, k - j), np.cross(k - j, m - k)))
 
 
-def symmetric_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame, ...]:
-    """Frames that the symmetry maps to each other, ascending by atom; an atom may have several.
+def symmetric_local_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame, ...]:
+    """Local frames that the symmetry maps to each other, ascending by atom; an atom may have several.
 
     Of the frames that an atom's neighbours and their neighbours span, the one with the fewest images is taken, then
     the one with the fewest rotor atoms, then the one that shares most with the CIP-like frame.  Without symmetry these
     are the CIP-like frames.
     """
-    preferred = cip_frames(molecule)
+    preferred = cip_local_frames(molecule)
     if symmetry.trivial:
         return preferred
     generators = symmetry.generators()
@@ -327,7 +327,7 @@ def symmetric_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame
     for atom in np.unique(lowest).tolist():
         choices = [
             (_cost(orbit, preferred[atom], choice, symmetry), choice, orbit)
-            for choice in _possible_frames(molecule, atom)
+            for choice in _possible_local_frames(molecule, atom)
             for orbit in [_orbit(choice, generators)]
         ]
         if not choices:
@@ -339,7 +339,7 @@ def symmetric_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame
     return tuple(LocalFrame(*frame) for frame in sorted(frames))
 
 
-def _possible_frames(molecule: Molecule, atom: int) -> list[tuple[int, int, int]]:
+def _possible_local_frames(molecule: Molecule, atom: int) -> list[tuple[int, int, int]]:
     near, positions = molecule.neighbours, molecule.positions
     frames = []
     for x in near[atom]:

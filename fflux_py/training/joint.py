@@ -17,7 +17,7 @@ from fflux_py.gp.joint_fit import frame_basis, n_observations
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_frames
+from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
 from fflux_py.training.joint_solver import SolverSettings, solve_system
@@ -63,7 +63,7 @@ def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKin
 
 def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, shape: Shape) -> float:
     """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance."""
-    frames = symmetric_frames(molecule, symmetry)
+    frames = symmetric_local_frames(molecule, symmetry)
     factorised = directional(kind) and shape == "squared-exponential"
     return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
@@ -91,7 +91,7 @@ def train_jointly(
     positions, total, forces, atomic, errors = (np.array(a[indices]) for a in fields)
     data = JointData(positions, total, forces, atomic, errors)
     symmetry = chosen_symmetry(dataset.molecule, choice, kind, shape)
-    model = JointModel(symmetric_frames(dataset.molecule, symmetry), kind, shape, azimuth, symmetry)
+    model = JointModel(symmetric_local_frames(dataset.molecule, symmetry), kind, shape, azimuth, symmetry)
     spreads = feature_variances(model, data.positions)
     part = data.subset(np.arange(min(subset, len(indices))))
     searching, solving = stages(progress, _work(data, part, model, max_iterations))

@@ -18,7 +18,7 @@ from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.energies import fit_atoms, run_jobs
@@ -97,7 +97,7 @@ def train(
     config = config or TrainingConfig()
     indices = training_indices(dataset, config.n_train, config.forces)
     positions = dataset.positions[indices]
-    frames = cip_frames(dataset.molecule)
+    frames = cip_local_frames(dataset.molecule)
     if config.prior_mean == "MF5":
         for symbol in dict.fromkeys(dataset.molecule.symbols):
             prior_mean("MF5", np.zeros(1), dataset.isolated_energies.get(symbol))

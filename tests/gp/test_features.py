@@ -12,7 +12,14 @@ from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.gp.features import FEATURE_KINDS, FeatureKind, feature_jacobian, features, n_features, phi_features
-from fflux_py.molecules.local_frame import LocalFrame, _highest_priority, check_frames, cip_frames, describe, local_axes
+from fflux_py.molecules.local_frame import (
+    LocalFrame,
+    _highest_priority,
+    check_local_frames,
+    cip_local_frames,
+    describe,
+    local_axes,
+)
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
@@ -24,7 +31,7 @@ FRAME = LocalFrame(1, 3, 0)
 
 
 def _indices(molecule: Molecule) -> list[tuple[int, int, int]]:
-    return [(f.atom, f.x_axis, f.xy_plane) for f in cip_frames(molecule)]
+    return [(f.atom, f.x_axis, f.xy_plane) for f in cip_local_frames(molecule)]
 
 
 def _water(*order: int) -> Molecule:
@@ -106,13 +113,13 @@ def test_an_atom_reached_twice_counts_twice() -> None:
 def test_molecules_without_frames_are_refused() -> None:
     hydrogen = Molecule(("H", "H"), np.array([[0.0, 0.0, 0.0], [1.4, 0.0, 0.0]]))
     with pytest.raises(GeometryError, match="at least 3 atoms"):
-        cip_frames(hydrogen)
+        cip_local_frames(hydrogen)
     scattered = Molecule(("O", "H", "H"), np.array([[0.0, 0.0, 0.0], [1.8, 0.0, 0.0], [0.0, 9.0, 0.0]]))
     with pytest.raises(GeometryError, match=r"atom 1.*two further atoms"):
-        cip_frames(scattered)
+        cip_local_frames(scattered)
     carbon_dioxide = Molecule(("C", "O", "O"), np.array([[0.0, 0.0, 0.0], [2.2, 0.0, 0.0], [-2.2, 0.0, 0.0]]))
     with pytest.raises(GeometryError, match=r"frame of atom 1 \(x axis to 2, plane of 3\).*linear") as caught:
-        cip_frames(carbon_dioxide)
+        cip_local_frames(carbon_dioxide)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -130,11 +137,11 @@ def test_a_linear_frame_is_refused_in_any_of_many_geometries(kind: FeatureKind) 
     for spot in (broken[1, 1], np.full(3, np.nan)):
         broken[1, 3] = spot
         with pytest.raises(GeometryError, match="frame of atom 2"):
-            check_frames(broken[:2], [FRAME])
+            check_local_frames(broken[:2], [FRAME])
 
 
 def test_describe_counts_from_one() -> None:
-    text = describe(cip_frames(_water(0, 1, 2)), ("O", "H", "H"))
+    text = describe(cip_local_frames(_water(0, 1, 2)), ("O", "H", "H"))
     assert text == "O1: x to H2, plane of H3, H2: x to O1, plane of H3, H3: x to O1, plane of H2"
 
 
@@ -217,7 +224,7 @@ def test_features_do_not_feel_rotation_and_translation_but_reflection(kind: Feat
     positions = sample(5)
     turned = positions @ Rotation.random(random_state=4).as_matrix().T + np.array([3.0, -50.0, 7.0])
     mirrored = positions * np.array([1.0, -1.0, 1.0])
-    for frame in cip_frames(methanol()):
+    for frame in cip_local_frames(methanol()):
         f = features(positions, frame, kind)
         np.testing.assert_allclose(features(turned, frame, kind), f, atol=1e-11)
         reflected = features(mirrored, frame, kind)

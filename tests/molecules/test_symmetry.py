@@ -7,7 +7,7 @@ import pytest
 
 from fflux_py.errors import InputError
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_frames
+from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.units import ANGSTROM
 from tests.support.synthetic import malondialdehyde, methanol
 
@@ -72,7 +72,7 @@ def test_exchange_of_methylene_hydrogens_comes_with_the_mirror_image() -> None:
 @pytest.mark.parametrize("molecule", [case[0] for case in CASES[:-1]], ids=lambda x: x.formula)
 def test_symmetry_maps_frames_to_frames(molecule: Molecule) -> None:
     symmetry = find_symmetry(molecule)
-    frames = {(f.atom, f.x_axis, f.xy_plane) for f in symmetric_frames(molecule, symmetry)}
+    frames = {(f.atom, f.x_axis, f.xy_plane) for f in symmetric_local_frames(molecule, symmetry)}
     assert {f[0] for f in frames} == set(range(molecule.n_atoms))
     for permutation, _ in symmetry.all_operations():
         assert {tuple(int(permutation[i]) for i in f) for f in frames} == frames
@@ -80,7 +80,7 @@ def test_symmetry_maps_frames_to_frames(molecule: Molecule) -> None:
 
 def test_images_and_factorised_rotors_make_up_the_group() -> None:
     symmetry = find_symmetry(methanol())
-    frames = symmetric_frames(methanol(), symmetry)
+    frames = symmetric_local_frames(methanol(), symmetry)
     assert len(frames) == 6
     for frame in frames:
         permutations, _ = symmetry.images(frame)

@@ -21,7 +21,7 @@ from fflux_py.gp.covariance import Azimuth, Covariance, Shape
 from fflux_py.gp.features import FeatureKind, features, phi_features
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.molecules.dataset import Dataset, GeometrySet
-from fflux_py.molecules.local_frame import LocalFrame, cip_frames
+from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN
@@ -242,7 +242,7 @@ def fit(
     """
     molecule = dataset.molecule
     models = []
-    for a, frame in enumerate(frames or cip_frames(molecule)):
+    for a, frame in enumerate(frames or cip_local_frames(molecule)):
         x = features(dataset.positions, frame, kind)
         y = dataset.atomic_energies[:, a]
         azimuths = phi_features(molecule.n_atoms, kind)

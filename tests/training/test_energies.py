@@ -15,7 +15,7 @@ from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import SHAPES, Covariance, Shape
 from fflux_py.gp.features import FEATURE_KINDS, FeatureKind
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.training import TrainingConfig, train
 from fflux_py.training.energies import fit_atom
 from fflux_py.typing import FloatArray
@@ -52,7 +52,7 @@ def test_optimum_of_the_marginal_likelihood(kind: FeatureKind, shape: Shape) -> 
     """No hyperparameter can be moved by 20 % with a gain worth speaking of, by our own formula of the likelihood."""
     dataset = _dataset()
     config = TrainingConfig(forces=False, features=kind, shape=shape, max_iterations=150)
-    frame = cip_frames(methanol())[1]
+    frame = cip_local_frames(methanol())[1]
     model = fit_atom(frame, dataset.positions, np.array(dataset.atomic_energies[:, 1]), config)
     assert model.jitter == 0.0
     at = (np.log(model.covariance.theta), np.log(model.variance), np.log(model.variance * model.noise))
@@ -106,7 +106,7 @@ def test_unseen_geometries(kind: FeatureKind) -> None:
 
 def test_shift_of_the_energies_does_not_move_the_hyperparameters() -> None:
     dataset = _dataset()
-    frame = cip_frames(methanol())[0]
+    frame = cip_local_frames(methanol())[0]
     config = TrainingConfig(forces=False, max_iterations=30)
     energies = np.array(dataset.atomic_energies[:, 0])
     a = fit_atom(frame, dataset.positions, energies, config)

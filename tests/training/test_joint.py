@@ -30,7 +30,7 @@ from fflux_py.gp.joint_covariance import (
     solve,
 )
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_frames
+from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training import TrainingConfig, train
 from fflux_py.training import length_scales as joint
 from fflux_py.training.joint import SymmetryChoice
@@ -64,7 +64,7 @@ def _model(
 ) -> JointModel:
     molecule = methanol()
     symmetry = find_symmetry(molecule) if symmetric else no_symmetry(6)
-    frames = symmetric_frames(molecule, symmetry)
+    frames = symmetric_local_frames(molecule, symmetry)
     model = JointModel(frames, kind, shape, "periodic", symmetry)
     return model if noises is None else replace(model, noises=noises)
 

@@ -14,7 +14,7 @@ from fflux_py.gp import joint_covariance
 from fflux_py.gp.covariance import Covariance, Shape
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import JointData, JointModel, covariance_matrix, noise_variances, solve
-from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_frames
+from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training import TrainingConfig, joint_solver, train
 from fflux_py.training import length_scales as joint
 from fflux_py.training._checkpoint import Checkpoint
@@ -51,7 +51,7 @@ def _model(
     kind: FeatureKind = "unit-vector", shape: Shape = "squared-exponential", symmetric: bool = True
 ) -> JointModel:
     symmetry = find_symmetry(methanol()) if symmetric else no_symmetry(6)
-    return JointModel(symmetric_frames(methanol(), symmetry), kind, shape, "periodic", symmetry)
+    return JointModel(symmetric_local_frames(methanol(), symmetry), kind, shape, "periodic", symmetry)
 
 
 def _kernels(model: JointModel) -> list[Covariance]:

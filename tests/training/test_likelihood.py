@@ -10,7 +10,7 @@ import pytest
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import SHAPES, Covariance, Shape
 from fflux_py.gp.features import features, phi_features
-from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.training import TrainingConfig
 from fflux_py.training._likelihood import Objective, Workspace, holdout_score, log_marginal_likelihood
 from fflux_py.training._maximise import maximise
@@ -143,7 +143,7 @@ def _data() -> tuple[FloatArray, FloatArray, FloatArray]:
 
 def test_atoms_side_by_side_are_as_one_by_one() -> None:
     positions, energies, _ = _data()
-    frames = cip_frames(label(positions[:2]).molecule)
+    frames = cip_local_frames(label(positions[:2]).molecule)
     config = TrainingConfig(forces=False, features="spherical", max_iterations=25)
     together = fit_atoms(frames, positions, energies, config)
     for a, frame in enumerate(frames):
@@ -156,7 +156,7 @@ def test_known_noise_of_single_labels_is_believed() -> None:
     """A third of the labels is spoilt.  Told so, the fit is as good as without them; not told, it is much worse."""
     dataset, unseen = label(sample(150, 300.0, seed=1)), label(sample(40, 300.0, seed=7))
     positions, energies = dataset.positions, np.array(dataset.atomic_energies[:, 0])
-    frame = cip_frames(dataset.molecule)[0]
+    frame = cip_local_frames(dataset.molecule)[0]
     rng = np.random.default_rng(2)
     errors = np.where(np.arange(150) % 3 == 0, 2.0 * energies.std(), 0.0)
     spoilt = energies + errors * rng.standard_normal(150)
@@ -177,7 +177,7 @@ def test_known_noise_of_single_labels_is_believed() -> None:
 
 def test_holdout_criterion_finds_a_lower_error() -> None:
     positions, energies, _ = _data()
-    frame = cip_frames(label(positions[:2]).molecule)[0]
+    frame = cip_local_frames(label(positions[:2]).molecule)[0]
     config = TrainingConfig(forces=False, features="spherical", criterion="holdout", max_iterations=60)
     (model,) = fit_atoms([frame], positions, energies[:, :1], config)
     x, y = features(positions, frame, "spherical"), energies[:, 0] - energies[:, 0].mean()

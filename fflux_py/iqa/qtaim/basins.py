@@ -18,7 +18,7 @@ from fflux_py.iqa.qtaim.critical_points import CriticalPoints, critical_points
 from fflux_py.iqa.qtaim.grid import Shells, angular_rule, cell_weights, flux_weights, model_fluxes, radial_shells
 from fflux_py.iqa.qtaim.surfaces import Surface, interatomic_surface
 from fflux_py.iqa.scf._density import DensityData
-from fflux_py.molecules.local_frame import cip_frames, local_axes
+from fflux_py.molecules.local_frame import cip_local_frames, local_axes
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 
@@ -153,7 +153,7 @@ def _outer_electrons(shells: Shells, density: FloatArray) -> FloatArray:
 def grid_axes(molecule: Molecule) -> FloatArray:
     """Orientation of every atom's grid, rows of ``(n_atoms, 3, 3)``: its local frame, where it has one."""
     try:
-        frames = cip_frames(molecule)
+        frames = cip_local_frames(molecule)
     except (GeometryError, InputError):
         # Too few atoms, atoms on a line or elements without a priority: the nearest atom, and any direction across.
         return np.array([_axes_to_nearest(molecule, atom) for atom in range(molecule.n_atoms)])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import arrays_sha256, write_atomically
-from fflux_py.molecules.local_frame import cip_frames
+from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.propagators._torch.action import ActionNet, Stepper
 from fflux_py.propagators._torch.continuous import ContinuousNet
@@ -68,7 +68,7 @@ def index_of(molecule: Molecule) -> Frames:
         Fewer than four atoms in a chain.
     """
     n = molecule.n_atoms
-    frames = [(f.atom, f.x_axis, f.xy_plane) for f in cip_frames(molecule)]
+    frames = [(f.atom, f.x_axis, f.xy_plane) for f in cip_local_frames(molecule)]
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     dihedrals = [
         (i, j, k, last)

@@ -31,7 +31,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth
 from fflux_py.gp.features import features
-from fflux_py.molecules.local_frame import LocalFrame, cip_frames
+from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 from tests.support.ferebus_data import product, single
@@ -117,11 +117,11 @@ def test_theta_of_both_periodic_factors_and_a_prefactor(factor: float) -> None:
 
 def test_positions_of_features() -> None:
     """Rebuilt geometries have the same features in every frame, so they are the same molecules and no mirror images."""
-    for frame in (*cip_frames(methanol()), LocalFrame(0, 1, 5)):
+    for frame in (*cip_local_frames(methanol()), LocalFrame(0, 1, 5)):
         rebuilt = positions_from_features(
             features(UNSEEN, frame, "spherical"), (frame.atom, frame.x_axis, frame.xy_plane), 6
         )
-        for other in cip_frames(methanol()):
+        for other in cip_local_frames(methanol()):
             np.testing.assert_allclose(
                 np.exp(1j * features(rebuilt, other, "spherical")),
                 np.exp(1j * features(UNSEEN, other, "spherical")),
@@ -159,7 +159,7 @@ def test_atoms_whose_data_do_not_tell_follow_those_whose_data_do(tmp_path: Path)
     """Unwrapped rbf on all atoms: only where azimuths pass 180 degrees can it be seen."""
     forcefield = fit(
         label(sample(80)), "spherical", azimuth="rbf", mean="MF2", noise=1e-8, inverse_width=0.02,
-        frames=[LocalFrame(0, 1, 5), *cip_frames(methanol())[1:]],
+        frames=[LocalFrame(0, 1, 5), *cip_local_frames(methanol())[1:]],
     )  # fmt: skip
     write_models(tmp_path / "models", model_texts(forcefield))
     models = read_models(tmp_path / "models")
