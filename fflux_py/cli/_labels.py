@@ -1,7 +1,8 @@
-"""Labels of other programs as a data set: the part of ``fflux convert`` that writes ``.extxyz``."""
+"""Labels as a data set: the part of ``fflux convert`` that writes ``.extxyz``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from fflux_py.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fflux_py.exchange.labels import LeftOut
+    from fflux_py.molecules.dataset import Dataset
+
 
 @dataclass(frozen=True)
 class LabelOptions:
@@ -21,20 +25,22 @@ class LabelOptions:
 
     method: str | None = None
     basis: str | None = None
-    partition: str = "qtaim"
+    partition: str | None = None
     length_unit: str | None = None
     energy_unit: str | None = None
     charge: int = 0
 
 
 def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
-    """Convert a folder of AIMAll results, or an archive of labelled geometries, into a data set."""
+    """Convert results of a campaign, a folder of AIMAll results or an archive of labels into a data set."""
     check_output(output, source)
-    from fflux_py.exchange.labels import LeftOut, read_aimall
+    from fflux_py.exchange.labels import read_aimall
     from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
-    from fflux_py.units import KCAL_MOL
+    from fflux_py.iqa.result_folder import holds_results
 
     left_out: tuple[LeftOut, ...] = ()
+    if holds_results(source):
+        return _convert_results(source, output, options)
     if source.is_dir():
         for option, value in (("--method", options.method), ("--energy-unit", options.energy_unit)):
             if value is not None:
@@ -48,13 +54,44 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
                 missing, "the level of theory of the archive's labels", "none", "give --method and --basis"
             )
         origin = ArchiveOrigin(
-            options.method, options.basis, options.partition, options.length_unit, options.energy_unit, options.charge
+            options.method,
+            options.basis,
+            options.partition or "qtaim",
+            options.length_unit,
+            options.energy_unit,
+            options.charge,
         )
         data = read_npz(source, origin)
     else:
-        raise InputError(str(source), "a folder of AIMAll results or an archive (.npz)", "neither", "check the path")
+        expected = "a folder of results of 'fflux label' or of AIMAll, or an archive (.npz.xz or .npz)"
+        raise InputError(str(source), expected, "none of these", "check the path")
     data.write(output)
-    residual = float(data.metadata["largest_raw_residual_hartree"]) * KCAL_MOL
+    return _outcome(source, output, data, left_out)
+
+
+def _convert_results(source: Path, output: Path, options: LabelOptions) -> Outcome:
+    """Results of 'fflux label' as a data set."""
+    from fflux_py.iqa.label_dataset import LabelSelection, read_labels
+
+    stored = {"--length-unit": options.length_unit, "--energy-unit": options.energy_unit}
+    for option, value in {**stored, "--charge": options.charge or None}.items():
+        if value is not None:
+            raise InputError(
+                option, "no such option for results of 'fflux label', which say it themselves", repr(value)
+            )
+    data = read_labels(source, LabelSelection(options.method, options.basis, options.partition))
+    data.write(output)
+    return _outcome(source, output, data, ())
+
+
+def _outcome(source: Path, output: Path, data: Dataset, left_out: Sequence[LeftOut]) -> Outcome:
+    import numpy as np
+
+    from fflux_py.units import KCAL_MOL
+
+    given = data.metadata.get("largest_raw_residual_hartree")
+    largest = np.nanmax(data.atomic_errors.sum(axis=1), initial=0.0) if given is None else float(given)
+    residual = float(largest) * KCAL_MOL
     figures = {
         "input": str(source),
         "output": str(output),
@@ -74,6 +111,9 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
         f"{data.metadata['basis']}, partition {data.metadata['partition']}, in {output}.",
         f"The atomic energies missed the energies by at most {residual:.4f} kcal/mol and were made to sum to them.",
     ]
+    partitioned = int(data.has_atomic_energies.sum())
+    if partitioned < len(data):
+        text[1] = f"{partitioned} of them have atomic energies."
     text += [f"  left out {entry.path}: {entry.reason}" for entry in left_out]
     text.append(f"Next: fflux train {output} -o model.npz" + ("" if data.has_forces else " --no-forces"))
     return Outcome(figures, text)

@@ -94,8 +94,9 @@ def certify(
     header = label_header(forcefield, data, labels)
     with executor_of(executor, output) as pool:
         from fflux_py.certification import labeller_of
+        from fflux_py.iqa.campaign import Resources
 
-        labeller = labeller_of(header, "none", workers, threads, pool)
+        labeller = labeller_of(header, "none", Resources(workers, threads, pool))
         certificate = certify(
             forcefield, labeller, config, output, geometry, label_folder, stage=progress, threads=threads
         )

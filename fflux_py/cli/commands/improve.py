@@ -97,6 +97,7 @@ def improve(
     from fflux_py.active_learning import ImprovementConfig
     from fflux_py.active_learning import improve as improve_model
     from fflux_py.certification import Limits, labeller_of
+    from fflux_py.iqa.campaign import Resources
 
     forcefield = read_model(model)
     geometries = [read_start(start, forcefield) for start in starts or ()]
@@ -118,7 +119,7 @@ def improve(
     dataset = read_dataset(data)
     wanted = partition if partition is not None else str(dataset.metadata["partition"])
     with executor_of(executor, output) as pool:
-        labeller = labeller_of(dataset.metadata, wanted, workers, threads, pool)
+        labeller = labeller_of(dataset.metadata, wanted, Resources(workers, threads, pool))
         result = improve_model(
             forcefield, dataset, labeller, config, output, next(iter(geometries), None), geometries[1:], label_folder,
             stage=progress, threads=threads, on_round=_tell,
