@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fflux_py.cli._command import Outcome
 from fflux_py.cli._paths import check_output
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from fflux_py.exchange.labels import LeftOut
     from fflux_py.molecules.dataset import Dataset
+
+    Labels: TypeAlias = tuple[Dataset, Sequence[LeftOut]]
+    """A data set, and the geometries that are not in it."""
 
 
 @dataclass(frozen=True)
@@ -34,54 +37,68 @@ class LabelOptions:
 def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
     """Convert results of a campaign, a folder of AIMAll results or an archive of labels into a data set."""
     check_output(output, source)
-    from fflux_py.exchange.labels import read_aimall
-    from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
-    from fflux_py.iqa.result_folder import holds_results
-
-    left_out: tuple[LeftOut, ...] = ()
-    if holds_results(source):
-        return _convert_results(source, output, options)
-    if source.is_dir():
-        for option, value in (("--method", options.method), ("--energy-unit", options.energy_unit)):
-            if value is not None:
-                raise InputError(option, "no such option for AIMAll results, which say it themselves", repr(value))
-        with progress(f"reading {source}") as show:
-            data, left_out = read_aimall(source, options.basis, show)
-    elif source.suffix == ".npz":
-        if options.method is None or options.basis is None:
-            missing = "--method" if options.method is None else "--basis"
-            raise InputError(
-                missing, "the level of theory of the archive's labels", "none", "give --method and --basis"
-            )
-        origin = ArchiveOrigin(
-            options.method,
-            options.basis,
-            options.partition or "qtaim",
-            options.length_unit,
-            options.energy_unit,
-            options.charge,
-        )
-        data = read_npz(source, origin)
-    else:
+    read = next((reader for accepts, reader in READERS if accepts(source)), None)
+    if read is None:
         expected = "a folder of results of 'fflux label' or of AIMAll, or an archive (.npz.xz or .npz)"
         raise InputError(str(source), expected, "none of these", "check the path")
+    data, left_out = read(source, options)
     data.write(output)
     return _outcome(source, output, data, left_out)
 
 
-def _convert_results(source: Path, output: Path, options: LabelOptions) -> Outcome:
-    """Results of 'fflux label' as a data set."""
+def _is_campaign(source: Path) -> bool:
+    from fflux_py.iqa.result_folder import holds_results
+
+    return holds_results(source)
+
+
+def _read_campaign(source: Path, options: LabelOptions) -> Labels:
     from fflux_py.iqa.label_dataset import LabelSelection, read_labels
 
-    stored = {"--length-unit": options.length_unit, "--energy-unit": options.energy_unit}
-    for option, value in {**stored, "--charge": options.charge or None}.items():
-        if value is not None:
-            raise InputError(
-                option, "no such option for results of 'fflux label', which say it themselves", repr(value)
-            )
-    data = read_labels(source, LabelSelection(options.method, options.basis, options.partition))
-    data.write(output)
-    return _outcome(source, output, data, ())
+    _refuse(options, "results of 'fflux label'", "length_unit", "energy_unit", "charge")
+    return read_labels(source, LabelSelection(options.method, options.basis, options.partition)), ()
+
+
+def _read_aimall(source: Path, options: LabelOptions) -> Labels:
+    from fflux_py.exchange.labels import read_aimall
+
+    _refuse(options, "AIMAll results", "method", "energy_unit")
+    with progress(f"reading {source}") as show:
+        return read_aimall(source, options.basis, show)
+
+
+def _read_npz(source: Path, options: LabelOptions) -> Labels:
+    from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
+
+    if options.method is None or options.basis is None:
+        missing = "--method" if options.method is None else "--basis"
+        raise InputError(missing, "the level of theory of the archive's labels", "none", "give --method and --basis")
+    origin = ArchiveOrigin(
+        options.method,
+        options.basis,
+        options.partition or "qtaim",
+        options.length_unit,
+        options.energy_unit,
+        options.charge,
+    )
+    return read_npz(source, origin), ()
+
+
+READERS: Final[tuple[tuple[Callable[[Path], bool], Callable[[Path, LabelOptions], Labels]], ...]] = (
+    (_is_campaign, _read_campaign),
+    (Path.is_dir, _read_aimall),
+    (lambda source: source.suffix == ".npz", _read_npz),
+)
+"""Kinds of labels: whether a path is of this kind, and its reader.  The first kind that a path is of counts."""
+
+
+def _refuse(options: LabelOptions, kind: str, *names: str) -> None:
+    """Refuse options for what the files say themselves."""
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(LabelOptions(), name):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(option, f"no such option for {kind}, which say it themselves", repr(value))
 
 
 def _outcome(source: Path, output: Path, data: Dataset, left_out: Sequence[LeftOut]) -> Outcome:

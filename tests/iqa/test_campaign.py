@@ -27,6 +27,7 @@ from fflux_py.errors import InputError
 from fflux_py.iqa import campaign
 from fflux_py.iqa.campaign import Campaign, Resources
 from fflux_py.iqa.labelling import label_geometry
+from fflux_py.iqa.partition import PARTITIONS
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
 from fflux_py.molecules.dataset import Dataset, GeometrySet
@@ -229,7 +230,8 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         campaign.label(chosen, LEVEL, "none", tmp_path, threads_per_worker=0)
     with pytest.raises(InputError, match="array"):
         Campaign(chosen, LEVEL, "none", tmp_path).run(array=(2, 2))
-    with pytest.raises(InputError, match="one of becke, hirshfeld, qtaim, none"):
+    assert {"becke", "hirshfeld", "qtaim"} <= set(PARTITIONS)
+    with pytest.raises(InputError, match=f"one of {', '.join(sorted(PARTITIONS))}, none"):
         campaign.label(chosen, LEVEL, "voronoi", tmp_path)
     with pytest.raises(InputError, match="geometries: expected at least one"):
         campaign.label(chosen.select([]), LEVEL, "none", tmp_path)

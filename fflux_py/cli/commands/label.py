@@ -35,7 +35,8 @@ def label(
     partition: Annotated[
         str,
         typer.Option(
-            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke', or 'none' for energies and forces only."
+            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke' or any other name in PARTITIONS of "
+            "fflux_py.iqa.partition; 'none' for energies and forces only."
         ),
     ] = "hirshfeld",
     partition_first: Annotated[
