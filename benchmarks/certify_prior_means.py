@@ -24,6 +24,7 @@ from fflux_py.analysis.report.drawing import CYCLE, MUTED, new_figure, styled, t
 from fflux_py.certification import CertificationConfig, Execution, GFN2Labeller, Labeller, certify, labeller_of
 from fflux_py.certification.assessment import TemperatureFigures
 from fflux_py.forcefield import ForceField
+from fflux_py.iqa.campaign import Resources
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
 
@@ -94,7 +95,7 @@ def main() -> None:
     labeller: Labeller = GFN2Labeller()
     if chosen.model:
         model = model_file.load(chosen.model)
-        labeller = labeller_of(Dataset.read(FOLDER / "data.extxyz").metadata, workers=chosen.workers)
+        labeller = labeller_of(Dataset.read(FOLDER / "data.extxyz").metadata, resources=Resources(chosen.workers))
     else:
         kept = chosen.folder / "model.npz"
         if not kept.exists():

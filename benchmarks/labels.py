@@ -22,9 +22,9 @@ import numpy as np
 from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
-from fflux_py.iqa.label import label_geometry
+from fflux_py.iqa.labelling import label_geometry
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
-from fflux_py.iqa.scf.free_atoms import free_atom_density
+from fflux_py.iqa.scf.free_atoms import compute_free_atom_density
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
@@ -69,7 +69,7 @@ def partition_figures(partition: str, molecule: Molecule, rotations: int) -> dic
     level = LevelOfTheory()
     use_threads(1)
     for symbol in set(molecule.symbols):  # once per process, not once per geometry
-        free_atom_density(symbol, level)
+        compute_free_atom_density(symbol, level)
     label_geometry(Molecule(("H", "H"), np.diag([0.0, 1.4])[:, [0, 0, 1]]), level, partition)  # compiles
     energies, times = [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -23,8 +23,9 @@ from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.iqa.atomic_energies import AtomicEnergies, atomic_energies, topological_energies
+from fflux_py.iqa.atomic_energies import AtomicEnergies, integrate_fuzzy_atoms, integrate_topological_atoms
 from fflux_py.iqa.partition import hirshfeld
+from fflux_py.iqa.result_folder import ResultFolder
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
@@ -38,9 +39,9 @@ def timed(molecule: Molecule, level: LevelOfTheory) -> tuple[GroundState, float,
     marks = [time.process_time()]
     state = GroundState(molecule, level)
     marks.append(time.process_time())
-    atoms = topological_energies(state)
+    atoms = integrate_topological_atoms(state)
     marks.append(time.process_time())
-    atomic_energies(state, hirshfeld)
+    integrate_fuzzy_atoms(state, hirshfeld)
     marks.append(time.process_time())
     scf, qtaim, fuzzy = np.diff(marks)
     return state, float(scf), atoms, float(qtaim), float(fuzzy)
@@ -48,7 +49,7 @@ def timed(molecule: Molecule, level: LevelOfTheory) -> tuple[GroundState, float,
 
 def sums(molecules: Sequence[Molecule], level: LevelOfTheory) -> dict[str, float]:
     """Raw sums, the integral of the Laplacian, and times over a set of geometries."""
-    topological_energies(GroundState(molecules[0], replace(level, basis="sto-3g")))  # compiles
+    integrate_topological_atoms(GroundState(molecules[0], replace(level, basis="sto-3g")))  # compiles
     raw, laplacian, ratios, fuzzy_ratios = [], [], [], []
     refused = 0
     for molecule in molecules:
@@ -80,14 +81,14 @@ def noise(molecule: Molecule, level: LevelOfTheory, rotations: int) -> dict[str,
     for seed in range(rotations):
         turn = Rotation.random(random_state=seed).as_matrix()
         state = GroundState(molecule.with_positions(molecule.positions @ turn.T), tight)
-        sharp.append(topological_energies(state).energies)
-        fuzzy.append(atomic_energies(state, hirshfeld).energies)
+        sharp.append(integrate_topological_atoms(state).energies)
+        fuzzy.append(integrate_fuzzy_atoms(state, hirshfeld).energies)
     direction = np.random.default_rng(0).normal(size=molecule.positions.shape)
     direction /= np.linalg.norm(direction)
     steps = np.arange(-4, 5)
     bent = np.array(
         [
-            topological_energies(
+            integrate_topological_atoms(
                 GroundState(molecule.with_positions(molecule.positions + 2e-3 * k * direction), tight)
             ).energies
             for k in steps
@@ -107,12 +108,12 @@ def water(path: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
     for entry in json.loads(path.read_text(encoding="utf-8")):
         molecule = Molecule(tuple(entry["symbols"]), np.array(entry["xyz_angstrom"]) / ANGSTROM, name=entry["name"])
-        found = topological_energies(GroundState(molecule, level))
+        atoms = integrate_topological_atoms(GroundState(molecule, level))
         name = entry["name"].lower()
-        figures[f"{name}_energy_worst_hartree"] = float(np.abs(found.energies - entry["E_IQA"]).max())
-        figures[f"{name}_charge_worst_e"] = float(np.abs(found.charges - entry["q"]).max())
-        figures[f"{name}_dipole_worst_e_bohr"] = float(np.abs(found.dipoles - entry["dipole_atomic_au"]).max())
-        figures[f"{name}_laplacian_worst_hartree"] = float(np.abs(found.laplacians).max())
+        figures[f"{name}_energy_worst_hartree"] = float(np.abs(atoms.energies - entry["E_IQA"]).max())
+        figures[f"{name}_charge_worst_e"] = float(np.abs(atoms.charges - entry["q"]).max())
+        figures[f"{name}_dipole_worst_e_bohr"] = float(np.abs(atoms.dipoles - entry["dipole_atomic_au"]).max())
+        figures[f"{name}_laplacian_worst_hartree"] = float(np.abs(atoms.laplacians).max())
         figures[f"{name}_laplacian_worst_of_reference_hartree"] = float(np.abs(entry["L"]).max())
     return figures
 
@@ -120,11 +121,12 @@ def water(path: Path) -> dict[str, float]:
 def campaign(folder: Path) -> dict[str, float]:
     """What the results in a folder of `fflux label --partition qtaim` say about themselves."""
     raw, laplacian, failed = [], [], 0
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))["result"]
+    results = ResultFolder(folder)
+    for name in results.names():
+        result = results.read(name) or {}
         if "label" in result:
             label = result["label"]
-            raw.append(sum(value for name, value in label["residuals"].items() if name != "electrons"))
+            raw.append(sum(value for part, value in label["residuals"].items() if part != "electrons"))
             laplacian.append(np.abs(label["integrals"]["laplacian"]).max())
         failed += "failure" in result
     return {

@@ -1,29 +1,40 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all; a text whose name ends in ``.xz`` is compressed.
+
+Data sets are mostly digits and repeated headers: xz, which every system and ``ase.io.read`` know, makes them five times
+smaller.  ``data.extxyz`` stands for ``data.extxyz.xz`` too, where only that is there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fflux_py.errors import FileFormatError, InputError
 
+COMPRESSED: Final = ".xz"
+"""Ending of the names of compressed files."""
+
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file in the same folder, fsync and rename.
 
-    A reader sees the old file or the new one, never a part.  On any failure (a full disk, a missing folder) the
-    temporary file is removed and :class:`~fflux_py.errors.InputError` names the path and the system's reason.
+    A text for a path that ends in ``.xz`` is compressed; bytes are written as they are.  A reader sees the old file or
+    the new one, never a part.  On any failure (a full disk, a missing folder) the temporary file is removed and
+    :class:`~fflux_py.errors.InputError` names the path and the system's reason.
     """
     target = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content if isinstance(content, bytes) else content.encode("utf-8")
+    if isinstance(content, str) and target.suffix == COMPRESSED:
+        data = lzma.compress(data, preset=lzma.PRESET_EXTREME | lzma.PRESET_DEFAULT)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
         try:
@@ -52,15 +63,38 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Return the text of ``path``; a missing, unreadable or binary file is an error with one line."""
+    """Return the text of ``path``; a missing, unreadable or binary file is an error with one line.
+
+    A file whose name ends in ``.xz`` is decompressed; it is read, too, if ``path`` leaves ``.xz`` out and only it is
+    there.
+    """
+    source = stored_path(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        data = source.read_bytes()
+        text = (lzma.decompress(data) if source.suffix == COMPRESSED else data).decode("utf-8")
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
+    except (lzma.LZMAError, EOFError) as error:
+        raise FileFormatError(
+            str(source), "a whole file that xz has compressed", str(error), "take the file from its source again"
+        ) from error
     except UnicodeDecodeError as error:
         raise FileFormatError(
             str(path), "a text file in UTF-8", f"byte {error.start} that is not", "check that it is the right file"
         ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def stored_path(path: str | os.PathLike[str]) -> Path:
+    """The file that ``path`` names: itself, or ``path.xz`` if only that is there."""
+    plain = Path(path)
+    compressed = plain.with_name(plain.name + COMPRESSED) if plain.name else plain
+    return compressed if not plain.exists() and compressed.is_file() else plain
+
+
+def stem(path: str | os.PathLike[str]) -> str:
+    """Name of ``path`` without folder, without ``.xz`` and without the ending before it."""
+    return Path(os.fspath(path).removesuffix(COMPRESSED)).stem
 
 
 def sha256(data: bytes) -> str:

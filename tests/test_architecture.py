@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fflux_py.errors import InputError
+from fflux_py.files import stored_path
 from fflux_py.molecules import shipped_data
 from tests.support.paths import REPOSITORY
 
@@ -269,7 +270,7 @@ def test_readme_command_is_what_the_continuous_integration_runs(tmp_path: Path) 
 
 def test_shipped_data_are_found() -> None:
     for molecule in shipped_data.molecules():
-        assert (shipped_data.path(molecule) / shipped_data.DATA).is_file()
+        assert stored_path(shipped_data.path(molecule) / shipped_data.DATA).is_file()
 
 
 def test_unknown_shipped_molecule_names_the_known_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import lzma
 import os
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ import ase.units
 import pytest
 
 from fflux_py import errors, units
-from fflux_py.files import read_text, remove_leftovers, sha256, write_atomically
+from fflux_py.files import read_text, remove_leftovers, sha256, stem, stored_path, write_atomically
 
 pytestmark = pytest.mark.core
 
@@ -99,6 +100,40 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(errors.FileFormatError, match=text) as caught:
             read_text(tmp_path / name)
         assert caught.value.where == str(tmp_path / name)
+
+
+def test_a_compressed_text_is_read_under_both_names(tmp_path: Path) -> None:
+    path, text = tmp_path / "data.extxyz", "2\nångström\n" * 1000
+    compressed = tmp_path / "data.extxyz.xz"
+    write_atomically(compressed, text)
+    assert os.listdir(tmp_path) == ["data.extxyz.xz"]
+    assert compressed.stat().st_size < len(text) / 20
+    assert lzma.decompress(compressed.read_bytes()).decode() == read_text(path) == read_text(compressed) == text
+    assert (stem(path), stem(compressed), stem("a.b.xyz")) == ("data", "data", "a.b")
+    # The plain file comes first where both are there.
+    write_atomically(path, "plain")
+    assert (read_text(path), read_text(compressed)) == ("plain", text)
+    assert stored_path(path) == path
+    assert stored_path(tmp_path / "missing") == tmp_path / "missing"
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "other", "empty"])
+def test_a_damaged_compressed_text_is_refused(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "data.extxyz.xz"
+    write_atomically(path, "".join(f"{k}\n" for k in range(1000)))
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        {
+            "cut": content[:middle],
+            "changed": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "other": b"2\nwater\n",
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.raises(errors.FileFormatError, match="a whole file that xz has compressed") as caught:
+        read_text(tmp_path / "data.extxyz")
+    assert caught.value.where == str(path)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

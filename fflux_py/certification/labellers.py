@@ -1,17 +1,16 @@
-"""Who says what is right: labels of visited geometries at the model's own level of theory."""
+"""What models are judged by: labels of visited geometries at the model's own level of theory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
-from fflux_py.iqa import campaign
+from fflux_py.iqa.campaign import Campaign, Resources
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 
@@ -20,7 +19,7 @@ GFN2_METADATA: Final = {"method": "gfn2-xtb", "basis": "minimal valence basis", 
 
 
 class Labeller(Protocol):
-    """Labels geometries; what it did once it finds again."""
+    """Labels geometries; a geometry that has a label is not labelled again."""
 
     @property
     def name(self) -> str:
@@ -47,17 +46,13 @@ class KohnShamLabeller:
         Level of theory.
     partition
         Partition of the atomic energies; ``"none"`` for energies and forces alone.
-    workers, threads_per_worker
-        Processes, and threads of each.
-    executor
-        Where to run instead.
+    resources
+        Where to compute: processes and threads, or an executor.
     """
 
     level: LevelOfTheory
     partition: str = "none"
-    workers: int = 1
-    threads_per_worker: int = 1
-    executor: Executor | None = None
+    resources: Resources = field(default_factory=Resources)
 
     @property
     def name(self) -> str:
@@ -67,20 +62,14 @@ class KohnShamLabeller:
     def label(
         self, geometries: GeometrySet, folder: Path, progress: Callable[[int, int], None] | None = None
     ) -> Dataset | None:
-        """Label, or find, every geometry."""
+        """Label every geometry that has no result in ``folder``; return the labels of all."""
+        if len(geometries) == 0:
+            return None
+        campaign = Campaign(geometries, self.level, self.partition, folder)
         try:
-            return campaign.label(
-                geometries,
-                self.level,
-                self.partition,
-                folder,
-                workers=self.workers,
-                threads_per_worker=self.threads_per_worker,
-                executor=self.executor,
-                progress=progress,
-            )
+            return campaign.run(self.resources, progress=progress)
         except InputError:
-            if len(campaign.failures(geometries, self.level, self.partition, folder)) < len(geometries):
+            if len(campaign.failures()) < len(geometries):
                 raise
             return None
 
@@ -100,7 +89,7 @@ class GFN2Labeller:
         """Label every geometry."""
         from fflux_py.sampling.gfn2 import GFN2
 
-        found, indices = [], []
+        labels, indices = [], []
         potential = GFN2(geometries.molecule)
         for index, positions in enumerate(geometries.positions):
             try:
@@ -111,28 +100,26 @@ class GFN2Labeller:
             finally:
                 if progress is not None:
                     progress(index + 1, len(geometries))
-            found.append((energy, forces, atomic))
+            labels.append((energy, forces, atomic))
             indices.append(index)
-        if not found:
+        if not labels:
             return None
-        unknown = np.full((len(found), geometries.molecule.n_atoms), np.nan)
+        unknown = np.full((len(labels), geometries.molecule.n_atoms), np.nan)
         return Dataset(
             geometries=geometries.select(indices),
-            energies=np.array([energy for energy, _, _ in found]),
-            forces=np.array([forces for _, forces, _ in found]),
-            atomic_energies=np.array([atomic for _, _, atomic in found]),
+            energies=np.array([energy for energy, _, _ in labels]),
+            forces=np.array([forces for _, forces, _ in labels]),
+            atomic_energies=np.array([atomic for _, _, atomic in labels]),
             atomic_errors=unknown,
             charges=unknown,
-            metadata={**GFN2_METADATA, "failed_geometries": len(geometries) - len(found)},
+            metadata={**GFN2_METADATA, "failed_geometries": len(geometries) - len(labels)},
         )
 
 
 def labeller_of(
     header: Mapping[str, Any],
     partition: str = "none",
-    workers: int = 1,
-    threads_per_worker: int = 1,
-    executor: Executor | None = None,
+    resources: Resources | None = None,
 ) -> Labeller:
     """The labeller of a data set's or a model's level of theory.
 
@@ -140,7 +127,7 @@ def labeller_of(
     ----------
     header
         Metadata with ``method`` and ``basis``; of the other settings what is missing is taken as the default.
-    partition, workers, threads_per_worker, executor
+    partition, resources
         As in :class:`KohnShamLabeller`.
 
     Raises
@@ -153,7 +140,7 @@ def labeller_of(
             raise InputError(f"header, key {key}", "the level of theory of the labels", "none", "give the data set")
     if str(header["method"]).lower() == GFN2_METADATA["method"]:
         return GFN2Labeller()
-    return KohnShamLabeller(level_of(header), partition, workers, threads_per_worker, executor)
+    return KohnShamLabeller(level_of(header), partition, resources or Resources())
 
 
 def level_of(header: Mapping[str, Any]) -> LevelOfTheory:

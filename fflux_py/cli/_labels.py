@@ -1,10 +1,11 @@
-"""Labels of other programs as a data set: the part of ``fflux convert`` that writes ``.extxyz``."""
+"""Labels as a data set: the part of ``fflux convert`` that writes ``.extxyz``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fflux_py.cli._command import Outcome
 from fflux_py.cli._paths import check_output
@@ -14,6 +15,12 @@ from fflux_py.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fflux_py.exchange.labels import LeftOut
+    from fflux_py.molecules.dataset import Dataset
+
+    Labels: TypeAlias = tuple[Dataset, Sequence[LeftOut]]
+    """A data set, and the geometries that are not in it."""
+
 
 @dataclass(frozen=True)
 class LabelOptions:
@@ -21,40 +28,87 @@ class LabelOptions:
 
     method: str | None = None
     basis: str | None = None
-    partition: str = "qtaim"
+    partition: str | None = None
     length_unit: str | None = None
     energy_unit: str | None = None
     charge: int = 0
 
 
 def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
-    """Convert a folder of AIMAll results, or an archive of labelled geometries, into a data set."""
+    """Convert results of a campaign, a folder of AIMAll results or an archive of labels into a data set."""
     check_output(output, source)
-    from fflux_py.exchange.labels import LeftOut, read_aimall
+    read = next((reader for accepts, reader in READERS if accepts(source)), None)
+    if read is None:
+        expected = "a folder of results of 'fflux label' or of AIMAll, or an archive (.npz.xz or .npz)"
+        raise InputError(str(source), expected, "none of these", "check the path")
+    data, left_out = read(source, options)
+    data.write(output)
+    return _outcome(source, output, data, left_out)
+
+
+def _is_campaign(source: Path) -> bool:
+    from fflux_py.iqa.result_folder import holds_results
+
+    return holds_results(source)
+
+
+def _read_campaign(source: Path, options: LabelOptions) -> Labels:
+    from fflux_py.iqa.label_dataset import LabelSelection, read_labels
+
+    _refuse(options, "results of 'fflux label'", "length_unit", "energy_unit", "charge")
+    return read_labels(source, LabelSelection(options.method, options.basis, options.partition)), ()
+
+
+def _read_aimall(source: Path, options: LabelOptions) -> Labels:
+    from fflux_py.exchange.labels import read_aimall
+
+    _refuse(options, "AIMAll results", "method", "energy_unit")
+    with progress(f"reading {source}") as show:
+        return read_aimall(source, options.basis, show)
+
+
+def _read_npz(source: Path, options: LabelOptions) -> Labels:
     from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
+
+    if options.method is None or options.basis is None:
+        missing = "--method" if options.method is None else "--basis"
+        raise InputError(missing, "the level of theory of the archive's labels", "none", "give --method and --basis")
+    origin = ArchiveOrigin(
+        options.method,
+        options.basis,
+        options.partition or "qtaim",
+        options.length_unit,
+        options.energy_unit,
+        options.charge,
+    )
+    return read_npz(source, origin), ()
+
+
+READERS: Final[tuple[tuple[Callable[[Path], bool], Callable[[Path, LabelOptions], Labels]], ...]] = (
+    (_is_campaign, _read_campaign),
+    (Path.is_dir, _read_aimall),
+    (lambda source: source.suffix == ".npz", _read_npz),
+)
+"""Kinds of labels: whether a path is of this kind, and its reader.  The first kind that a path is of counts."""
+
+
+def _refuse(options: LabelOptions, kind: str, *names: str) -> None:
+    """Refuse options for what the files say themselves."""
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(LabelOptions(), name):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(option, f"no such option for {kind}, which say it themselves", repr(value))
+
+
+def _outcome(source: Path, output: Path, data: Dataset, left_out: Sequence[LeftOut]) -> Outcome:
+    import numpy as np
+
     from fflux_py.units import KCAL_MOL
 
-    left_out: tuple[LeftOut, ...] = ()
-    if source.is_dir():
-        for option, value in (("--method", options.method), ("--energy-unit", options.energy_unit)):
-            if value is not None:
-                raise InputError(option, "no such option for AIMAll results, which say it themselves", repr(value))
-        with progress(f"reading {source}") as show:
-            data, left_out = read_aimall(source, options.basis, show)
-    elif source.suffix == ".npz":
-        if options.method is None or options.basis is None:
-            missing = "--method" if options.method is None else "--basis"
-            raise InputError(
-                missing, "the level of theory of the archive's labels", "none", "give --method and --basis"
-            )
-        origin = ArchiveOrigin(
-            options.method, options.basis, options.partition, options.length_unit, options.energy_unit, options.charge
-        )
-        data = read_npz(source, origin)
-    else:
-        raise InputError(str(source), "a folder of AIMAll results or an archive (.npz)", "neither", "check the path")
-    data.write(output)
-    residual = float(data.metadata["largest_raw_residual_hartree"]) * KCAL_MOL
+    given = data.metadata.get("largest_raw_residual_hartree")
+    largest = np.nanmax(data.atomic_errors.sum(axis=1), initial=0.0) if given is None else float(given)
+    residual = float(largest) * KCAL_MOL
     figures = {
         "input": str(source),
         "output": str(output),
@@ -74,6 +128,9 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
         f"{data.metadata['basis']}, partition {data.metadata['partition']}, in {output}.",
         f"The atomic energies missed the energies by at most {residual:.4f} kcal/mol and were made to sum to them.",
     ]
+    partitioned = int(data.has_atomic_energies.sum())
+    if partitioned < len(data):
+        text[1] = f"{partitioned} of them have atomic energies."
     text += [f"  left out {entry.path}: {entry.reason}" for entry in left_out]
     text.append(f"Next: fflux train {output} -o model.npz" + ("" if data.has_forces else " --no-forces"))
     return Outcome(figures, text)

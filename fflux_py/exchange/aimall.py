@@ -140,9 +140,9 @@ def read_int(folder: Path, wavefunction: Path) -> AIMAllResult:
             raise FileFormatError(text.where("Integration is over atom"), f"atom {symbol}{k + 1}", atom)
         if text.find("AIMInt is Done.") is None:
             raise FileFormatError(f"{path}:{len(text)}", "the line 'AIMInt is Done.'", "the end of the file")
-        own, where = text.number(_INT_ENERGY)
-        if abs(own - energy) > _AGREEMENT * abs(energy):
-            raise FileFormatError(where, f"{energy:.8f} hartree as in {wavefunction}", f"{own:.8f}")
+        molecular_energy, where = text.number(_INT_ENERGY)
+        if abs(molecular_energy - energy) > _AGREEMENT * abs(energy):
+            raise FileFormatError(where, f"{energy:.8f} hartree as in {wavefunction}", f"{molecular_energy:.8f}")
         rows.append([text.number(line)[0] for line in (_INT_CHARGE, _INT_LAGRANGIAN, _INT_IQA)])
         models.add(text.after("Model:"))
         versions.add(text.version())
@@ -172,15 +172,15 @@ class _Lines:
 
     def where(self, text: str) -> str:
         """``file:line`` of the line that begins with ``text``; of the last one if there is none."""
-        found = self.find(text)
-        return f"{self.path}:{len(self.lines) if found is None else found + 1}"
+        index = self.find(text)
+        return f"{self.path}:{len(self.lines) if index is None else index + 1}"
 
     def after(self, text: str) -> str:
         """What follows ``text`` in its line."""
-        found = self.find(text)
-        if found is None:
+        index = self.find(text)
+        if index is None:
             raise FileFormatError(self.where(text), f"the line {text!r}", "none", "is the file whole?")
-        return self.lines[found].lstrip()[len(text) :].strip()
+        return self.lines[index].lstrip()[len(text) :].strip()
 
     def number(self, line: tuple[str, str]) -> tuple[float, str]:
         """The number in the first line that matches, and ``file:line``."""
@@ -223,8 +223,8 @@ def _element(label: str, number: int, charge: float, where: str) -> str:
     if match is None or not is_element(match[1]) or int(match[2]) != number:
         raise FileFormatError(where, f"an element symbol with the number {number}", repr(label))
     if charge != atomic_numbers[match[1]]:
-        found = f"{charge:g} (an effective core potential or a ghost atom)"
-        raise FileFormatError(where, f"the nuclear charge {atomic_numbers[match[1]]} of {match[1]}", found)
+        unusual = f"{charge:g} (an effective core potential or a ghost atom)"
+        raise FileFormatError(where, f"the nuclear charge {atomic_numbers[match[1]]} of {match[1]}", unusual)
     return match[1]
 
 
@@ -239,12 +239,12 @@ def _atom_tables(text: _Lines, labels: Sequence[str]) -> dict[str, FloatArray]:
             continue
         values = np.empty((len(labels), len(names)))
         for row, label in enumerate(labels):
-            place = k + 2 + row
-            words = text.lines[place].split() if place < len(text) else []
-            where = f"{text.path}:{min(place + 1, len(text))}"
+            index = k + 2 + row
+            words = text.lines[index].split() if index < len(text) else []
+            where = f"{text.path}:{min(index + 1, len(text))}"
             if words[:1] != [label] or len(words) != len(names) + 1:
-                found = repr(words[0]) if words and not words[0].startswith("--") else "the end of the table"
-                raise FileFormatError(where, f"{len(names)} numbers of atom {label}", found, "run AIMAll again")
+                actual = repr(words[0]) if words and not words[0].startswith("--") else "the end of the table"
+                raise FileFormatError(where, f"{len(names)} numbers of atom {label}", actual, "run AIMAll again")
             values[row] = [_number(word, where) for word in words[1:]]
         after = text.lines[k + 2 + len(labels)].split() if k + 2 + len(labels) < len(text) else []
         if after and not after[0].startswith("---"):

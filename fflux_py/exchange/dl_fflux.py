@@ -194,8 +194,8 @@ def read_dl_fflux(folder: str | os.PathLike[str]) -> tuple[Species, ...]:
     for system, atoms in _molecules(config, str(where)):
         symbols = tuple(config.symbols[k] for k in atoms)
         if elements.setdefault(system, symbols) != symbols:
-            found = " ".join(symbols)
-            raise FileFormatError(f"{where}, atom {atoms[0] + 1}", f"{system} as {' '.join(elements[system])}", found)
+            first = f"{system} as {' '.join(elements[system])}"
+            raise FileFormatError(f"{where}, atom {atoms[0] + 1}", first, " ".join(symbols))
         by_system.setdefault(system, []).append(_whole(config.positions[atoms], config.cell))
     models = Path(folder) / DL_FFLUX_FOLDER
     species = []

@@ -33,7 +33,7 @@ _FORCES: Final = "Forces (Hartrees/Bohr)"
 _ORIENTATION: Final = re.compile(r"\s*(Input|Standard|Z-Matrix) orientation:")
 _ROUTE: Final = re.compile(r"\s*#[pnt]?\b.*?\b([A-Za-z0-9-]+)/([^\s/]+)", re.IGNORECASE)
 # Coordinates in Gaussian's output carry six decimals of an angstrom.
-_SAME_PLACE: Final = 2e-6 / ANGSTROM
+_COORDINATE_TOLERANCE: Final = 2e-6 / ANGSTROM
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_aimall(
         raise InputError(
             str(folder), "a geometry that is integrated well", f"none of {len(left_out)} ({first.reason})", remedy
         )
-    return _dataset(results, forces, _one_basis(basis, bases, folder), folder, len(left_out)), tuple(left_out)
+    return _dataset(results, forces, _choose_basis(basis, bases, folder), folder, len(left_out)), tuple(left_out)
 
 
 def _dataset(
@@ -153,10 +153,10 @@ def _sources(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(str(folder), "a folder of AIMAll results", "no folder")
     sums = sorted(folder.rglob("*.sum"))
-    found = sums or sorted(p for p in folder.rglob("*_atomicfiles") if p.is_dir())
-    if not found:
+    sources = sums or sorted(p for p in folder.rglob("*_atomicfiles") if p.is_dir())
+    if not sources:
         raise InputError(str(folder), "AIMAll results (.sum, or .int in NAME_atomicfiles)", "none", "check the path")
-    return found
+    return sources
 
 
 def _read_atoms(folder: Path) -> AIMAllResult:
@@ -169,13 +169,15 @@ def _read_atoms(folder: Path) -> AIMAllResult:
 def _check_same(result: AIMAllResult, first: AIMAllResult) -> None:
     if "Unrestricted" in result.model or not result.model:
         raise FileFormatError(str(result.path), "a restricted wavefunction", repr(result.model))
-    for what, own, other in (
+    for what, value, first_value in (
         ("the elements", " ".join(result.symbols), " ".join(first.symbols)),
         ("the charge", str(result.charge), str(first.charge)),
         ("the model", result.model, first.model),
     ):
-        if own != other:
-            raise FileFormatError(str(result.path), f"{what} {other} of {first.path}", own, "do not mix data sets")
+        if value != first_value:
+            raise FileFormatError(
+                str(result.path), f"{what} {first_value} of {first.path}", value, "do not mix data sets"
+            )
 
 
 def _reason_to_leave_out(result: AIMAllResult) -> str:
@@ -193,9 +195,9 @@ def _reason_to_leave_out(result: AIMAllResult) -> str:
 def _gaussian_output(source: Path) -> Path | None:
     """The output that has the name of the results, or the only one in their folder."""
     stem = source.name.removesuffix(".sum").removesuffix("_atomicfiles")
-    own = [source.with_name(stem + suffix) for suffix in _GAUSSIAN]
+    same_name = [source.with_name(stem + suffix) for suffix in _GAUSSIAN]
     others = sorted(p for p in source.parent.iterdir() if p.suffix in _GAUSSIAN)
-    return next((p for p in own if p.is_file()), others[0] if len(others) == 1 else None)
+    return next((p for p in same_name if p.is_file()), others[0] if len(others) == 1 else None)
 
 
 def _gaussian_forces(path: Path, result: AIMAllResult) -> FloatArray:
@@ -209,10 +211,10 @@ def _gaussian_forces(path: Path, result: AIMAllResult) -> FloatArray:
         raise FileFormatError(f"{path}:{titles[-1] + 1}", "the table of coordinates before it", "none")
     coordinates = _gaussian_table(path, lines, frames[-1] + 5, result, 6) / ANGSTROM
     shift = float(np.abs(coordinates - result.positions).max())
-    if shift > _SAME_PLACE:
-        found = f"coordinates that differ by {shift * ANGSTROM:.6f} angstrom"
+    if shift > _COORDINATE_TOLERANCE:
+        difference = f"coordinates that differ by {shift * ANGSTROM:.6f} angstrom"
         raise FileFormatError(
-            f"{path}:{frames[-1] + 1}", f"the geometry of {result.path}", found, "run Gaussian with 'nosymm'"
+            f"{path}:{frames[-1] + 1}", f"the geometry of {result.path}", difference, "run Gaussian with 'nosymm'"
         )
     return _gaussian_table(path, lines, titles[-1] + 3, result, 5)
 
@@ -237,10 +239,10 @@ def _gaussian_basis(path: Path) -> set[str]:
     return {match[2].lower()} if match else set()
 
 
-def _one_basis(given: str | None, found: set[str], folder: Path) -> str:
+def _choose_basis(given: str | None, names: set[str], folder: Path) -> str:
     if given is not None:
         return given
-    if len(found) != 1:
-        what = "different ones: " + ", ".join(sorted(found)) if found else "none in the files"
+    if len(names) != 1:
+        what = "different ones: " + ", ".join(sorted(names)) if names else "none in the files"
         raise InputError("basis", f"the name of the basis set of {folder}", what, "give it (--basis)")
-    return found.pop()
+    return names.pop()

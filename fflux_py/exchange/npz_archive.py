@@ -136,8 +136,8 @@ def _entries(path: Path) -> dict[str, np.ndarray]:
             raise FileFormatError(str(path), "an archive (.npz)", "a single array", "is this the right file?")
         return {name: archive[name] for name in archive.files}
     except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        found = "a truncated file, another kind of file, or one with Python objects in it"
-        raise FileFormatError(str(path), "an archive of plain arrays (.npz)", found) from error
+        reason = "a truncated file, another kind of file, or one with Python objects in it"
+        raise FileFormatError(str(path), "an archive of plain arrays (.npz)", reason) from error
 
 
 def _key(entries: dict[str, np.ndarray], quantity: str) -> str | None:
@@ -154,13 +154,13 @@ def _array(path: Path, entries: dict[str, np.ndarray], quantity: str, shape: tup
         array = array[:, 0]
     fits = array.ndim == len(shape) and all(s is None or s == a for s, a in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.kind not in "fiu" or 0 in array.shape:
-        wanted = ", ".join("any" if s is None else str(s) for s in shape)
-        found = f"{array.dtype.name} of shape {array.shape}"
-        raise FileFormatError(f"{path}, entry {key}", f"real numbers of shape ({wanted})", found)
+        expected = ", ".join("any" if s is None else str(s) for s in shape)
+        actual = f"{array.dtype.name} of shape {array.shape}"
+        raise FileFormatError(f"{path}, entry {key}", f"real numbers of shape ({expected})", actual)
     values = np.asarray(array, dtype=np.float64)
     if not np.isfinite(values).all():
-        place = ", ".join(str(k) for k in np.argwhere(~np.isfinite(values))[0])
-        raise FileFormatError(f"{path}, {key}[{place}]", "a finite number", "NaN or infinity")
+        index = ", ".join(str(k) for k in np.argwhere(~np.isfinite(values))[0])
+        raise FileFormatError(f"{path}, {key}[{index}]", "a finite number", "NaN or infinity")
     return values
 
 

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from fflux_py.iqa.partition import Partition
-from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, topological_basins
-from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState
+from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, find_basins
+from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState, LevelOfTheory
 from fflux_py.iqa.scf.local_densities import Densities, LocalDensities, compact_blocks
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
 # Points with fewer electrons than this are left out: 1e-11 electrons in all, below 1e-9 hartree.
@@ -39,6 +40,14 @@ _LARGEST_LAPLACIAN = 1e-3
 # Above this the surfaces are swept again with another tolerance.
 _SUSPICIOUS_LAPLACIAN = 1.5e-4
 _SHARP_TOLERANCE = 3e-5
+
+
+class WeightFunction(Protocol):
+    """Weights of fuzzy atoms at points: not negative, and summing to one at every point."""
+
+    def __call__(self, molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> FloatArray:
+        """Return the weights, shape ``(n_atoms, n_points)``, at ``points`` (bohr, ``(n_points, 3)``)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,14 +119,14 @@ class _Integrals:
     """Dipole and quadrupole moments, ``(8, n_atoms)``."""
 
 
-def atomic_energies(state: GroundState, partition: Partition) -> AtomicEnergies:
-    """Partition the energy of ``state`` into fuzzy atoms.
+def integrate_fuzzy_atoms(state: GroundState, weights: WeightFunction) -> AtomicEnergies:
+    """Divide the energy of ``state`` among fuzzy atoms.
 
     Parameters
     ----------
     state
         A converged ground state.
-    partition
+    weights
         Weights of the atoms at grid points.
     """
     local = LocalDensities(state)
@@ -128,13 +137,13 @@ def atomic_energies(state: GroundState, partition: Partition) -> AtomicEnergies:
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
         for block in compact_blocks(points, _BLOCK):
-            yield points[block], partition(state.molecule, state.level, points[block]) * quadrature[block]
+            yield points[block], weights(state.molecule, state.level, points[block]) * quadrature[block]
 
-    return _correct(_integrate(state, local, blocks()), state.analytic_energies(), state)
+    return _distribute_residuals(_integrate_blocks(state, local, blocks()), state.analytic_energies(), state)
 
 
-def topological_energies(state: GroundState) -> AtomicEnergies:
-    """Partition the energy of ``state`` into topological atoms.
+def integrate_topological_atoms(state: GroundState) -> AtomicEnergies:
+    """Divide the energy of ``state`` among topological atoms.
 
     Raises
     ------
@@ -142,25 +151,25 @@ def topological_energies(state: GroundState) -> AtomicEnergies:
         A basin that is not found, holds no nucleus, or does not integrate the Laplacian of the density to zero.
     """
     local = LocalDensities(state)
-    raw = _topological_integrals(state, local, BasinSettings())
+    raw = _integrate_basins(state, local, BasinSettings())
     if np.abs(raw.laplacian).max() > _SUSPICIOUS_LAPLACIAN:
         # A sliver of a surface was missed: its two sides cannot both have a Laplacian that integrates to zero.
-        raw = _topological_integrals(state, local, BasinSettings(surface_tolerance=_SHARP_TOLERANCE))
+        raw = _integrate_basins(state, local, BasinSettings(surface_tolerance=_SHARP_TOLERANCE))
     check_basins(raw.laplacian, _LARGEST_LAPLACIAN, repr(state.molecule.name))
-    return _correct(raw, state.analytic_energies(), state)
+    return _distribute_residuals(raw, state.analytic_energies(), state)
 
 
-def _topological_integrals(state: GroundState, local: LocalDensities, settings: BasinSettings) -> _Integrals:
-    grid = topological_basins(local.data, state.molecule, settings)
+def _integrate_basins(state: GroundState, local: LocalDensities, settings: BasinSettings) -> _Integrals:
+    grid = find_basins(local.data, state.molecule, settings)
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
         for block in compact_blocks(grid.points, _BLOCK):
             yield grid.points[block], grid.shares[:, block] * grid.weights[block]
 
-    return _integrate(state, local, blocks())
+    return _integrate_blocks(state, local, blocks())
 
 
-def _integrate(
+def _integrate_blocks(
     state: GroundState, local: LocalDensities, blocks: Iterator[tuple[FloatArray, FloatArray]]
 ) -> _Integrals:
     """Sum over blocks of points with the weights of the atoms, ``(n_atoms, n_points)``."""
@@ -168,38 +177,38 @@ def _integrate(
     n = molecule.n_atoms
     sums, moments, attraction = np.zeros((6, n)), np.zeros((8, n)), np.zeros((n, n))
     for points, basins in blocks:
-        found = local(points)
-        sums += _stacked(found) @ basins.T
-        charge = basins * found.electrons
-        away = points[None] - molecule.positions[:, None]
-        squared = np.einsum("apx,apx->ap", away, away)
-        attraction -= (molecule.numbers[:, None] / np.sqrt(squared)) @ charge.T
-        moments += _moments(away, squared, charge)
+        densities = local(points)
+        sums += _stacked(densities) @ basins.T
+        charge = basins * densities.electrons
+        displacement = points[None] - molecule.positions[:, None]
+        squared_distance = np.einsum("apx,apx->ap", displacement, displacement)
+        attraction -= (molecule.numbers[:, None] / np.sqrt(squared_distance)) @ charge.T
+        moments += _moments(displacement, squared_distance, charge)
     return _Integrals(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], attraction, moments)
 
 
-def _stacked(found: Densities) -> FloatArray:
+def _stacked(densities: Densities) -> FloatArray:
     return np.stack(
         [
-            found.electrons,
-            -0.25 * found.laplacian,
-            found.kinetic,
-            found.coulomb,
-            found.exact_exchange,
-            found.local_xc,
+            densities.electrons,
+            -0.25 * densities.laplacian,
+            densities.kinetic,
+            densities.coulomb,
+            densities.exact_exchange,
+            densities.local_xc,
         ]
     )
 
 
-def _moments(away: FloatArray, squared: FloatArray, charge: FloatArray) -> FloatArray:
+def _moments(displacement: FloatArray, squared_distance: FloatArray, charge: FloatArray) -> FloatArray:
     """Moments of the electrons of every atom about its nucleus, ``(8, n_atoms)``."""
-    x, y, z = np.moveaxis(away, 2, 0)
+    x, y, z = np.moveaxis(displacement, 2, 0)
     root = np.sqrt(3.0)
     terms = (
         x,
         y,
         z,
-        1.5 * z * z - 0.5 * squared,
+        1.5 * z * z - 0.5 * squared_distance,
         root * x * z,
         root * y * z,
         0.5 * root * (x * x - y * y),
@@ -208,7 +217,7 @@ def _moments(away: FloatArray, squared: FloatArray, charge: FloatArray) -> Float
     return -np.array([np.einsum("ap,ap->a", term, charge) for term in terms])
 
 
-def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) -> AtomicEnergies:
+def _distribute_residuals(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) -> AtomicEnergies:
     """Give the residual of every component to the atoms, and add the components up."""
     electrons = float(state.molecule.numbers.sum() - state.molecule.charge)
     totals = {
@@ -218,12 +227,12 @@ def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) ->
         "exact_exchange": (raw.exact_exchange, analytic.exact_exchange),
         "local_xc": (raw.local_xc, analytic.local_xc),
     }
-    corrections = {name: _shared(total - part.sum(), part) for name, (part, total) in totals.items()}
+    corrections = {name: _share_of_residual(total - part.sum(), part) for name, (part, total) in totals.items()}
     corrected = {name: part + corrections[name] for name, (part, _) in totals.items()}
     residuals = {name: float(total - part.sum()) for name, (part, total) in totals.items()}
 
     by_nucleus = analytic.nuclear_attraction - raw.attraction.sum(axis=1)
-    correction = np.array([_shared(r, part) for r, part in zip(by_nucleus, raw.attraction, strict=True)])
+    correction = np.array([_share_of_residual(r, part) for r, part in zip(by_nucleus, raw.attraction, strict=True)])
     residuals["nuclear_attraction"] = float(by_nucleus.sum())
     corrections["electron_nuclear"] = 0.5 * correction.sum(axis=0)
     components = {
@@ -250,7 +259,7 @@ def _correct(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) ->
     )
 
 
-def _shared(residual: float, shares: FloatArray) -> FloatArray:
+def _share_of_residual(residual: float, shares: FloatArray) -> FloatArray:
     """``residual`` in proportion to the size of ``shares``; nothing where there are no shares."""
     total = float(np.abs(shares).sum())
     return np.asarray(residual * np.abs(shares) / total) if total else np.zeros_like(shares)

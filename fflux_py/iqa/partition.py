@@ -1,36 +1,57 @@
-"""Partitions of space into atoms: a registry of functions that give every grid point's weight in every atom.
+"""Partitions of space into atoms: a registry with one object for each.
 
 Hirshfeld's is smooth and needs no grid of its own: w_A(r) = rho_A(r) / sum_B rho_B(r), with the free atoms' densities
 (F. L. Hirshfeld, Theor. Chim. Acta 44, 129 (1977)).  Becke's needs nothing but the positions and one radius for each
 element (A. D. Becke, J. Chem. Phys. 88, 2547 (1988)); as atoms in a molecule: P. Salvador, I. Mayer, J. Chem. Phys.
-120, 5046 (2004).
+120, 5046 (2004).  Topological atoms are sharp and need a grid of their own (:mod:`fflux_py.iqa.qtaim.basins`).
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
 
 from fflux_py.errors import InputError
+from fflux_py.iqa.atomic_energies import (
+    AtomicEnergies,
+    WeightFunction,
+    integrate_fuzzy_atoms,
+    integrate_topological_atoms,
+)
 from fflux_py.iqa.scf._becke_cells import cell_shifts, cell_weights
 from fflux_py.iqa.scf._pyscf import load_pyscf
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
-from fflux_py.iqa.scf.free_atoms import free_atom_density
+from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory
+from fflux_py.iqa.scf.free_atoms import compute_free_atom_density
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
-NO_PARTITION = "none"
-TOPOLOGICAL = "qtaim"
-"""Sharp atoms, which need a grid of their own (:mod:`fflux_py.iqa.qtaim.basins`)."""
+NO_PARTITION: Final = "none"
+"""The name that stands for energies and forces alone."""
 
 
-class Partition(Protocol):
-    """Weights of the atoms at points: not negative, and summing to one at every point."""
+@dataclass(frozen=True)
+class Partition:
+    """A way to divide the energy of a molecule among its atoms.
 
-    def __call__(self, molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> FloatArray:
-        """Return the weights, shape ``(n_atoms, n_points)``, at ``points`` (bohr, ``(n_points, 3)``)."""
-        ...
+    Parameters
+    ----------
+    name
+        Its name in commands, data sets and results.
+    integrate
+        Function that integrates the energies of the atoms from a converged ground state.
+    """
+
+    name: str
+    integrate: Callable[[GroundState], AtomicEnergies]
+
+
+def fuzzy_partition(name: str, weights: WeightFunction) -> Partition:
+    """Return the partition into atoms that overlap, given by their weights at every point."""
+    return Partition(name, partial(integrate_fuzzy_atoms, weights=weights))
 
 
 def hirshfeld(molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> FloatArray:
@@ -41,7 +62,7 @@ def hirshfeld(molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> F
     logarithms = np.empty((molecule.n_atoms, len(points)))
     for atom, symbol in enumerate(molecule.symbols):
         distance = np.linalg.norm(points - molecule.positions[atom], axis=1)
-        logarithms[atom] = free_atom_density(symbol, level).logarithm(distance)
+        logarithms[atom] = compute_free_atom_density(symbol, level).logarithm(distance)
     weights = np.exp(logarithms - logarithms.max(axis=0))
     return np.asarray(weights / weights.sum(axis=0))
 
@@ -57,8 +78,15 @@ def becke(molecule: Molecule, level: LevelOfTheory, points: FloatArray) -> Float
     return cell_weights(points, molecule.positions, cell_shifts(radii))
 
 
-PARTITIONS: dict[str, Partition] = {"hirshfeld": hirshfeld, "becke": becke}
-"""Partitions with a weight at every point, by name."""
+PARTITIONS: Final = {
+    partition.name: partition
+    for partition in (
+        Partition("qtaim", integrate_topological_atoms),
+        fuzzy_partition("hirshfeld", hirshfeld),
+        fuzzy_partition("becke", becke),
+    )
+}
+"""The partitions, by name."""
 
 
 def check_partition(name: str) -> None:
@@ -69,7 +97,6 @@ def check_partition(name: str) -> None:
     InputError
         Naming the partitions that do.
     """
-    if name in (NO_PARTITION, TOPOLOGICAL) or name in PARTITIONS:
-        return
-    known = ", ".join([*sorted([*PARTITIONS, TOPOLOGICAL]), NO_PARTITION])
-    raise InputError("partition", f"one of {known}", repr(name), "correct the name")
+    if name != NO_PARTITION and name not in PARTITIONS:
+        known = ", ".join([*sorted(PARTITIONS), NO_PARTITION])
+        raise InputError("partition", f"one of {known}", repr(name), "correct the name")

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import FileFormatError, GeometryError, InputError
-from fflux_py.files import sha256, write_atomically
+from fflux_py.files import sha256, stem, write_atomically
 from fflux_py.molecules.extended_xyz import (
     Frame,
     Value,
@@ -400,10 +400,9 @@ def _geometries(frames: list[Frame], header: dict[str, Value], path: str) -> Geo
             raise FileFormatError(f"{where}, key reference", f"{3 * n} numbers", f"{len(words)} words") from None
         except GeometryError as error:
             raise FileFormatError(error.where, error.expected, error.found, error.remedy) from None
-    stem = os.path.splitext(os.path.basename(path))[0]
     charge = total_charge(header, where)
     header.pop("total_charge", None)
-    name = str(header.pop("name", stem))
+    name = str(header.pop("name", stem(path)))
     split = []
     for frame in frames:
         split.append(str(frame.info.get("split", "train")))
@@ -413,7 +412,7 @@ def _geometries(frames: list[Frame], header: dict[str, Value], path: str) -> Geo
         return GeometrySet(
             molecule=Molecule(frames[0].symbols, reference, charge, name),
             positions=positions,
-            source=tuple(str(f.info.get("source", stem)) for f in frames),
+            source=tuple(str(f.info.get("source", stem(path))) for f in frames),
             temperature=np.array([real_number(f.info, "temperature", f"{path}:{f.line}", np.nan) for f in frames]),
             split=tuple(split),
             metadata=header,

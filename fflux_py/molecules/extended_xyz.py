@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fflux_py.errors import FileFormatError, GeometryError, InputError
-from fflux_py.files import read_text, write_atomically
+from fflux_py.files import read_text, stem, write_atomically
 from fflux_py.molecules.molecule import Molecule, check_positions, is_element
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
@@ -274,8 +274,7 @@ def read_molecule(path: str | os.PathLike[str], charge: int | None = None) -> Mo
     check_length_unit(frame.info, f"{path}:{frame.line}")
     if charge is None:
         charge = total_charge(frame.info, f"{path}:{frame.line}")
-    stem = os.path.splitext(os.path.basename(os.fspath(path)))[0]
-    name = str(frame.info.get("name", stem))
+    name = str(frame.info.get("name", stem(path)))
     return Molecule(frame.symbols, frame.positions / ANGSTROM, charge, name)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from fflux_py.errors import InputError
+from fflux_py.files import stored_path
 
 DATA: Final = "data.extxyz"
-"""Labelled geometries, :class:`fflux_py.molecules.dataset.Dataset`."""
+"""Labelled geometries, :class:`fflux_py.molecules.dataset.Dataset`; on the disk compressed, as ``data.extxyz.xz``."""
 
 START: Final = "start.xyz"
 """A start geometry."""
@@ -26,7 +27,7 @@ _FOLDERS: Final = (_PACKAGE / "training_data", _PACKAGE.parent / "training_data"
 
 def molecules() -> tuple[str, ...]:
     """Names of the molecules that are there, in alphabetical order."""
-    return tuple(sorted(entry.parent.name for entry in _folder().glob(f"*/{DATA}")))
+    return tuple(sorted(entry.name for entry in _folder().glob("*") if stored_path(entry / DATA).is_file()))
 
 
 def path(molecule: str) -> Path:

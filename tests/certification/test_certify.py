@@ -31,6 +31,7 @@ from fflux_py.certification.labellers import GFN2_METADATA, level_of
 from fflux_py.certification.replicas import visited_frames
 from fflux_py.dynamics import MDConfig, Trajectory
 from fflux_py.errors import InputError, ModelMismatchError
+from fflux_py.iqa.campaign import Resources
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 from fflux_py.molecules.extended_xyz import write_molecule
 from fflux_py.molecules.shipped_data import DATA, path
@@ -202,9 +203,9 @@ def test_level_of_theory_comes_from_the_header():
     header = {**data.metadata, "basis_functions": "spherical", "density_fit": "none", "grid": "pyscf level 4"}
     expected = LevelOfTheory(cartesian=False, density_fit=False, grid_level=4)
     assert level_of(header) == expected
-    found = labeller_of(header, workers=2)
+    found = labeller_of(header, resources=Resources(2))
     assert isinstance(found, KohnShamLabeller)
-    assert (found.level, found.partition, found.workers) == (expected, "none", 2)
+    assert (found.level, found.partition, found.resources.workers) == (expected, "none", 2)
     assert isinstance(labeller_of(GFN2_METADATA), GFN2Labeller)
     with pytest.raises(InputError, match="grid"):
         labeller_of({**data.metadata, "grid": "Gaussian ultrafine"})

@@ -25,9 +25,11 @@ pytest.importorskip("pyscf")
 
 from fflux_py.errors import InputError
 from fflux_py.iqa import campaign
-from fflux_py.iqa.label import label_geometry
+from fflux_py.iqa.campaign import Campaign, Resources
+from fflux_py.iqa.labelling import label_geometry
+from fflux_py.iqa.partition import PARTITIONS
 from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
-from fflux_py.iqa.scf.free_atoms import isolated_atom_energies
+from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 
@@ -87,7 +89,7 @@ def test_campaign_gives_the_labels_of_its_geometries(tmp_path: Path, here: Threa
         np.testing.assert_allclose(data.forces[k], alone.forces, atol=1e-9)
         np.testing.assert_allclose(data.atomic_energies[k], alone.atomic_energies, atol=1e-9)
     np.testing.assert_allclose(data.atomic_energies.sum(axis=1), data.energies, rtol=0, atol=1e-10)
-    assert data.isolated_energies == isolated_atom_energies(["H"], LEVEL)
+    assert data.isolated_energies == compute_isolated_atoms(["H"], LEVEL)
     assert (data.metadata["method"], data.metadata["basis"], data.metadata["partition"]) == (
         "b3lyp",
         "sto-3g",
@@ -110,12 +112,12 @@ def test_nothing_is_computed_twice(tmp_path: Path, here: ThreadPoolExecutor) -> 
     campaign.label(geometries(3), replace(LEVEL, grid_level=2), "none", tmp_path, executor=here)
     assert len(results(tmp_path)) == 9
     with pytest.raises(InputError, match="none \\(0 failed, 5 without a result\\)"):
-        campaign.collect(geometries(5), replace(LEVEL, method="hf"), "none", tmp_path)
+        Campaign(geometries(5), replace(LEVEL, method="hf"), "none", tmp_path).collect()
 
 
 def test_the_first_geometries_only_are_partitioned(tmp_path: Path, here: ThreadPoolExecutor) -> None:
     chosen, every = geometries(4), campaign.label(geometries(4), LEVEL, "hirshfeld", tmp_path / "all", executor=here)
-    data = campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "some", executor=here, n_partitioned=2)
+    data = Campaign(chosen, LEVEL, "hirshfeld", tmp_path / "some", n_partitioned=2).run(Resources(executor=here))
     assert data.has_atomic_energies.tolist() == [True, True, False, False]
     np.testing.assert_array_equal(data.energies, every.energies)
     np.testing.assert_array_equal(data.forces, every.forces)
@@ -124,14 +126,14 @@ def test_the_first_geometries_only_are_partitioned(tmp_path: Path, here: ThreadP
     assert len(results(tmp_path / "some")) == 4
     # Atomic energies that are there are taken, wherever the geometry stands.
     campaign.label(chosen.select([3]), LEVEL, "hirshfeld", tmp_path / "some", executor=here)
-    again = campaign.collect(chosen, LEVEL, "hirshfeld", tmp_path / "some", n_partitioned=2)
+    again = Campaign(chosen, LEVEL, "hirshfeld", tmp_path / "some", n_partitioned=2).collect()
     assert again.has_atomic_energies.tolist() == [True, True, False, True]
     # A data set of them goes to a file and back.
     again.write(tmp_path / "data.extxyz")
     assert Dataset.read(tmp_path / "data.extxyz").has_atomic_energies.tolist() == [True, True, False, True]
-    assert not campaign.failures(chosen, LEVEL, "hirshfeld", tmp_path / "some", 2)
+    assert not Campaign(chosen, LEVEL, "hirshfeld", tmp_path / "some", 2).failures()
     with pytest.raises(InputError, match="n_partitioned: expected at least 0"):
-        campaign.label(chosen, LEVEL, "hirshfeld", tmp_path / "some", executor=here, n_partitioned=-1)
+        Campaign(chosen, LEVEL, "hirshfeld", tmp_path / "some", n_partitioned=-1)
 
 
 def test_damaged_results_are_computed_again(tmp_path: Path, here: ThreadPoolExecutor) -> None:
@@ -143,7 +145,7 @@ def test_damaged_results_are_computed_again(tmp_path: Path, here: ThreadPoolExec
     changed.write_text(json.dumps(stored))
     emptied.write_text("")
     with pytest.raises(InputError, match="3 without a result"):
-        campaign.collect(geometries(3), LEVEL, "none", tmp_path)
+        Campaign(geometries(3), LEVEL, "none", tmp_path).collect()
     second = campaign.label(geometries(3), LEVEL, "none", tmp_path, executor=here)
     np.testing.assert_allclose(second.energies, first.energies, rtol=0, atol=1e-11)
 
@@ -155,7 +157,7 @@ def test_failed_geometries_are_recorded_and_left_out(tmp_path: Path, here: Threa
     data = campaign.label(replace(chosen, positions=positions), LEVEL, "none", tmp_path, executor=here)
     np.testing.assert_array_equal(data.positions, positions[[0, 2]])
     assert data.metadata["failed_geometries"] == 1
-    reasons = campaign.failures(replace(chosen, positions=positions), LEVEL, "none", tmp_path)
+    reasons = Campaign(replace(chosen, positions=positions), LEVEL, "none", tmp_path).failures()
     assert list(reasons) == [1]
     assert "two atoms stand on one spot" in reasons[1]
 
@@ -167,7 +169,7 @@ def test_scf_that_does_not_converge_is_recorded_and_not_tried_again(tmp_path: Pa
     chosen = GeometrySet(molecule, molecule.positions[None], ("run",), np.array([300.0]), ("train",))
     with pytest.raises(InputError, match="none \\(1 failed, 0 without a result\\)"):
         campaign.label(chosen, level, "none", tmp_path, executor=here)
-    assert "within 1 iterations" in campaign.failures(chosen, level, "none", tmp_path)[0]
+    assert "within 1 iterations" in Campaign(chosen, level, "none", tmp_path).failures()[0]
     before = [path.stat().st_mtime_ns for path in results(tmp_path)]
     with pytest.raises(InputError, match="1 failed"):
         campaign.label(chosen, level, "none", tmp_path, executor=here)
@@ -175,20 +177,21 @@ def test_scf_that_does_not_converge_is_recorded_and_not_tried_again(tmp_path: Pa
 
 
 def test_members_of_an_array_share_the_work(tmp_path: Path, here: ThreadPoolExecutor) -> None:
-    part = campaign.label(geometries(5), LEVEL, "none", tmp_path, executor=here, array=(1, 2))
+    part = Campaign(geometries(5), LEVEL, "none", tmp_path).run(Resources(executor=here), array=(1, 2))
     assert len(results(tmp_path)) == len(part) == 2
     np.testing.assert_array_equal(part.positions, geometries(5).positions[1::2])
     assert part.metadata["missing_geometries"] == 3
-    campaign.label(geometries(5), LEVEL, "none", tmp_path, executor=here, array=(0, 2))
-    assert len(campaign.collect(geometries(5), LEVEL, "none", tmp_path)) == 5
+    Campaign(geometries(5), LEVEL, "none", tmp_path).run(Resources(executor=here), array=(0, 2))
+    assert len(Campaign(geometries(5), LEVEL, "none", tmp_path).collect()) == 5
 
 
 def test_a_geometry_in_other_hands_is_waited_for(
     tmp_path: Path, here: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(campaign, "_POLL_SECONDS", 0.05)
-    task = campaign._tasks(geometries(2), LEVEL, "none", tmp_path)[0]
-    descriptor = os.open(task.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
+    task = Campaign(geometries(2), LEVEL, "none", tmp_path)._tasks()[0]
+    path = task.results.file_of(task.key)
+    descriptor = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     ended: list[Dataset] = []
     run = threading.Thread(
@@ -198,7 +201,7 @@ def test_a_geometry_in_other_hands_is_waited_for(
     assert until(lambda: len(results(tmp_path)) == 1, 30.0)
     time.sleep(0.3)
     assert not ended
-    assert results(tmp_path) != [task.path]
+    assert results(tmp_path) != [path]
     os.close(descriptor)
     run.join(30.0)
     assert len(ended[0]) == 2
@@ -226,8 +229,9 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="threads_per_worker"):
         campaign.label(chosen, LEVEL, "none", tmp_path, threads_per_worker=0)
     with pytest.raises(InputError, match="array"):
-        campaign.label(chosen, LEVEL, "none", tmp_path, array=(2, 2))
-    with pytest.raises(InputError, match="one of becke, hirshfeld, qtaim, none"):
+        Campaign(chosen, LEVEL, "none", tmp_path).run(array=(2, 2))
+    assert {"becke", "hirshfeld", "qtaim"} <= set(PARTITIONS)
+    with pytest.raises(InputError, match=f"one of {', '.join(sorted(PARTITIONS))}, none"):
         campaign.label(chosen, LEVEL, "voronoi", tmp_path)
     with pytest.raises(InputError, match="geometries: expected at least one"):
         campaign.label(chosen.select([]), LEVEL, "none", tmp_path)

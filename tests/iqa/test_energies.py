@@ -16,10 +16,10 @@ from pyscf import dft, gto
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import ConvergenceError, InputError
-from fflux_py.iqa.label import Label, label_geometry
+from fflux_py.iqa.labelling import Label, label_geometry
 from fflux_py.iqa.partition import hirshfeld
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
-from fflux_py.iqa.scf.free_atoms import free_atom_density, isolated_atom_energies
+from fflux_py.iqa.scf.free_atoms import compute_free_atom_density, compute_isolated_atoms
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
@@ -224,9 +224,9 @@ def test_virial_theorem_of_an_atom_in_a_large_basis() -> None:
 
 def test_hydrogen_atom_and_atomisation_energy_of_water() -> None:
     # The Hartree-Fock energy of the hydrogen atom is exactly -1/2; a finite basis lies above it.
-    exact_limit = isolated_atom_energies(["H"], LevelOfTheory(method="hf", basis="aug-cc-pvqz", cartesian=False))
+    exact_limit = compute_isolated_atoms(["H"], LevelOfTheory(method="hf", basis="aug-cc-pvqz", cartesian=False))
     assert -0.5 < exact_limit["H"] < -0.4999
-    atoms = isolated_atom_energies(WATER.symbols, LEVEL)
+    atoms = compute_isolated_atoms(WATER.symbols, LEVEL)
     assert set(atoms) == {"O", "H"}
     equilibrium = ase_molecule("H2O")
     minimum = GroundState(Molecule(("O", "H", "H"), equilibrium.positions / ANGSTROM), LEVEL).energy
@@ -237,7 +237,7 @@ def test_hydrogen_atom_and_atomisation_energy_of_water() -> None:
 def test_free_atom_densities_hold_their_electrons() -> None:
     radius = np.linspace(0.0, 25.0, 40001)
     for symbol, electrons in (("H", 1), ("C", 6), ("O", 8)):
-        logarithm = free_atom_density(symbol, LEVEL).logarithm(radius)
+        logarithm = compute_free_atom_density(symbol, LEVEL).logarithm(radius)
         assert np.trapezoid(4 * np.pi * radius**2 * np.exp(logarithm), radius) == pytest.approx(electrons, abs=2e-3)
         assert (np.diff(logarithm) < 1e-3).all()
 

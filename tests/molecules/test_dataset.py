@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.files import write_atomically
 from fflux_py.molecules import shipped_data
 from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.molecules.extended_xyz import read_molecule
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import KCAL_MOL
 from tests.support.synthetic import ISOLATED, MethanolPotential, label, methanol, sample
@@ -79,6 +81,24 @@ def test_a_file_that_was_read_is_written_back_byte_for_byte(dataset: Dataset, tm
     dataset.geometries.write(geometries)
     GeometrySet.read(geometries).write(again)
     assert again.read_bytes() == geometries.read_bytes()
+
+
+def test_a_compressed_data_set_is_the_same_for_us_and_for_ase(dataset: Dataset, tmp_path: Path) -> None:
+    path, compressed = tmp_path / "plain.extxyz", tmp_path / "data.extxyz.xz"
+    dataset.write(path)
+    dataset.write(compressed)
+    digests = [Dataset.read(name).digest() for name in (path, compressed, tmp_path / "data.extxyz")]
+    assert digests == [dataset.digest()] * 3
+    for plain, packed in zip(ase.io.read(path, ":"), ase.io.read(compressed, ":"), strict=True):
+        np.testing.assert_array_equal(plain.arrays["REF_forces"], packed.arrays["REF_forces"])
+        assert plain.info["REF_energy"] == packed.info["REF_energy"]
+    # A file of another program without a name is called by the name of the file.
+    (tmp_path / "water.xyz").write_text("1\n\nO 0 0 0\n")
+    write_atomically(tmp_path / "ice.xyz.xz", "1\n\nO 0 0 0\n")
+    names = [GeometrySet.read(tmp_path / name).molecule.name for name in ("water.xyz", "ice.xyz.xz", "ice.xyz")]
+    assert names == ["water", "ice", "ice"]
+    assert GeometrySet.read(tmp_path / "ice.xyz.xz").source == ("ice",)
+    assert read_molecule(tmp_path / "ice.xyz.xz").name == "ice"
 
 
 def test_the_file_is_in_ev_and_angstrom_and_ase_holds_every_value(dataset: Dataset, tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ def certify(
     geometry = None if start is None else read_start(start, forcefield)
     header = label_header(forcefield, data, labels)
     with executor_of(executor, output) as pool:
-        labeller = labeller_of(header, "none", workers, threads, pool)
+        from fflux_py.iqa.campaign import Resources
+
+        labeller = labeller_of(header, "none", Resources(workers, threads, pool))
         execution = Execution(output, label_folder, threads, progress)
         certificate = certify(forcefield, labeller, config, execution, geometry)
     report = write_certificate(certificate, forcefield, output)

@@ -31,9 +31,18 @@ def convert(
     dl_fflux: Annotated[
         bool, typer.Option("--dl-fflux", help="Write CONFIG, CONTROL and FIELD of DL_FFLUX around the .model files.")
     ] = False,
-    basis: Annotated[str | None, typer.Option(help="Labels: their basis set, where the files do not say it.")] = None,
-    method: Annotated[str | None, typer.Option(help="Labels in an archive: their method.")] = None,
-    partition: Annotated[str, typer.Option(help="Labels in an archive: their kind of atoms.")] = "qtaim",
+    basis: Annotated[
+        str | None, typer.Option(help="Labels: their basis set, where the files do not say it or hold several.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Labels in an archive: their method; likewise of a campaign with several.")
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            help="Labels: their kind of atoms. Without it: the only one in a campaign; in other archives, qtaim."
+        ),
+    ] = None,
     length_unit: Annotated[str | None, typer.Option(help="Labels in an archive: angstrom or bohr.")] = None,
     energy_unit: Annotated[
         str | None, typer.Option(help="Labels in an archive: hartree, eV, kcal/mol or kJ/mol.")
@@ -46,11 +55,12 @@ def convert(
     With --prior-mean a model becomes a model. Without it, a model becomes a folder of .model files (FEREBUS, ICHOR,
     DL_FFLUX), and a folder of .model files becomes a model.
 
-    With an OUT that ends in .extxyz, labels of other programs become a data set: a folder of AIMAll results (.sum, or
-    .int and .wfn; with Gaussian outputs beside them for the forces), or an archive (.npz) of labelled geometries.
+    With an OUT that ends in .extxyz (or .extxyz.xz), labels become a data set: a folder of results of 'fflux label' or
+    the archive of a closed campaign (.npz.xz); a folder of AIMAll results (.sum, or .int and .wfn; with Gaussian
+    outputs beside them for the forces); or an archive (.npz) of labelled geometries of any other program.
     """
     options = _labels.LabelOptions(method, basis, partition, length_unit, energy_unit, charge)
-    if output.suffix == ".extxyz":
+    if output.name.removesuffix(".xz").endswith(".extxyz"):
         if prior_mean is not None or start is not None or dl_fflux:
             raise InputError("OUT", "a model, with --prior-mean, --start or --dl-fflux", f"a data set, {output}")
         return _labels.to_dataset(model, output, options)

@@ -97,6 +97,7 @@ def improve(
     from fflux_py.active_learning import ImprovementConfig
     from fflux_py.active_learning import improve as improve_model
     from fflux_py.certification import Execution, Limits, labeller_of
+    from fflux_py.iqa.campaign import Resources
 
     forcefield = read_model(model)
     geometries = [read_start(start, forcefield) for start in starts or ()]
@@ -118,7 +119,7 @@ def improve(
     dataset = read_dataset(data)
     kind = partition if partition is not None else str(dataset.metadata["partition"])
     with executor_of(executor, output) as pool:
-        labeller = labeller_of(dataset.metadata, kind, workers, threads, pool)
+        labeller = labeller_of(dataset.metadata, kind, Resources(workers, threads, pool))
         execution = Execution(output, label_folder, threads, progress)
         result = improve_model(forcefield, dataset, labeller, config, execution, geometries, _print_round)
     return _outcome(result, output, budget)

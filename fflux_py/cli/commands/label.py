@@ -18,6 +18,7 @@ from fflux_py.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fflux_py.iqa.campaign import Campaign
     from fflux_py.molecules.dataset import Dataset
 
 
@@ -34,7 +35,8 @@ def label(
     partition: Annotated[
         str,
         typer.Option(
-            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke', or 'none' for energies and forces only."
+            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke' or any other name in PARTITIONS of "
+            "fflux_py.iqa.partition; 'none' for energies and forces only."
         ),
     ] = "hirshfeld",
     partition_first: Annotated[
@@ -48,7 +50,10 @@ def label(
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
     folder: Annotated[
-        Path | None, typer.Option(help="Folder of the results, one file for each geometry. Without it: OUTPUT.labels.")
+        Path | None,
+        typer.Option(
+            help="Folder of the results: a file for each geometry, or one archive of all. Without it: OUTPUT.labels."
+        ),
     ] = None,
     executor: Annotated[
         Path | None,
@@ -67,19 +72,27 @@ def label(
             help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
         ),
     ] = False,
+    archive: Annotated[
+        bool,
+        typer.Option(
+            "--archive",
+            help="Close the campaign: when all geometries have a result, put all results into one file.",
+        ),
+    ] = False,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Label geometries by density functional theory (PySCF): energy, forces, atomic energies.
 
     Every finished geometry has a file of its own, so that a run that was killed goes on where it was. A geometry whose
-    SCF does not converge is recorded as failed and left out; the others go on.
+    SCF does not converge is recorded as failed and left out; the others go on. With --archive all results go into one
+    file, labels.npz.xz, which the same command reads like the single ones.
     """
     share = _share(array)
     check_output(output, geometries)
-    target = folder if folder is not None else output.with_name(output.name + ".labels")
-    check_folder(target)
+    results = folder if folder is not None else output.with_name(output.name + ".labels")
+    check_folder(results)
     use_threads(threads)
-    from fflux_py.iqa import campaign
+    from fflux_py.iqa.campaign import Campaign, Resources
     from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
     from fflux_py.molecules.dataset import GeometrySet
 
@@ -88,6 +101,7 @@ def label(
         chosen = GeometrySet.read(geometries)
     if limit is not None:
         chosen = chosen.select(range(min(limit, len(chosen))))
+    campaign = Campaign(chosen, level, partition, results, partition_first, keep_orbitals)
     counts: list[tuple[int, int]] = []
     with progress(f"labelling {chosen.molecule.name}") as show:
 
@@ -95,24 +109,12 @@ def label(
             counts.append((done, total))
             show(done, total)
 
-        with executor_of(executor, target) as pool:
-            data = campaign.label(
-                chosen,
-                level,
-                partition,
-                target,
-                workers=workers,
-                threads_per_worker=threads,
-                executor=pool,
-                array=share,
-                keep_orbitals=keep_orbitals,
-                progress=count,
-                n_partitioned=partition_first,
-            )
-    failed = campaign.failures(chosen, level, partition, target, partition_first)
+        with executor_of(executor, results) as pool:
+            data = campaign.run(Resources(workers, threads, pool), share, count)
     data.write(output)
+    closed = campaign.close() if archive else None
     reused, total = counts[0]
-    return _outcome(output, target, data, failed, len(chosen), reused, total - reused)
+    return _outcome(output, campaign, data, closed, reused, total - reused)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -123,17 +125,19 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _outcome(
-    output: Path, folder: Path, data: Dataset, failed: dict[int, str], wanted: int, reused: int, computed: int
+    output: Path, campaign: Campaign, data: Dataset, archive: Path | None, reused: int, computed: int
 ) -> Outcome:
-    missing = wanted - len(data) - len(failed)
+    failed, count = campaign.failures(), len(campaign.geometries)
+    missing = count - len(data) - len(failed)
     partitioned = int(data.has_atomic_energies.sum())
     figures = {
         "output": str(output),
-        "folder": str(folder),
+        "folder": str(campaign.folder),
+        "archive": str(archive) if archive is not None else None,
         "method": data.metadata["method"],
         "basis": data.metadata["basis"],
         "partition": data.metadata["partition"],
-        "n_geometries": wanted,
+        "n_geometries": count,
         "n_labelled": len(data),
         "n_partitioned": partitioned,
         "n_computed": computed,
@@ -145,14 +149,14 @@ def _outcome(
     }
     text: list[str | Table] = [
         f"{data.metadata['method']}/{data.metadata['basis']}, partition {data.metadata['partition']}: "
-        f"{len(data)} of {wanted} geometries labelled ({computed} computed now, {reused} reused, {len(failed)} failed)"
+        f"{len(data)} of {count} geometries labelled ({computed} computed now, {reused} reused, {len(failed)} failed)"
     ]
     if 0 < partitioned < len(data):
         text.append(f"{partitioned} of them have atomic energies.")
     text += [f"  geometry {index + 1} failed: {reason}" for index, reason in sorted(failed.items())]
     if missing:
         text.append(f"{missing} have no result yet: run the other shares, then the same command without --array.")
-    text.append(f"The data set is in {output}, the results of single geometries are in {folder}.")
+    text.append(f"The data set is in {output}, the results of single geometries are in {archive or campaign.folder}.")
     if not missing:
         text.append(f"Next: fflux train {output} -o model.npz")
     return Outcome(figures, text)

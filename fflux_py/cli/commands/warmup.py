@@ -83,7 +83,7 @@ def _dynamics(model: ForceField | None) -> ForceField:
 
 
 def _labels(model: ForceField | None) -> ForceField:
-    from fflux_py.iqa.label import label_geometry
+    from fflux_py.iqa.labelling import label_geometry
     from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 
     assert model is not None

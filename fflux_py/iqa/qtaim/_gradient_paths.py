@@ -1,6 +1,6 @@
 """Paths of steepest descent of an electron density with the linearised distance to their neighbours, compiled.
 
-A path x(s), s its length, and J, the derivative of x by a parameter of where it began, follow
+A path x(s), s its length, and J, the derivative of x by a parameter of its starting point, follow
 
     dx/ds = -g / |g|,    dJ/ds = -H J / |g|    (up to a multiple of g, which does not count),
 
@@ -58,7 +58,7 @@ def _slope(
 @njit(cache=True)
 def trace(
     data: DensityData,
-    begins: FloatArray,
+    origins: FloatArray,
     tolerance: float,
     end_density: float,
     points: FloatArray,
@@ -70,11 +70,11 @@ def trace(
     gradient, hessian = np.empty(3), np.empty((3, 3))
     slopes = np.zeros((16, 6))
     extension = np.empty((7, 6))
-    place, tangent = np.empty(6), np.empty(6)
+    interpolated, tangent = np.empty(6), np.empty(6)
     total = 0
     trial, after = np.empty(6), np.empty(6)
-    for path in range(begins.shape[0]):
-        state = np.concatenate((begins[path, 0], begins[path, 1]))
+    for path in range(origins.shape[0]):
+        state = np.concatenate((origins[path, 0], origins[path, 1]))
         density = _slope(data, state, phi, functions, gradient, hessian, slopes[0])
         step = 0.06
         first = total
@@ -97,12 +97,12 @@ def trace(
                 _slope(data, trial, phi, functions, gradient, hessian, slopes[stage])
             _extension(state, after, slopes, step, extension)
             for q in range(_N_STEP_NODES):
-                _dense(state, extension, _STEP_NODES[q], place, tangent)
-                points[total] = place[:3]
+                _dense(state, extension, _STEP_NODES[q], interpolated, tangent)
+                points[total] = interpolated[:3]
                 w = _STEP_WEIGHTS[q]
-                elements[total, 0] = w * (tangent[1] * place[5] - tangent[2] * place[4])
-                elements[total, 1] = w * (tangent[2] * place[3] - tangent[0] * place[5])
-                elements[total, 2] = w * (tangent[0] * place[4] - tangent[1] * place[3])
+                elements[total, 0] = w * (tangent[1] * interpolated[5] - tangent[2] * interpolated[4])
+                elements[total, 1] = w * (tangent[2] * interpolated[3] - tangent[0] * interpolated[5])
+                elements[total, 2] = w * (tangent[0] * interpolated[4] - tangent[1] * interpolated[3])
                 total += 1
             state[:] = after
             slopes[0] = slopes[12]
@@ -160,7 +160,7 @@ def _extension(
 
 @njit(cache=True)
 def _dense(
-    state: FloatArray, extension: FloatArray, t: float, place: FloatArray, tangent: FloatArray
+    state: FloatArray, extension: FloatArray, t: float, interpolated: FloatArray, tangent: FloatArray
 ) -> None:  # pragma: no cover - compiled
     """State at the fraction t of a step, and its derivative by t."""
     for i in range(6):
@@ -173,13 +173,13 @@ def _dense(
             else:
                 slope = slope * (1.0 - t) - value
                 value *= 1.0 - t
-        place[i] = state[i] + value
+        interpolated[i] = state[i] + value
         tangent[i] = slope
 
 
 @njit(cache=True)
 def advance(
-    data: DensityData, begins: FloatArray, tolerance: float, end_density: float, spacing: float, states: FloatArray
+    data: DensityData, origins: FloatArray, tolerance: float, end_density: float, spacing: float, states: FloatArray
 ) -> int:  # pragma: no cover - compiled
     """Follow paths side by side; ``states[k, path]`` is that of a path after the length ``k * spacing``.
 
@@ -187,8 +187,8 @@ def advance(
     ----------
     data
         The density.
-    begins
-        Points and J, shape ``(n_paths, 2, 3)``.
+    origins
+        Starting points and J, shape ``(n_paths, 2, 3)``.
     tolerance
         Local error of a step in bohr.
     end_density
@@ -207,8 +207,8 @@ def advance(
     slopes = np.zeros((16, 6))
     trial = np.empty(6)
     known = states.shape[0]
-    for path in range(begins.shape[0]):
-        state = np.concatenate((begins[path, 0], begins[path, 1]))
+    for path in range(origins.shape[0]):
+        state = np.concatenate((origins[path, 0], origins[path, 1]))
         states[0, path] = state
         density = _slope(data, state, phi, functions, gradient, hessian, slopes[0])
         step = 0.02

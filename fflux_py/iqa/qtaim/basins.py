@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
-from fflux_py.iqa.qtaim.critical_points import CriticalPoints, critical_points
+from fflux_py.iqa.qtaim.critical_points import CriticalPoints, find_critical_points
 from fflux_py.iqa.qtaim.grid import Shells, angular_rule, cell_weights, flux_weights, model_fluxes, radial_shells
-from fflux_py.iqa.qtaim.surfaces import Surface, interatomic_surface
+from fflux_py.iqa.qtaim.surfaces import Surface, sweep_surface
 from fflux_py.iqa.scf._density import DensityData
 from fflux_py.molecules.local_frame import cip_local_frames, local_axes
 from fflux_py.molecules.molecule import Molecule
@@ -75,7 +75,7 @@ class BasinGrid:
     surfaces: tuple[Surface, ...]
 
 
-def topological_basins(data: DensityData, molecule: Molecule, settings: BasinSettings | None = None) -> BasinGrid:
+def find_basins(data: DensityData, molecule: Molecule, settings: BasinSettings | None = None) -> BasinGrid:
     """Find the topological atoms of a density.
 
     Parameters
@@ -93,14 +93,14 @@ def topological_basins(data: DensityData, molecule: Molecule, settings: BasinSet
         Critical points that contradict topology, a non-nuclear attractor, or a surface that is not found.
     """
     settings = settings or BasinSettings()
-    topology = critical_points(data, repr(molecule.name))
+    topology = find_critical_points(data, repr(molecule.name))
     numbers = molecule.numbers.astype(np.float64)
 
     def fluxes(points: FloatArray, elements: FloatArray, paths: IntArray) -> FloatArray:
         return np.asarray(model_fluxes(points, elements, paths, 15, data.centres, numbers))
 
     surfaces = tuple(
-        interatomic_surface(data, topology, bond, fluxes, settings.surface_tolerance, repr(molecule.name))
+        sweep_surface(data, topology, bond, fluxes, settings.surface_tolerance, repr(molecule.name))
         for bond in range(len(topology.bonds))
     )
     axes = grid_axes(molecule)

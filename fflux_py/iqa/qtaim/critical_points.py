@@ -63,7 +63,7 @@ class CriticalPoints:
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
 
-def critical_points(data: DensityData, name: str = "the molecule") -> CriticalPoints:
+def find_critical_points(data: DensityData, name: str = "the molecule") -> CriticalPoints:
     """Find all critical points.
 
     Parameters
@@ -80,7 +80,7 @@ def critical_points(data: DensityData, name: str = "the molecule") -> CriticalPo
         non-nuclear attractor).
     """
     centres = data.centres
-    bonds = _search(data, _bond_starts(data), 2, np.empty((0, 3)))
+    bonds = _search(data, _bond_guesses(data), 2, np.empty((0, 3)))
     rings, cages = np.empty((0, 3)), np.empty((0, 3))
     for attempt in range(5):
         axes, curvatures = _axes(data, bonds)
@@ -90,12 +90,12 @@ def critical_points(data: DensityData, name: str = "the molecule") -> CriticalPo
         if euler == len(set(parts)) and _apart(data, parts):
             return CriticalPoints(bonds, bonded, axes, curvatures, rings, cages)
         if attempt == 0:
-            rings = _search(data, _ring_starts(data), 1, rings)
+            rings = _search(data, _ring_guesses(data), 1, rings)
             continue
-        seeds = _more_starts(centres, bonds, rings, attempt - 1)
-        bonds = _search(data, seeds, 2, bonds)
-        rings = _search(data, seeds, 1, rings)
-        cages = _search(data, seeds, 0, cages)
+        guesses = _further_guesses(centres, bonds, rings, attempt - 1)
+        bonds = _search(data, guesses, 2, bonds)
+        rings = _search(data, guesses, 1, rings)
+        cages = _search(data, guesses, 0, cages)
     raise ConvergenceError(
         f"critical points of {name}",
         f"{len(set(parts))} = atoms - bonds + rings - cages, and no two separate parts in contact",
@@ -104,10 +104,10 @@ def critical_points(data: DensityData, name: str = "the molecule") -> CriticalPo
     )
 
 
-def _bond_starts(data: DensityData) -> FloatArray:
+def _bond_guesses(data: DensityData) -> FloatArray:
     """Minima of the density along the lines between atoms."""
     centres = data.centres
-    starts = []
+    guesses = []
     fractions = np.linspace(0.04, 0.96, _SAMPLES)
     for i, j in combinations(range(len(centres)), 2):
         if np.linalg.norm(centres[i] - centres[j]) > _LONGEST_BOND:
@@ -116,11 +116,11 @@ def _bond_starts(data: DensityData) -> FloatArray:
         density = density_at(data, line)[0]
         inner = density[1:-1]
         low = np.flatnonzero((inner < density[:-2]) & (inner <= density[2:]) & (inner > _SMALLEST_DENSITY)) + 1
-        starts.extend(line[low])
-    return np.array(starts).reshape(-1, 3)
+        guesses.extend(line[low])
+    return np.array(guesses).reshape(-1, 3)
 
 
-def _ring_starts(data: DensityData) -> FloatArray:
+def _ring_guesses(data: DensityData) -> FloatArray:
     """Centroids of three atoms, where there is density."""
     distance = np.linalg.norm(data.centres[:, None] - data.centres[None], axis=2)
     near = distance < _LARGEST_RING
@@ -130,7 +130,7 @@ def _ring_starts(data: DensityData) -> FloatArray:
     return np.array([data.centres[list(t)].mean(axis=0) for t in triples]).reshape(-1, 3)
 
 
-def _more_starts(centres: FloatArray, bonds: FloatArray, rings: FloatArray, attempt: int) -> FloatArray:
+def _further_guesses(centres: FloatArray, bonds: FloatArray, rings: FloatArray, attempt: int) -> FloatArray:
     """Points between all that is known, scattered more widely at every attempt."""
     known = np.concatenate([centres, bonds, rings])
     pairs = [
@@ -138,32 +138,32 @@ def _more_starts(centres: FloatArray, bonds: FloatArray, rings: FloatArray, atte
         for i, j in combinations(range(len(known)), 2)
         if np.linalg.norm(known[i] - known[j]) < _LARGEST_RING
     ]
-    starts = np.array(pairs).reshape(-1, 3)
-    return starts + 0.3 * attempt * np.random.default_rng(attempt).normal(size=starts.shape)
+    guesses = np.array(pairs).reshape(-1, 3)
+    return guesses + 0.3 * attempt * np.random.default_rng(attempt).normal(size=guesses.shape)
 
 
-def _search(data: DensityData, starts: FloatArray, n_uphill: int, known: FloatArray) -> FloatArray:
-    """``known`` and the new points with ``n_uphill`` negative curvatures that are reached from ``starts``."""
-    found = list(known)
-    ends = np.empty_like(starts)
-    good = np.empty(len(starts), dtype=np.int64)
-    _follow_all(data, np.ascontiguousarray(starts), n_uphill, ends, good)
-    for point in ends[good > 0]:
+def _search(data: DensityData, guesses: FloatArray, n_uphill: int, known: FloatArray) -> FloatArray:
+    """``known`` and the new points with ``n_uphill`` negative curvatures that are reached from ``guesses``."""
+    points = list(known)
+    ends = np.empty_like(guesses)
+    converged = np.empty(len(guesses), dtype=np.int64)
+    _follow_eigenvectors(data, np.ascontiguousarray(guesses), n_uphill, ends, converged)
+    for point in ends[converged > 0]:
         at_nucleus = np.linalg.norm(data.centres - point, axis=1).min() < NUCLEAR_RADIUS
-        if not at_nucleus and all(np.linalg.norm(point - other) > _SAME for other in found):
-            found.append(point)
-    return np.array(found).reshape(-1, 3)
+        if not at_nucleus and all(np.linalg.norm(point - other) > _SAME for other in points):
+            points.append(point)
+    return np.array(points).reshape(-1, 3)
 
 
 @njit(cache=True)
-def _follow_all(
-    data: DensityData, starts: FloatArray, n_uphill: int, ends: FloatArray, good: IntArray
+def _follow_eigenvectors(
+    data: DensityData, guesses: FloatArray, n_uphill: int, ends: FloatArray, converged: IntArray
 ) -> None:  # pragma: no cover - compiled
     phi, functions = workspace(data)
     gradient, hessian = np.empty(3), np.empty((3, 3))
-    for k in range(len(starts)):
-        point = starts[k].copy()
-        good[k] = 0
+    for k in range(len(guesses)):
+        point = guesses[k].copy()
+        converged[k] = 0
         for _ in range(80):
             density = evaluate(data, point, phi, functions, gradient, hessian)
             if density < 1e-6:
@@ -180,7 +180,7 @@ def _follow_all(
                 for mode in range(3):
                     if values[mode] < 0.0:
                         negative += 1
-                good[k] = 1 if negative == n_uphill else 0
+                converged[k] = 1 if negative == n_uphill else 0
                 break
             point += step * min(1.0, 0.2 / length)
         ends[k] = point

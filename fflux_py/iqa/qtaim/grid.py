@@ -214,14 +214,15 @@ def flux_weights(
     if not matters.any():
         return np.zeros(shells.n_points)
     away, distance, flow = away[matters], distance[matters], flow[matters]
-    place = _inverse_map()(np.log(distance / shells.scale)) * (n + 1) / np.pi
+    # Radial coordinate in units of the shells' spacing, from the outermost inwards.
+    node = _inverse_map()(np.log(distance / shells.scale)) * (n + 1) / np.pi
     antiderivatives, whole = _stencil()
     moments = np.zeros((n + 2 * _STENCIL, (order + 1) ** 2))
     steps = np.zeros((n + 2, (order + 1) ** 2))
     # What moves few electrons needs no fine angular structure.
     orders = np.where(np.abs(flow) * largest[matters] > _SMALL_FLOW, order, min(order, _LOW_ORDER))
     directions = (away / distance[:, None]) @ axes.T
-    _moments(directions, flow, place, orders, recursion(order), antiderivatives, moments, steps)
+    _moments(directions, flow, node, orders, recursion(order), antiderivatives, moments, steps)
     # Every interval beyond the one of the surface point counts in full.
     beyond = np.cumsum(steps[::-1], axis=0)[::-1]
     for k in range(_STENCIL):
@@ -240,7 +241,7 @@ def flux_weights(
 def _moments(
     directions: FloatArray,
     flow: FloatArray,
-    place: FloatArray,
+    node: FloatArray,
     orders: IntArray,
     table: FloatArray,
     antiderivatives: FloatArray,
@@ -254,8 +255,8 @@ def _moments(
         _harmonics(directions[p, 0], directions[p, 1], directions[p, 2], orders[p], table, harmonics)
         for q in range(n_terms):
             harmonics[q] *= flow[p]
-        interval = int(place[p])
-        t = place[p] - interval
+        interval = int(node[p])
+        t = node[p] - interval
         for q in range(n_terms):
             steps[interval, q] += harmonics[q]
         for k in range(8):
@@ -311,14 +312,14 @@ def _cells(
             if distance[a] < 16.0:
                 model += model_density(numbers[a], distance[a])
         density[p] = model
-        own = 1.0
+        product_of_owner = 1.0
         for b in range(n):
             if b != owner:
-                own *= _step((distance[owner] - distance[b]) / separation[owner, b], shift[owner, b])
+                product_of_owner *= _step((distance[owner] - distance[b]) / separation[owner, b], shift[owner, b])
         out[p] = 0.0
-        if own < 1e-14:
+        if product_of_owner < 1e-14:
             continue
-        total = own
+        total = product_of_owner
         for a in range(n):
             if a == owner:
                 continue
@@ -329,12 +330,12 @@ def _cells(
                     if product < 1e-16:
                         break
             total += product
-        out[p] = own / total
+        out[p] = product_of_owner / total
 
 
 @njit(cache=True, fastmath=True)
 def _step(mu: float, shift: float) -> float:  # pragma: no cover - compiled
-    """Becke's step from 1 at the own nucleus to 0 at the other."""
+    """Becke's step from 1 at one nucleus to 0 at the other."""
     nu = mu + shift * (1.0 - mu * mu)
     for _ in range(3):
         nu *= 1.5 - 0.5 * nu * nu

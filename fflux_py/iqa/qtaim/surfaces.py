@@ -19,8 +19,8 @@ import numpy as np
 from fflux_py.errors import ConvergenceError
 from fflux_py.iqa.qtaim._gradient_paths import MAXIMUM_POINTS, trace
 from fflux_py.iqa.qtaim.critical_points import CriticalPoints
-from fflux_py.iqa.qtaim.relays import relay
-from fflux_py.iqa.qtaim.starts import Curve, path_starts
+from fflux_py.iqa.qtaim.path_bundles import follow_bundle
+from fflux_py.iqa.qtaim.starting_curves import Curve, choose_starting_curves
 from fflux_py.iqa.scf._density import DensityData
 from fflux_py.typing import FloatArray, IntArray
 
@@ -72,7 +72,7 @@ class Surface:
     error: float
 
 
-def interatomic_surface(
+def sweep_surface(
     data: DensityData,
     topology: CriticalPoints,
     bond: int,
@@ -103,10 +103,10 @@ def interatomic_surface(
     ConvergenceError
         The tolerance is not reached, or a path does not end.
     """
-    starts = path_starts(data, topology, bond)
-    tolerance *= starts.sharpness
-    panels = [_panel(data, *place, fluxes, name) for place in starts.panels]
-    points, elements = [starts.centre], [starts.centre_elements]
+    curves = choose_starting_curves(data, topology, bond)
+    tolerance *= curves.sharpness
+    panels = [_sweep_panel(data, *interval, fluxes, name) for interval in curves.panels]
+    points, elements = [curves.centre], [curves.centre_elements]
     while sum(p.error for p in panels) > tolerance:
         if len(panels) > _MAXIMUM_PANELS:
             a, b = (int(i) + 1 for i in topology.bonded[bond])
@@ -118,15 +118,15 @@ def interatomic_surface(
             )
         worst = max(range(len(panels)), key=lambda k: panels[k].error)
         panel = panels.pop(worst)
-        ahead = relay(data, panel.curve, panel.low, panel.high, END_DENSITY)
-        if ahead is not None:
-            points.append(ahead.points)
-            elements.append(ahead.elements)
-            panels.append(_panel(data, ahead.curve, -1.0, 1.0, fluxes, name))
+        bundle = follow_bundle(data, panel.curve, panel.low, panel.high, END_DENSITY)
+        if bundle is not None:
+            points.append(bundle.points)
+            elements.append(bundle.elements)
+            panels.append(_sweep_panel(data, bundle.curve, -1.0, 1.0, fluxes, name))
             continue
         middle = 0.5 * (panel.low + panel.high)
-        panels.append(_panel(data, panel.curve, panel.low, middle, fluxes, name))
-        panels.append(_panel(data, panel.curve, middle, panel.high, fluxes, name))
+        panels.append(_sweep_panel(data, panel.curve, panel.low, middle, fluxes, name))
+        panels.append(_sweep_panel(data, panel.curve, middle, panel.high, fluxes, name))
     ends = topology.bonded[bond]
     return Surface(
         (int(ends[0]), int(ends[1])),
@@ -146,7 +146,7 @@ class _Panel:
     error: float
 
 
-def _panel(
+def _sweep_panel(
     data: DensityData,
     curve: Curve,
     low: float,
@@ -154,14 +154,14 @@ def _panel(
     fluxes: Fluxes,
     name: str,
 ) -> _Panel:
-    """Fifteen paths that begin on a curve."""
+    """Follow fifteen paths that start on a curve."""
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    begins = np.empty((15, 2, 3))
+    origins = np.empty((15, 2, 3))
     for k, node in enumerate(NODES):
-        begins[k] = curve(middle + half * node)
+        origins[k] = curve(middle + half * node)
     points, elements = np.empty((15 * MAXIMUM_POINTS, 3)), np.empty((15 * MAXIMUM_POINTS, 3))
     counts = np.zeros(15, dtype=np.int64)
-    total = trace(data, begins, _TOLERANCE, END_DENSITY, points, elements, counts)
+    total = trace(data, origins, _TOLERANCE, END_DENSITY, points, elements, counts)
     if total < 0:
         raise ConvergenceError(
             f"surface of {name}",
@@ -170,9 +170,11 @@ def _panel(
             "leave the geometry out or use another partition",
         )
     points, elements = points[:total].copy(), elements[:total] * half
-    owner = np.repeat(np.arange(15), counts)
-    flux = fluxes(points, elements, owner)
-    return _Panel(curve, low, high, points, elements * KRONROD[owner, None], float(_quadrature_errors(flux).sum()))
+    path_of_point = np.repeat(np.arange(15), counts)
+    flux = fluxes(points, elements, path_of_point)
+    return _Panel(
+        curve, low, high, points, elements * KRONROD[path_of_point, None], float(_quadrature_errors(flux).sum())
+    )
 
 
 def _quadrature_errors(values: FloatArray) -> FloatArray:

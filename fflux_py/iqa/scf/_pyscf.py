@@ -98,7 +98,7 @@ def check_functional(method: str) -> None:
         }
     except (KeyError, ValueError, NotImplementedError) as error:
         raise InputError("method", "a functional that PySCF knows", repr(method), "correct the name") from error
-    refused = [kind for kind, found in kinds.items() if found]
+    refused = [kind for kind, applies in kinds.items() if applies]
     if refused or not known:
         raise InputError(
             "method",

@@ -23,7 +23,7 @@ _STAGES: Final = (2e-2, 3e-4)
 _MARGIN: Final = 0.4
 
 
-def two_grid_scf(
+def run_two_grid_scf(
     mean_field: Any, grid_level: int, convergence: float, gradient_convergence: float
 ) -> FloatArray | None:
     """Converge a restricted Kohn-Sham object, which ends with the fine grid, its orbitals, energy and summary.

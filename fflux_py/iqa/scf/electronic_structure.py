@@ -26,7 +26,7 @@ from fflux_py.iqa.scf._pyscf import (
     no_checkpoint_files,
     refuse_effective_cores,
 )
-from fflux_py.iqa.scf._two_grid_scf import two_grid_scf
+from fflux_py.iqa.scf._two_grid_scf import run_two_grid_scf
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray, IntArray
@@ -203,7 +203,7 @@ def converge(mean_field: Any, level: LevelOfTheory, what: str) -> FloatArray:
         The SCF has not converged within ``level.max_cycle`` iterations.
     """
     if mean_field.mol.spin == 0:
-        fock = two_grid_scf(mean_field, level.grid_level, level.convergence, level.gradient_convergence)
+        fock = run_two_grid_scf(mean_field, level.grid_level, level.convergence, level.gradient_convergence)
     else:
         mean_field.grids.level = level.grid_level
         mean_field.conv_tol, mean_field.conv_tol_grad = level.convergence, level.gradient_convergence

@@ -26,7 +26,7 @@ _RADIAL_POINTS = 1200
 _SMALLEST_DENSITY = 1e-280
 
 
-def isolated_atom_energies(symbols: Iterable[str], level: LevelOfTheory) -> dict[str, float]:
+def compute_isolated_atoms(symbols: Iterable[str], level: LevelOfTheory) -> dict[str, float]:
     """Energies (hartree) of the free atoms in their ground-state multiplicity, spin-polarised, at ``level``.
 
     The grid is at least level 4, as one atom is cheap: different orientations of a singly filled p orbital then agree
@@ -66,7 +66,7 @@ class FreeAtomDensity:
 
 
 @lru_cache(maxsize=64)
-def free_atom_density(symbol: str, level: LevelOfTheory) -> FreeAtomDensity:
+def compute_free_atom_density(symbol: str, level: LevelOfTheory) -> FreeAtomDensity:
     """Spherically averaged density of the neutral, spin-restricted free atom (open shell filled evenly) at ``level``.
 
     Raises

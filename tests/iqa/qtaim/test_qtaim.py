@@ -17,13 +17,13 @@ from scipy.spatial.transform import Rotation
 from scipy.special import erfc, sph_harm_y
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.iqa.atomic_energies import AtomicEnergies, topological_energies
-from fflux_py.iqa.label import Label, label_geometry
+from fflux_py.iqa.atomic_energies import AtomicEnergies, integrate_topological_atoms
+from fflux_py.iqa.labelling import Label, label_geometry
 from fflux_py.iqa.qtaim import grid as qtaim_grid
-from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, grid_axes, topological_basins
-from fflux_py.iqa.qtaim.critical_points import critical_points
-from fflux_py.iqa.qtaim.starts import path_starts
-from fflux_py.iqa.qtaim.surfaces import interatomic_surface
+from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, find_basins, grid_axes
+from fflux_py.iqa.qtaim.critical_points import find_critical_points
+from fflux_py.iqa.qtaim.starting_curves import choose_starting_curves
+from fflux_py.iqa.qtaim.surfaces import sweep_surface
 from fflux_py.iqa.scf._density import DensityData, density_at, density_data, orbitals_at
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryShell
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
@@ -51,7 +51,7 @@ def water_state() -> GroundState:
 
 @pytest.fixture(scope="module")
 def water(water_state: GroundState) -> AtomicEnergies:
-    return topological_energies(water_state)
+    return integrate_topological_atoms(water_state)
 
 
 def model(positions: list[list[float]], exponents: list[float], weights: list[float]) -> DensityData:
@@ -83,7 +83,7 @@ def test_density_and_derivatives_are_those_of_pyscf(basis: str) -> None:
 
 
 def test_critical_points_of_water(water_state: GroundState) -> None:
-    found = critical_points(LocalDensities(water_state).data)
+    found = find_critical_points(LocalDensities(water_state).data)
     assert {frozenset(pair) for pair in found.bonded.tolist()} == {frozenset((0, 1)), frozenset((0, 2))}
     assert len(found.rings) == len(found.cages) == 0
     density, gradient, hessian = density_at(LocalDensities(water_state).data, found.bonds)
@@ -99,7 +99,7 @@ def test_critical_points_of_water(water_state: GroundState) -> None:
 
 def test_ring_and_cage_of_a_tetrahedron() -> None:
     corners = 1.5 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    found = critical_points(model(corners.tolist(), [0.25] * 4, [1.0] * 4))
+    found = find_critical_points(model(corners.tolist(), [0.25] * 4, [1.0] * 4))
     assert (len(found.bonds), len(found.rings), len(found.cages)) == (6, 4, 1)
     np.testing.assert_allclose(found.cages, 0.0, atol=1e-6)
 
@@ -107,13 +107,13 @@ def test_ring_and_cage_of_a_tetrahedron() -> None:
 def test_a_maximum_between_the_nuclei_is_said() -> None:
     # Two wide Gaussians so close that their sum has one maximum, in the middle: a non-nuclear attractor.
     with pytest.raises(ConvergenceError, match="critical points of a model"):
-        critical_points(model([[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]], [0.08, 0.08], [1.0, 1.0]), "a model")
+        find_critical_points(model([[0.0, 0.0, -1.0], [0.0, 0.0, 1.0]], [0.08, 0.08], [1.0, 1.0]), "a model")
 
 
 def test_plane_between_equal_gaussians_is_the_surface() -> None:
     distance, a = 3.0, 0.5
     density = model([[0.0, 0.0, 0.0], [0.0, 0.0, distance]], [a, a], [1.0, 1.0])
-    topology = critical_points(density)
+    topology = find_critical_points(density)
 
     def field(points: np.ndarray) -> np.ndarray:
         """A field of known flux: G of the first Gaussian alone."""
@@ -126,7 +126,7 @@ def test_plane_between_equal_gaussians_is_the_surface() -> None:
         flow = np.einsum("px,px->p", field(points), elements)
         return np.bincount(paths, flow, minlength=15)[:, None]
 
-    surface = interatomic_surface(density, topology, 0, fluxes, 1e-5)
+    surface = sweep_surface(density, topology, 0, fluxes, 1e-5)
     np.testing.assert_allclose(surface.points[:, 2], 0.5 * distance, atol=1e-6)
     normal = surface.elements / np.linalg.norm(surface.elements, axis=1)[:, None]
     np.testing.assert_allclose(np.abs(normal[:, 2]), 1.0, atol=1e-6)
@@ -139,7 +139,7 @@ def test_plane_between_equal_gaussians_is_the_surface() -> None:
 
 def test_surfaces_are_crossed_by_no_gradient(water_state: GroundState) -> None:
     data = LocalDensities(water_state).data
-    grid = topological_basins(data, WATER)
+    grid = find_basins(data, WATER)
     for surface in grid.surfaces:
         gradient = density_at(data, surface.points)[1]
         crossing = np.einsum("px,px->p", gradient, surface.elements)
@@ -152,7 +152,7 @@ def test_surfaces_are_crossed_by_no_gradient(water_state: GroundState) -> None:
 def test_paths_uphill_end_in_the_basin_that_the_shares_name(water_state: GroundState) -> None:
     # Well inside the basins the shares are zero or one; which one, a plain walk along the gradient decides.
     data = LocalDensities(water_state).data
-    grid = topological_basins(data, WATER)
+    grid = find_basins(data, WATER)
     chosen = np.random.default_rng(3).choice(len(grid.points), 400, replace=False)
     surface = np.concatenate([s.points for s in grid.surfaces])
     for point, share in zip(grid.points[chosen], grid.shares[:, chosen].T, strict=True):
@@ -193,7 +193,7 @@ def test_dipole_of_the_molecule_is_that_of_charges_and_atomic_dipoles(
 
 def test_a_finer_grid_changes_nothing(water: AtomicEnergies, water_state: GroundState) -> None:
     local = LocalDensities(water_state)
-    fine = topological_basins(local.data, WATER, BasinSettings(80, 47, 23, 1e-5))
+    fine = find_basins(local.data, WATER, BasinSettings(80, 47, 23, 1e-5))
     electrons = (fine.shares * fine.weights) @ local.electrons_at(fine.points)
     np.testing.assert_allclose(electrons, water.populations, atol=1e-5)
 
@@ -201,11 +201,11 @@ def test_a_finer_grid_changes_nothing(water: AtomicEnergies, water_state: Ground
 def test_energies_do_not_depend_on_how_the_molecule_lies(water: AtomicEnergies) -> None:
     # Same tight density, so that only the partition is tested.
     level = replace(LEVEL, grid_level=4, convergence=1e-11, gradient_convergence=1e-7)
-    reference = topological_energies(GroundState(WATER, level))
+    reference = integrate_topological_atoms(GroundState(WATER, level))
     turn = Rotation.random(random_state=4).as_matrix()
     order = [2, 0, 1]
     moved = (WATER.positions @ turn.T + np.array([3.0, -2.0, 5.0]))[order]
-    found = topological_energies(GroundState(Molecule(("H", "O", "H"), moved), level))
+    found = integrate_topological_atoms(GroundState(Molecule(("H", "O", "H"), moved), level))
     np.testing.assert_allclose(found.energies, reference.energies[order], atol=2e-6)
     np.testing.assert_allclose(found.charges, reference.charges[order], atol=2e-6)
     np.testing.assert_allclose(found.dipoles @ turn, reference.dipoles[order], atol=5e-6)
@@ -214,7 +214,7 @@ def test_energies_do_not_depend_on_how_the_molecule_lies(water: AtomicEnergies) 
 
 def test_equal_atoms_share_equally() -> None:
     nitrogen = Molecule(("N", "N"), np.array([[0.2, -0.1, 0.4], [0.2 + 1.2, -0.1 + 1.2, 0.4 + 1.2]]))
-    found = topological_energies(GroundState(nitrogen, replace(LEVEL, grid_level=3, convergence=1e-10)))
+    found = integrate_topological_atoms(GroundState(nitrogen, replace(LEVEL, grid_level=3, convergence=1e-10)))
     assert found.energies[0] == pytest.approx(found.energies[1], abs=1e-6)
     np.testing.assert_allclose(found.charges, 0.0, atol=1e-6)
     # The bond axis is (1, 1, 1): dipoles along it and opposite, as are all moments.
@@ -224,7 +224,7 @@ def test_equal_atoms_share_equally() -> None:
 
 def test_an_atom_alone_has_all_the_energy() -> None:
     state = GroundState(Molecule(("He",), np.array([[0.3, 0.2, -0.5]])), LEVEL)
-    found = topological_energies(state)
+    found = integrate_topological_atoms(state)
     assert found.energies[0] == pytest.approx(state.energy, abs=1e-12)
     assert found.charges[0] == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(found.dipoles, 0.0, atol=1e-8)
@@ -234,7 +234,7 @@ def test_an_atom_alone_has_all_the_energy() -> None:
 def test_far_molecules_have_their_own_atoms() -> None:
     near = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.4]])
     apart = Molecule(("H",) * 4, np.concatenate([near, near * 1.2 + np.array([40.0, 0.0, 0.0])]))
-    found = topological_energies(GroundState(apart, SMALL))
+    found = integrate_topological_atoms(GroundState(apart, SMALL))
     np.testing.assert_allclose(found.charges, 0.0, atol=1e-5)
     single = GroundState(Molecule(("H", "H"), near), SMALL)
     np.testing.assert_allclose(found.energies[:2], 0.5 * single.energy, atol=1e-5)
@@ -268,7 +268,7 @@ def test_water_of_the_reference_program(reference_dir: Path) -> None:
     moments = ("20", "21c", "21s", "22c", "22s")
     for entry in json.loads(path.read_text()):
         molecule = Molecule(tuple(entry["symbols"]), np.array(entry["xyz_angstrom"]) / ANGSTROM, name=entry["name"])
-        found = topological_energies(GroundState(molecule, level))
+        found = integrate_topological_atoms(GroundState(molecule, level))
         np.testing.assert_allclose(found.energies, entry["E_IQA"], rtol=0, atol=3e-5)
         np.testing.assert_allclose(found.charges, entry["q"], rtol=0, atol=6e-5)
         np.testing.assert_allclose(found.dipoles, entry["dipole_atomic_au"], rtol=0, atol=1e-4)
@@ -392,7 +392,7 @@ def coarse_density(molecule: Molecule) -> DensityData:
 
 def integral_of_laplacian(data: DensityData, molecule: Molecule, tolerance: float = 1e-3) -> np.ndarray:
     """L of every atom, hartree."""
-    grid = topological_basins(data, molecule, BasinSettings(surface_tolerance=tolerance))
+    grid = find_basins(data, molecule, BasinSettings(surface_tolerance=tolerance))
     laplacian = np.trace(density_at(data, grid.points)[2], axis1=1, axis2=2)
     return -0.25 * (grid.shares @ (grid.weights * laplacian))
 
@@ -407,10 +407,11 @@ def test_bond_and_ring_about_to_merge() -> None:
     # A hydrogen bond that is about to break: its bond and ring points are 0.14 bohr apart.
     molecule = shipped(3)
     data = coarse_density(molecule)
-    topology = critical_points(data)
+    topology = find_critical_points(data)
     apart = np.linalg.norm(topology.bonds[:, None] - topology.rings[None], axis=2)
     assert apart.min() < 0.2
-    assert path_starts(data, topology, int(apart.min(axis=1).argmin())).panels[0][1] < 0.0  # a spine, not angles
+    curves = choose_starting_curves(data, topology, int(apart.min(axis=1).argmin()))
+    assert curves.panels[0][1] < 0.0  # of a bond-ring path, not angles of an ellipse
     assert np.abs(integral_of_laplacian(data, molecule)).max() < 3e-4
 
 

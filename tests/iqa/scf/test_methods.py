@@ -17,8 +17,9 @@ pytest.importorskip("pyscf")
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import InputError
-from fflux_py.iqa.label import label_geometry
-from fflux_py.iqa.partition import Partition, becke, hirshfeld
+from fflux_py.iqa.atomic_energies import WeightFunction
+from fflux_py.iqa.labelling import label_geometry
+from fflux_py.iqa.partition import becke, hirshfeld
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import KCAL_MOL
@@ -102,16 +103,16 @@ def test_what_has_no_atomic_energies_is_refused(symbols: tuple[str, ...], change
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("partition", [hirshfeld, becke])
-def test_weights_share_every_point(partition: Partition) -> None:
+@pytest.mark.parametrize("weights_at", [hirshfeld, becke])
+def test_weights_share_every_point(weights_at: WeightFunction) -> None:
     points = np.random.default_rng(5).normal(size=(500, 3)) * 8.0
     points[:3], points[3] = WATER.positions, [80.0, 0.0, 0.0]
-    weights = partition(WATER, SMALL, points)
+    weights = weights_at(WATER, SMALL, points)
     assert (weights >= 0.0).all()
     np.testing.assert_allclose(weights.sum(axis=0), 1.0, atol=1e-14)
     assert (weights[[0, 1, 2], [0, 1, 2]] > [0.99, 0.75, 0.75]).all()
     turn, shift = Rotation.random(random_state=3).as_matrix(), np.array([3.0, -2.0, 1.0])
-    turned = partition(WATER.with_positions(WATER.positions @ turn.T + shift), SMALL, points @ turn.T + shift)
+    turned = weights_at(WATER.with_positions(WATER.positions @ turn.T + shift), SMALL, points @ turn.T + shift)
     np.testing.assert_allclose(turned, weights, atol=1e-9)
 
 

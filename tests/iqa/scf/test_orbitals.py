@@ -14,7 +14,7 @@ pytest.importorskip("pyscf")
 
 from fflux_py.errors import InputError
 from fflux_py.iqa import campaign
-from fflux_py.iqa.label import label_geometry
+from fflux_py.iqa.labelling import label_geometry
 from fflux_py.iqa.scf import electronic_structure
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, OccupiedOrbitals, use_threads
 from fflux_py.iqa.scf.orbitals import OrbitalFile
