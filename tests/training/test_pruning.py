@@ -14,10 +14,12 @@ from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig
 from fflux_py.training.joint import train_jointly
 from fflux_py.training.pruning import (
+    PruningConfig,
     choose_evenly,
     find_fewest_geometries,
     find_idle_features,
     force_error,
+    prune,
 )
 from fflux_py.training.refit import feature_names, features_left_out, refit, training_rows
 from tests.support.synthetic import fitted, label, sample
@@ -153,12 +155,11 @@ def test_smaller_models_and_by_what_they_were_chosen() -> None:
     expected = refit(field, dataset, ("x",), choose_evenly(rows, 8))
     positions = sample(3, 500.0, seed=8)
     np.testing.assert_array_equal(given.forcefield.compute(positions)[1], expected.compute(positions)[1])
-    found = prune(field, dataset, judges, PruningConfig(growth=0.5))
-    assert found.criterion.startswith(
-        "growth of the force error by 0.5 at most, features without influence (0.02), judged"
-    )
-    assert force_error(found.forcefield, dataset, judges) <= 1.5 * force_error(field, dataset, judges)
-    assert int(found.forcefield.metadata["n_train"]) < 12
+    fewest = prune(field, dataset, judges, PruningConfig(growth=0.5))
+    allowed = "growth of the force error by 0.5 at most, features without influence (0.02), judged by "
+    assert fewest.criterion.startswith(allowed)
+    assert force_error(fewest.forcefield, dataset, judges) <= 1.5 * force_error(field, dataset, judges)
+    assert int(fewest.forcefield.metadata["n_train"]) < 12
     for settings, said in (
         (PruningConfig(n_train=13), "n_train: expected at most the 12"),
         (PruningConfig(n_train=12, leave_out=()), "nothing else is left out"),
