@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fflux_py.dynamics.config import GuardConfig, MDConfig
 from fflux_py.errors import InputError
+from fflux_py.typing import Stage, silent
 
 FULL_SEEDS: Final = 3
 """Fewest seeds of the definition."""
 
 FULL_FRAMES: Final = 100
 """Fewest labelled frames for each temperature."""
-
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a stage of the work by its name; gives its progress callback ``(done, total)``."""
-
-
-@contextmanager
-def silent(_: str) -> Iterator[Callable[[int, int], None]]:
-    """A stage that nobody watches."""
-    yield lambda done, total: None
 
 
 @dataclass(frozen=True)

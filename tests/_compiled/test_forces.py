@@ -15,7 +15,7 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.covariance import SHAPES, Shape
 from fflux_py.gp.features import FeatureKind
-from fflux_py.training.pruning import feature_names
+from fflux_py.training.refit import feature_names
 from tests.support.synthetic import fit, fitted, label, sample
 
 pytestmark = pytest.mark.core
