@@ -9,7 +9,6 @@ from fflux_py.cli._command import Outcome
 from fflux_py.cli._paths import check_new_folder, check_output, reading
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
-from fflux_py.files import read_text, write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,17 +28,17 @@ def train_atom(
     data: Path, output: Path, alf: str | None, prior_mean: str, n_train: int | None, seed: int | None, threads: int
 ) -> Outcome:
     """Train one atom on a table of FEREBUS and write its ``.model`` file."""
+    if output.suffix != ".model":
+        raise InputError(str(output), "a name that ends in .model", output.suffix or "none", "-o SYSTEM_iqa_O1.model")
+    use_threads(threads)
     from fflux_py.exchange.ferebus.model_text import format_model
     from fflux_py.exchange.ferebus.table_atom import identify_atom
     from fflux_py.exchange.ferebus.tables import read_training_csv
+    from fflux_py.exchange.ferebus.training import choose_rows, train_atom
+    from fflux_py.files import write_atomically
     from fflux_py.gp.prior_mean import check_name
 
-    if output.suffix != ".model":
-        raise InputError(str(output), "a name that ends in .model", output.suffix or "none", "-o SYSTEM_iqa_O1.model")
     check_name(prior_mean)
-    use_threads(threads)
-    from fflux_py.exchange.ferebus.training import choose_rows, train_atom
-
     table = read_training_csv(data)
     rows = choose_rows(len(table), n_train, seed, str(data))
     atom = identify_atom(table, data, output, alf, "--alf")
@@ -78,6 +77,7 @@ def validate_atom(model: Path, data: Path, plots: Path | None, threads: int) -> 
     from fflux_py.exchange.ferebus.consistency import interpret
     from fflux_py.exchange.ferebus.model_text import parse_model
     from fflux_py.exchange.ferebus.validation import read_validation_table, validate_atom
+    from fflux_py.files import read_text
 
     gp = interpret(parse_model(read_text(model), str(model)), str(model))
     validation = validate_atom(gp, read_validation_table(gp, data, model.name))

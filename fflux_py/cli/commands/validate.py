@@ -15,7 +15,6 @@ from fflux_py.cli._paths import check_folder, check_output, reading
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
 from fflux_py.errors import InputError
-from fflux_py.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -177,6 +176,7 @@ def _draw(validation: Validation, folder: Path) -> list[Path]:
         predicted_against_reference,
         reliability_diagram,
     )
+    from fflux_py.files import write_atomically
 
     folder.mkdir(exist_ok=True)
     pictures = {
