@@ -36,7 +36,7 @@ from fflux_py.training.length_scales import CLASSES, feature_classes, feature_va
 DEFAULT = TrainingConfig().features
 VARIANTS = {
     **{f"{kind}, squared-exponential": {"features": kind} for kind in FEATURE_KINDS},
-    f"{DEFAULT}, matern52": {"features": DEFAULT, "shape": "matern52"},
+    f"{DEFAULT}, matern52": {"features": DEFAULT, "kernel": "matern52"},
 }
 TIED = f"{DEFAULT}, squared-exponential, out-of-plane factor as in plane"
 
@@ -47,7 +47,7 @@ def model_and_factors(forcefield: ForceField) -> tuple[JointModel, np.ndarray, n
     first, n_atoms = forcefield.atoms[0], forcefield.molecule.n_atoms
     frames = tuple(m.frame for m in forcefield.atoms)
     model = JointModel(
-        frames, first.feature_kind, first.covariance.shape, first.covariance.azimuth, no_symmetry(n_atoms)
+        frames, first.feature_kind, first.covariance.kernel, first.covariance.azimuth, no_symmetry(n_atoms)
     )
     spreads = feature_variances(model, forcefield.joint.positions)
     products = np.array([m.covariance.theta for m in forcefield.atoms]) * spreads

@@ -18,6 +18,7 @@ import numpy as np
 
 from fflux_py.gp.joint_covariance import JointData, JointModel, solve
 from fflux_py.gp.joint_fit import n_observations
+from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.molecules.symmetry import find_symmetry, symmetric_frames
 from fflux_py.training.joint_solver import direct_memory
@@ -41,7 +42,7 @@ def read(path: Path, n: int) -> tuple[Molecule, JointData]:
 
 def model_of(molecule: Molecule) -> JointModel:
     symmetry = find_symmetry(molecule)
-    return JointModel(symmetric_frames(molecule, symmetry), "unit-vector", "squared-exponential", "periodic", symmetry)
+    return JointModel(symmetric_frames(molecule, symmetry), "unit-vector", SQUARED_EXPONENTIAL, "periodic", symmetry)
 
 
 def peak() -> float:

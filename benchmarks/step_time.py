@@ -193,7 +193,7 @@ def random_case(
     for frame in (frame_of(reference, atom) for atom in range(n_atoms)):
         x = features(moved, frame, kind)
         theta = 0.5 / x.shape[1] / x.var(axis=0)
-        covariance = Covariance(theta, phi_features(n_atoms, kind), "squared-exponential", azimuth)
+        covariance = Covariance(theta, phi_features(n_atoms, kind), azimuth=azimuth)
         w = 1e-3 * rng.standard_normal(n_points)
         u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded)) if derivative else None
         atoms.append(

@@ -20,9 +20,10 @@ from scipy.linalg import get_lapack_funcs
 
 from fflux_py._compiled.covariances import KernelForm, add_covariances
 from fflux_py.errors import ConvergenceError
-from fflux_py.gp.covariance import Azimuth, Covariance, Shape
+from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind, feature_jacobian, n_features, phi_features
 from fflux_py.gp.joint_fit import JointFit, frame_basis, n_observations, rotor_features, rotors_last
+from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.typing import FloatArray, IntArray
@@ -103,8 +104,8 @@ class JointModel:
     ----------
     frames
         The frames of all atoms; with symmetry an atom may have several.
-    kind, shape, azimuth
-        Features and kernel.
+    kind, kernel, azimuth
+        Features, radial kernel, and what happens to azimuths.
     symmetry
         The operations under which the covariance is invariant.
     noises
@@ -113,7 +114,7 @@ class JointModel:
 
     frames: tuple[LocalFrame, ...]
     kind: FeatureKind
-    shape: Shape
+    kernel: RadialKernel
     azimuth: Azimuth
     symmetry: Symmetry
     noises: tuple[float, float, float] = (NOISE_ATOMIC, NOISE_TOTAL, NOISE_FORCE)
@@ -121,7 +122,7 @@ class JointModel:
     def unscaled(self, n_atoms: int) -> Covariance:
         """The kernel with theta of one."""
         theta = np.ones(n_features(n_atoms, self.kind))
-        return Covariance(theta, phi_features(n_atoms, self.kind), self.shape, self.azimuth)
+        return Covariance(theta, phi_features(n_atoms, self.kind), self.kernel, self.azimuth)
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,17 @@ def frame_points(model: JointModel, frame: LocalFrame, positions: FloatArray) ->
     return FramePoints(values, np.array(jacobians), basis.permutations, rotors)
 
 
-def kernel_form(kernel: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
+def kernel_form(covariance: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
     """Order of the embedded coordinates, those of rotors last, and the form of the kernel on them.
 
     Parameters
     ----------
-    kernel, rotors
-        One frame's kernel, and the features of its rotors (:func:`fflux_py.gp.joint_fit.rotor_features`).
+    covariance, rotors
+        One frame's covariance, and the features of its rotors (:func:`fflux_py.gp.joint_fit.rotor_features`).
     """
-    order = rotors_last(rotors, kernel.n_embedded)
+    order = rotors_last(rotors, covariance.n_embedded)
     # an atom of a rotor has a distance and the three components of a direction
-    return order, KernelForm(kernel.shape == "squared-exponential", len(order) - rotors.size, 4, len(rotors))
+    return order, KernelForm(covariance.kernel.code, len(order) - rotors.size, 4, len(rotors))
 
 
 def covariance_matrix(

@@ -170,7 +170,7 @@ def frame_basis(
 
 def rotors_factorise(kind: FeatureKind, covariance: Covariance) -> bool:
     """Whether a rotor's permutations factorise: a squared exponential of features that belong to one atom each."""
-    return directional(kind) and covariance.shape == "squared-exponential"
+    return directional(kind) and covariance.kernel.factorises
 
 
 def rotor_features(symmetry: Symmetry, frame: LocalFrame, kind: FeatureKind, covariance: Covariance) -> IntArray:

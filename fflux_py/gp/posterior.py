@@ -83,10 +83,10 @@ class Posterior:
 
     def __init__(self, joint: JointFit, atoms: Sequence[AtomicModel]) -> None:
         self._joint = joint
-        kernel = atoms[0].covariance
+        covariance = atoms[0].covariance
         frames = tuple(model.frame for model in atoms)
         self._model = JointModel(
-            frames, atoms[0].feature_kind, kernel.shape, kernel.azimuth, joint.operations, joint.noises
+            frames, atoms[0].feature_kind, covariance.kernel, covariance.azimuth, joint.operations, joint.noises
         )
         self._frames = [self._prepared(model) for model in atoms]
         # Prior variance of the total energy of every training geometry.
@@ -177,7 +177,7 @@ class Posterior:
         for variance in np.unique(own):
             alike = np.flatnonzero(own == variance).tolist()
             part = JointModel(
-                tuple(self._model.frames[k] for k in alike), self._model.kind, self._model.shape,
+                tuple(self._model.frames[k] for k in alike), self._model.kind, self._model.kernel,
                 self._model.azimuth, self._model.symmetry, self._model.noises,
             )  # fmt: skip
             kernels = [self._frames[k].model.covariance for k in alike]

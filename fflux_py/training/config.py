@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.gp.covariance import AZIMUTHS, SHAPES, Azimuth, Shape
+from fflux_py.gp.covariance import AZIMUTHS, Azimuth
 from fflux_py.gp.features import FeatureKind, check_kind
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.training.hyperparameters import Criterion, check_criterion
 from fflux_py.training.joint import SymmetryChoice, check_symmetry_choice
 from fflux_py.training.joint_solver import Solver, SolverSettings
@@ -30,8 +31,9 @@ class TrainingConfig:
         One of :data:`fflux_py.gp.features.FEATURE_KINDS`.
     prior_mean
         Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
-    shape, azimuth
-        Kernel (:class:`fflux_py.gp.covariance.Covariance`).
+    kernel, azimuth
+        Name of the radial kernel (:data:`fflux_py.gp.radial_kernel.KERNELS`), and what happens to azimuths
+        (:class:`fflux_py.gp.covariance.Covariance`).
     criterion
         What the hyperparameters of an energy-only fit are chosen by: ``"likelihood"``, or ``"holdout"``, the field's
         root mean square error on an internal validation set (:mod:`fflux_py.training.hyperparameters`).
@@ -58,7 +60,7 @@ class TrainingConfig:
     forces: bool = True
     features: FeatureKind = "unit-vector"
     prior_mean: str = "MF2"
-    shape: Shape = "squared-exponential"
+    kernel: str = "squared-exponential"
     azimuth: Azimuth = "periodic"
     criterion: Criterion = "likelihood"
     max_iterations: int = 60
@@ -77,9 +79,9 @@ class TrainingConfig:
         check_criterion(self.criterion)
         check_symmetry_choice(self.symmetry)
         SolverSettings(self.solver, self.memory)
-        for name, value, known in (("shape", self.shape, SHAPES), ("azimuth", self.azimuth, AZIMUTHS)):
-            if value not in known:
-                raise InputError(name, f"one of {', '.join(known)}", repr(value))
+        radial_kernel(self.kernel)
+        if self.azimuth not in AZIMUTHS:
+            raise InputError("azimuth", f"one of {', '.join(AZIMUTHS)}", repr(self.azimuth))
         if self.azimuth == "rbf-cyclic":
             raise InputError(
                 "azimuth", "'periodic' or 'rbf'", "'rbf-cyclic'", "it is not positive semidefinite: for old models only"

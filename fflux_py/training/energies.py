@@ -12,6 +12,7 @@ import numpy as np
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import features, phi_features
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.hyperparameters import fit_hyperparameters
@@ -73,7 +74,8 @@ def fit_atoms(
     """
     points = np.array([features(positions, frame, config.features) for frame in frames])
     azimuths = phi_features(positions.shape[1], config.features)
-    starts = [Covariance(starting_theta(x, azimuths), azimuths, config.shape, config.azimuth) for x in points]
+    kernel = radial_kernel(config.kernel)
+    starts = [Covariance(starting_theta(x, azimuths), azimuths, kernel, config.azimuth) for x in points]
     known = None
     if errors is not None and config.criterion == "likelihood":
         known = np.nan_to_num(errors.T) ** 2

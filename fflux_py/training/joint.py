@@ -10,10 +10,11 @@ import numpy as np
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.covariance import Azimuth, Covariance, Shape
+from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind, directional
 from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
 from fflux_py.gp.joint_fit import frame_basis, n_observations
+from fflux_py.gp.radial_kernel import RadialKernel, radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -34,7 +35,7 @@ def check_symmetry_choice(name: str) -> None:
         raise InputError("symmetry", f"one of {', '.join(SYMMETRY_CHOICES)}", repr(name))
 
 
-def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKind, shape: Shape) -> Symmetry:
+def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKind, kernel: RadialKernel) -> Symmetry:
     """The symmetry of a molecule that a training uses.
 
     Parameters
@@ -45,7 +46,7 @@ def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKin
         ``"none"``; ``"rotors"``, the cyclic permutations of methyl groups and the like; ``"full"``, all permutations
         of equivalent atoms, with the mirror image where it applies; ``"auto"``, all of them unless they multiply the
         training points (:func:`images_per_atom`) by more than eight, then the rotors, then none.
-    kind, shape
+    kind, kernel
         Features and kernel, on which the cost depends.
     """
     check_symmetry_choice(choice)
@@ -56,15 +57,15 @@ def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKin
     if choice != "auto":
         return full if choice == "full" else full.only_rotors()
     for symmetry in (full, full.only_rotors()):
-        if images_per_atom(molecule, symmetry, kind, shape) <= _MOST_IMAGES:
+        if images_per_atom(molecule, symmetry, kind, kernel) <= _MOST_IMAGES:
             return symmetry
     return none
 
 
-def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, shape: Shape) -> float:
+def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, kernel: RadialKernel) -> float:
     """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance."""
     frames = symmetric_frames(molecule, symmetry)
-    factorised = directional(kind) and shape == "squared-exponential"
+    factorised = directional(kind) and kernel.factorises
     return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
 
@@ -73,7 +74,7 @@ def train_jointly(
     indices: np.ndarray,
     choice: SymmetryChoice,
     kind: FeatureKind,
-    shape: Shape,
+    kernel: str,
     azimuth: Azimuth,
     prior_mean: str,
     subset: int,
@@ -90,8 +91,8 @@ def train_jointly(
     fields = (dataset.positions, dataset.energies, dataset.forces, dataset.atomic_energies, dataset.atomic_errors)
     positions, total, forces, atomic, errors = (np.array(a[indices]) for a in fields)
     data = JointData(positions, total, forces, atomic, errors)
-    symmetry = chosen_symmetry(dataset.molecule, choice, kind, shape)
-    model = JointModel(symmetric_frames(dataset.molecule, symmetry), kind, shape, azimuth, symmetry)
+    symmetry = chosen_symmetry(dataset.molecule, choice, kind, radial_kernel(kernel))
+    model = JointModel(symmetric_frames(dataset.molecule, symmetry), kind, radial_kernel(kernel), azimuth, symmetry)
     spreads = feature_variances(model, data.positions)
     part = data.subset(np.arange(min(subset, len(indices))))
     searching, solving = stages(progress, _work(data, part, model, max_iterations))
@@ -103,10 +104,10 @@ def train_jointly(
     shares = np.broadcast_to(solution.centres, data.atomic_energies.shape)
     own = data.atomic_energies if data.partitioned.any() else shares
     templates = []
-    for frame, kernel in zip(model.frames, kernels, strict=True):
-        basis = frame_basis(symmetry, data.positions, frame, kind, kernel)
+    for frame, covariance in zip(model.frames, kernels, strict=True):
+        basis = frame_basis(symmetry, data.positions, frame, kind, covariance)
         energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, kind, kernel, basis.features(), energies, variance))
+        templates.append(_template(frame, kind, covariance, basis.features(), energies, variance))
     symbols = dataset.molecule.symbols
     isolated = [dataset.isolated_energies.get(symbols[frame.atom]) for frame in model.frames]
     atoms = joint_atoms(solution, templates, prior_mean, isolated)

@@ -77,7 +77,7 @@ def class_covariances(
     """
     factors = np.exp(log_factors)[feature_classes(n_atoms, model.kind)]
     azimuths = phi_features(n_atoms, model.kind)
-    return [Covariance(factors / variance, azimuths, model.shape, model.azimuth) for variance in variances]
+    return [Covariance(factors / variance, azimuths, model.kernel, model.azimuth) for variance in variances]
 
 
 def log_likelihood(

@@ -255,7 +255,7 @@ def refit(
         theta = np.where(np.isin(names, dropped), 0.0, atom.covariance.theta)
         kernels.append(replace(atom.covariance, theta=theta))
     frames = tuple(atom.frame for atom in forcefield.atoms)
-    model = JointModel(frames, kind, first.covariance.shape, first.covariance.azimuth, symmetry)
+    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
     variance = float(joint.variances[0])
     solution = solve_system(data, model, kernels, variance, settings, None, None)
     shares: FloatArray = np.broadcast_to(solution.centres, data.atomic_energies.shape)

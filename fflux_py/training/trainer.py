@@ -103,7 +103,7 @@ def train(
             prior_mean("MF5", np.zeros(1), dataset.isolated_energies.get(symbol))
     if config.forces:
         forcefield = train_jointly(
-            dataset, indices, config.symmetry, config.features, config.shape, config.azimuth, config.prior_mean,
+            dataset, indices, config.symmetry, config.features, config.kernel, config.azimuth, config.prior_mean,
             config.subset, config.max_iterations, progress,
             SolverSettings(config.solver, config.memory, config.threads_per_worker),
             Checkpoint(checkpoint, _training_key(dataset, config, indices)),
@@ -135,8 +135,13 @@ def _training_key(dataset: Dataset, config: TrainingConfig, indices: np.ndarray)
 
     The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
     """
-    names = ("features", "shape", "azimuth", "max_iterations", "subset", "symmetry")
-    settings = [f"{name}={getattr(config, name)}" for name in names]
+    settings = [
+        f"{name}={value}"
+        for name, value in (
+            ("features", config.features), ("shape", config.kernel), ("azimuth", config.azimuth),
+            ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
+        )
+    ]  # fmt: skip
     return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
 
 

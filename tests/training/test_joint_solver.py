@@ -11,9 +11,10 @@ import pytest
 
 from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.gp import joint_covariance
-from fflux_py.gp.covariance import Covariance, Shape
+from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import JointData, JointModel, covariance_matrix, noise_variances, solve
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_frames
 from fflux_py.training import TrainingConfig, joint_solver, train
 from fflux_py.training import length_scales as joint
@@ -29,11 +30,7 @@ from tests.support.synthetic import label, methanol, sample
 
 LOG_FACTORS = np.array([-4.0, -4.5, -5.0, -5.5, -6.0])
 VARIANCE = 0.02
-KINDS = [
-    (cast(FeatureKind, kind), cast(Shape, shape))
-    for kind in ("unit-vector", "spherical")
-    for shape in ("squared-exponential", "matern52")
-]
+KINDS = [(cast(FeatureKind, kind), kernel) for kind in ("unit-vector", "spherical") for kernel in KERNELS]
 
 
 @cache
@@ -48,10 +45,10 @@ def _data(n: int = 12) -> JointData:
 
 
 def _model(
-    kind: FeatureKind = "unit-vector", shape: Shape = "squared-exponential", symmetric: bool = True
+    kind: FeatureKind = "unit-vector", kernel: str = "squared-exponential", symmetric: bool = True
 ) -> JointModel:
     symmetry = find_symmetry(methanol()) if symmetric else no_symmetry(6)
-    return JointModel(symmetric_frames(methanol(), symmetry), kind, shape, "periodic", symmetry)
+    return JointModel(symmetric_frames(methanol(), symmetry), kind, KERNELS[kernel], "periodic", symmetry)
 
 
 def _kernels(model: JointModel) -> list[Covariance]:
@@ -64,10 +61,10 @@ def _dense(data: JointData, model: JointModel) -> FloatArray:
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize(("kind", "shape"), KINDS)
-def test_products_are_those_of_the_matrix(kind: FeatureKind, shape: Shape, symmetric: bool) -> None:
+@pytest.mark.parametrize(("kind", "kernel"), KINDS)
+def test_products_are_those_of_the_matrix(kind: FeatureKind, kernel: str, symmetric: bool) -> None:
     """Rotors, mirror images, several images: on partitioned geometries and others."""
-    data, model = _data(), _model(kind, shape, symmetric)
+    data, model = _data(), _model(kind, kernel, symmetric)
     dense = _dense(data, model)
     operator = JointOperator(data, model, _kernels(model), VARIANCE)
     vectors = np.random.default_rng(1).standard_normal((len(dense), 3))

@@ -18,7 +18,6 @@ from fflux_py.cli._threads import use_threads
 
 if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
-    from fflux_py.gp.covariance import Shape
     from fflux_py.gp.features import FeatureKind
     from fflux_py.molecules.dataset import Dataset
     from fflux_py.training import TrainingConfig
@@ -115,7 +114,7 @@ def train(
         features=cast("FeatureKind", features),  # checked by the configuration
         prior_mean=prior_mean,
         symmetry=cast("SymmetryChoice", symmetry),
-        shape=cast("Shape", kernel),
+        kernel=kernel,
         criterion=cast("Criterion", criterion),
         workers=workers,
         threads_per_worker=max(1, cores // workers),

@@ -30,6 +30,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import features, n_features, phi_features
+from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -244,8 +245,8 @@ def model_text(model: AtomicModel, molecule: Molecule, remarks: Mapping[str, str
         raise InputError(where, "spherical features", model.feature_kind, _WHAT_TO_TRAIN)
     if model.slopes is not None:
         raise InputError(where, "weights of energies", "weights of forces as well", _WHAT_TO_TRAIN)
-    if model.covariance.shape != "squared-exponential":
-        raise InputError(where, "the squared exponential", model.covariance.shape, "train with that kernel")
+    if model.covariance.kernel != SQUARED_EXPONENTIAL:
+        raise InputError(where, "the squared exponential", model.covariance.kernel.name, "train with that kernel")
     if len(model.rotors) or model.share != 1.0:
         raise InputError(where, "one model without symmetry", "a sum over permutations", _WHAT_TO_TRAIN)
     text = single_atom_text(
@@ -382,7 +383,7 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
             raise InputError(
                 where, "one kernel on all azimuths", f"an rbf on feature {plain[0]}, periodic ones elsewhere"
             )
-    return Covariance(theta, azimuths, "squared-exponential", azimuth)
+    return Covariance(theta, azimuths, SQUARED_EXPONENTIAL, azimuth)
 
 
 def _azimuth(model: FerebusModel) -> Azimuth:
