@@ -24,7 +24,7 @@ VECTORISED: Final = (SQUARED_EXPONENTIAL, MATERN52)
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def radial(s: float, code: int) -> tuple[float, float, float]:
-    """The kernel and its first two derivatives by the scaled squared distance ``s``, which is not negative."""
+    """The kernel and its first two derivatives by the scaled squared distance ``s``, which is not negative; or NaN."""
     if code == SQUARED_EXPONENTIAL:
         k = np.exp(-s)
         return k, -k, k

@@ -6,8 +6,9 @@ With :math:`s = \sum_h \theta_h d_h^2` (:mod:`fflux_py.gp.covariance`) and k(0) 
 - Matern-5/2: :math:`k = (1 + \sqrt5 r + 5 r^2/3) e^{-\sqrt5 r}`, :math:`r^2 = 2 s`  (so that
   :math:`\theta = 1/(2 l^2)` in both).
 
-Each is one :class:`RadialKernel` in :data:`KERNELS`.  A kernel whose numbers the compiled code has under its code
-(:mod:`fflux_py._compiled.radial_kernels`) works in training, dynamics, model files and predictive deviations.
+Each is one :class:`RadialKernel` in :data:`KERNELS`, and has a counterpart of the same code in
+:mod:`fflux_py._compiled.radial_kernels`.  With these two it works in training, dynamics, model files and predictive
+deviations.
 """
 
 from __future__ import annotations

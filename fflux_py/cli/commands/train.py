@@ -69,7 +69,9 @@ def train(
             "held-out training geometries."
         ),
     ] = "likelihood",
-    kernel: Annotated[str, typer.Option(help="'squared-exponential' or 'matern52'.")] = "squared-exponential",
+    kernel: Annotated[
+        str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
+    ] = "squared-exponential",
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),
