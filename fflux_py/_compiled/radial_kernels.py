@@ -18,6 +18,7 @@ from fflux_py.typing import FloatArray
 
 SQUARED_EXPONENTIAL: Final = 0
 MATERN52: Final = 1
+RATIONAL_QUADRATIC: Final = 2
 VECTORISED: Final = (SQUARED_EXPONENTIAL, MATERN52)
 """Codes of the kernels for which :mod:`fflux_py._compiled.simd` has vector code."""
 
@@ -33,6 +34,10 @@ def radial(s: float, code: int) -> tuple[float, float, float]:
         decay = np.exp(-root)
         k = (1.0 + root + root * root / 3.0) * decay
         return k, -(5.0 / 3.0) * (1.0 + root) * decay, (25.0 / 3.0) * decay
+    if code == RATIONAL_QUADRATIC:
+        base = 1.0 / (1.0 + 0.5 * s)
+        k = base * base
+        return k, -k * base, 1.5 * k * k
     return np.nan, np.nan, np.nan  # no kernel has this code
 
 

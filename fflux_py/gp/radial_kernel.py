@@ -4,7 +4,10 @@ With :math:`s = \sum_h \theta_h d_h^2` (:mod:`fflux_py.gp.covariance`) and k(0) 
 
 - squared exponential: :math:`k = e^{-s}`,
 - Matern-5/2: :math:`k = (1 + \sqrt5 r + 5 r^2/3) e^{-\sqrt5 r}`, :math:`r^2 = 2 s`  (so that
-  :math:`\theta = 1/(2 l^2)` in both).
+  :math:`\theta = 1/(2 l^2)` in both),
+- rational quadratic: :math:`k = (1 + s/\alpha)^{-\alpha}` with :math:`\alpha = 2`, a mixture of squared exponentials of
+  many lengths (Rasmussen and Williams 2006, eq. 4.19).  Where s is small it is :math:`1 - s`, as the squared
+  exponential is; where s is large it falls as :math:`s^{-2}`, so a model reaches further beyond its data.
 
 Each is one :class:`RadialKernel` in :data:`KERNELS`, and has a counterpart of the same code in
 :mod:`fflux_py._compiled.radial_kernels`.  With these two it works in training, dynamics, model files and predictive
@@ -80,8 +83,29 @@ def _matern52_curvature(s: FloatArray) -> FloatArray:
 
 MATERN52: Final = RadialKernel("matern52", codes.MATERN52, _matern52, _matern52_slope, _matern52_curvature)
 
+
+def _rational_quadratic(s: FloatArray) -> FloatArray:
+    return np.asarray((1.0 + 0.5 * s) ** -2)
+
+
+def _rational_quadratic_slope(s: FloatArray) -> FloatArray:
+    return np.asarray(-((1.0 + 0.5 * s) ** -3))
+
+
+def _rational_quadratic_curvature(s: FloatArray) -> FloatArray:
+    return np.asarray(1.5 * (1.0 + 0.5 * s) ** -4)
+
+
+RATIONAL_QUADRATIC: Final = RadialKernel(
+    "rational-quadratic",
+    codes.RATIONAL_QUADRATIC,
+    _rational_quadratic,
+    _rational_quadratic_slope,
+    _rational_quadratic_curvature,
+)
+
 KERNELS: Final[Mapping[str, RadialKernel]] = MappingProxyType(
-    {kernel.name: kernel for kernel in (SQUARED_EXPONENTIAL, MATERN52)}
+    {kernel.name: kernel for kernel in (SQUARED_EXPONENTIAL, MATERN52, RATIONAL_QUADRATIC)}
 )
 """All radial kernels by their names."""
 

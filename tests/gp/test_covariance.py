@@ -42,6 +42,8 @@ def _closed_form(x: FloatArray, y: FloatArray, kernel: str, azimuth: Azimuth) ->
     s = _distance(x[:, None] - y[None], azimuth)
     if kernel == "squared-exponential":
         return np.asarray(np.exp(-s))
+    if kernel == "rational-quadratic":
+        return np.asarray(1.0 / (1.0 + s / 2.0) ** 2)
     r = np.sqrt(2.0 * s)  # the Matern distance for theta = 1/(2 l^2)
     return np.asarray((1.0 + np.sqrt(5.0) * r + 5.0 / 3.0 * r**2) * np.exp(-np.sqrt(5.0) * r))
 
@@ -101,7 +103,11 @@ def test_slope_and_curvature_are_the_derivatives_of_the_value(kernel: str) -> No
         f = [function(s + n * step) for n in (-2, -1, 1, 2)]
         np.testing.assert_allclose(derivative(s), (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step), rtol=1e-8)
     zero = np.zeros(1)
-    expected = {"squared-exponential": (1.0, -1.0, 1.0), "matern52": (1.0, -5.0 / 3.0, 25.0 / 3.0)}[kernel]
+    expected = {
+        "squared-exponential": (1.0, -1.0, 1.0),
+        "matern52": (1.0, -5.0 / 3.0, 25.0 / 3.0),
+        "rational-quadratic": (1.0, -1.0, 1.5),
+    }[kernel]
     at_zero = (covariance.value(zero)[0], covariance.slope(zero)[0], covariance.curvature(zero)[0])
     assert at_zero == pytest.approx(expected)
 

@@ -27,6 +27,8 @@ CASES: list[tuple[SymmetryChoice, FeatureKind, str]] = [
     ("none", "spherical", "matern52"),
     ("full", "unit-vector", "squared-exponential"),  # a factorised rotor and the mirror image
     ("full", "unit-vector", "matern52"),  # the rotor's permutations are listed
+    ("full", "unit-vector", "rational-quadratic"),
+    ("none", "spherical", "rational-quadratic"),
 ]
 
 
