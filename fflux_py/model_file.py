@@ -28,7 +28,7 @@ from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import phi_features
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_fit import JointFit, frame_basis
 from fflux_py.gp.polynomial_mean import DEGREES
 from fflux_py.gp.radial_kernel import radial_kernel
@@ -153,7 +153,7 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
     molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
-    azimuths = phi_features(molecule.n_atoms, header["features"])
+    azimuths = FeatureSet(header["features"], molecule.n_atoms).azimuths
     kernel = radial_kernel(header["covariance"]["shape"])
     joint = _joint_fit(header, arrays) if "joint" in header else None
     atoms = []

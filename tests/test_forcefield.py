@@ -17,7 +17,7 @@ from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Azimuth
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
@@ -97,7 +97,7 @@ def test_compiled_kernels_against_plain_numpy(kind: FeatureKind, kernel: str, az
 def test_the_test_geometry_meets_the_wrap_of_the_azimuths() -> None:
     # otherwise the three treatments of azimuths could not be told apart above
     forcefield = _forcefield("spherical", "squared-exponential", "rbf-cyclic")
-    phi, largest = phi_features(6, "spherical"), 0.0
+    phi, largest = FeatureSet("spherical", 6).azimuths, 0.0
     for model in forcefield.atoms:
         f = features(_test_geometry(), model.frame, "spherical")
         difference = np.abs(f[phi] - model.points[:, phi])

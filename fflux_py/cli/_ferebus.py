@@ -95,13 +95,13 @@ def _fit(
     from fflux_py.exchange.ferebus.forcefield import single_atom_text
     from fflux_py.gp.atomic_model import fit_weights
     from fflux_py.gp.covariance import Covariance
-    from fflux_py.gp.features import phi_features
+    from fflux_py.gp.features import FeatureSet
     from fflux_py.gp.prior_mean import prior_mean as mean_value
     from fflux_py.training.energies import starting_theta
     from fflux_py.training.hyperparameters import maximise_likelihood
 
     points, energies = table.features[rows], table.energies[rows]
-    azimuths = phi_features(n_atoms, "spherical") if n_atoms > 2 else np.zeros(0, dtype=np.int64)
+    azimuths = FeatureSet("spherical", n_atoms).azimuths if n_atoms > 2 else np.zeros(0, dtype=np.int64)
     start = Covariance(starting_theta(points, azimuths), azimuths)
     best = maximise_likelihood(start, points, energies, _MAX_ITERATIONS, threads)
     covariance = Covariance(best.theta, azimuths)

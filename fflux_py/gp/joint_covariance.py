@@ -21,7 +21,7 @@ from scipy.linalg import get_lapack_funcs
 from fflux_py._compiled.covariances import KernelForm, add_covariances
 from fflux_py.errors import ConvergenceError
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import FeatureKind, feature_jacobian, n_features, phi_features
+from fflux_py.gp.features import FeatureKind, FeatureSet, feature_jacobian
 from fflux_py.gp.joint_fit import JointFit, frame_basis, n_observations, rotor_features, rotors_last
 from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
@@ -121,8 +121,8 @@ class JointModel:
 
     def unscaled(self, n_atoms: int) -> Covariance:
         """The kernel with theta of one."""
-        theta = np.ones(n_features(n_atoms, self.kind))
-        return Covariance(theta, phi_features(n_atoms, self.kind), self.kernel, self.azimuth)
+        own = FeatureSet(self.kind, n_atoms)
+        return Covariance(np.ones(own.n_features), own.azimuths, self.kernel, self.azimuth)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fflux_py._compiled.training_points import ROTOR
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind, directional, feature_jacobian, features
+from fflux_py.gp.features import FeatureKind, FeatureSet, feature_form, feature_jacobian, features
+from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import read_only
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
@@ -162,24 +164,26 @@ def frame_basis(
     symmetry: Symmetry, positions: FloatArray, frame: LocalFrame, kind: FeatureKind, covariance: Covariance
 ) -> FrameBasis:
     """The training points of one frame, for geometries in bohr, shape ``(N, n_atoms, 3)``."""
-    factorised = rotors_factorise(kind, covariance)
+    factorised = rotors_factorise(kind, covariance.kernel)
     permutations, mirrors = symmetry.images(frame, factorised)
     images = [symmetry.apply(positions, p, bool(m)) for p, m in zip(permutations, mirrors, strict=True)]
     return FrameBasis(frame, kind, covariance, permutations, mirrors, np.array(images))
 
 
-def rotors_factorise(kind: FeatureKind, covariance: Covariance) -> bool:
-    """Whether a rotor's permutations factorise: a squared exponential of features that belong to one atom each."""
-    return directional(kind) and covariance.kernel.factorises
+def rotors_factorise(kind: FeatureKind, kernel: RadialKernel) -> bool:
+    """Whether a rotor's permutations factorise: a kernel that factorises of four plain features of every other atom."""
+    of_other = feature_form(kind).of_other
+    plain = len(of_other) == ROTOR // 3 and not any(column.azimuth for column in of_other)
+    return plain and kernel.factorises
 
 
 def rotor_features(symmetry: Symmetry, frame: LocalFrame, kind: FeatureKind, covariance: Covariance) -> IntArray:
     """Indices of the features of the atoms of every factorised rotor, shape ``(n_rotors, 3, 4)``."""
-    if not rotors_factorise(kind, covariance):
+    if not rotors_factorise(kind, covariance.kernel):
         return np.zeros((0, 3, 4), dtype=np.int64)
-    place = {atom: 3 + 4 * k for k, atom in enumerate(frame.others(symmetry.n_atoms))}
+    columns = FeatureSet(kind, symmetry.n_atoms).columns_of_others(frame)
     chosen = [symmetry.rotors[m] for m in symmetry.factorised_rotors(frame)]
-    rows = [[[place[int(atom)] + c for c in range(4)] for atom in atoms] for atoms in chosen]
+    rows = [[columns[int(atom)] for atom in atoms] for atoms in chosen]
     return np.array(rows, dtype=np.int64).reshape(-1, 3, 4)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import AZIMUTHS, Azimuth
-from fflux_py.gp.features import FeatureKind, check_kind
+from fflux_py.gp.features import FeatureKind, feature_form
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
 from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.training.hyperparameters import Criterion, check_criterion
@@ -72,7 +72,7 @@ class TrainingConfig:
     memory: float = 14.0
 
     def __post_init__(self) -> None:
-        check_kind(self.features)
+        feature_form(self.features)
         check_name(self.prior_mean)
         if self.forces and self.prior_mean in POLYNOMIALS:
             prior_mean(self.prior_mean, np.zeros(1))

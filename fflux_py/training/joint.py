@@ -11,9 +11,9 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis, n_observations
+from fflux_py.gp.joint_fit import frame_basis, n_observations, rotors_factorise
 from fflux_py.gp.radial_kernel import RadialKernel, radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
@@ -65,7 +65,7 @@ def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKin
 def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, kernel: RadialKernel) -> float:
     """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance."""
     frames = symmetric_frames(molecule, symmetry)
-    factorised = directional(kind) and kernel.factorises
+    factorised = rotors_factorise(kind, kernel)
     return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
 

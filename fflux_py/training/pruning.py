@@ -14,7 +14,7 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_covariance import JointData, JointModel
 from fflux_py.gp.joint_fit import frame_basis
 from fflux_py.molecules.dataset import Dataset
@@ -37,7 +37,7 @@ class Pruning:
     Parameters
     ----------
     dropped
-        Kinds of features that are left out (:func:`feature_names`).
+        Kinds of features that are left out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     kept, total
         Features of a frame that are left, and all.
     error_before, error_after
@@ -54,12 +54,6 @@ class Pruning:
     error_after: float
     n_fit: int
     n_held_out: int
-
-
-def feature_names(n_atoms: int, kind: FeatureKind) -> list[str]:
-    """Kind of every feature of an atom: first and second bond, chi, and of the other atoms distance and direction."""
-    other = ["distance", "x", "y", "z"] if directional(kind) else ["distance", "theta", "phi"]
-    return ["first bond", "second bond", "chi", *(other * (n_atoms - 3))]
 
 
 def prune(
@@ -96,7 +90,7 @@ def prune(
         raise InputError("n_fit", f"fewer than the {len(indices)} geometries of the fit", str(n_fit))
     fitted = evenly(indices, n_fit)
     held_out = indices[~np.isin(indices, fitted)]
-    names = feature_names(dataset.molecule.n_atoms, forcefield.atoms[0].feature_kind)
+    names = FeatureSet(forcefield.atoms[0].feature_kind, dataset.molecule.n_atoms).names
     kinds = list(dict.fromkeys(names))
     n_fits, done = 2 * len(kinds) + 1, 0
 
@@ -145,7 +139,7 @@ def fewest_points(
     dataset
         Its training data, and the geometries to judge by.
     dropped
-        Kinds of features to leave out (:func:`feature_names`).
+        Kinds of features to leave out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     judged
         Rows of ``dataset`` to judge by; none of them should be a training geometry.
     limit
@@ -207,8 +201,8 @@ def evenly(indices: IntArray, count: int) -> IntArray:
 
 
 def features_left_out(forcefield: ForceField) -> tuple[str, ...]:
-    """Kinds of features (:func:`feature_names`) that have no influence on any atom."""
-    names = feature_names(forcefield.molecule.n_atoms, forcefield.atoms[0].feature_kind)
+    """Kinds of features (:attr:`~fflux_py.gp.features.FeatureSet.names`) that have no influence on any atom."""
+    names = FeatureSet(forcefield.atoms[0].feature_kind, forcefield.molecule.n_atoms).names
     used = np.any([atom.covariance.theta > 0.0 for atom in forcefield.atoms], axis=0)
     kept = {name for name, is_used in zip(names, used, strict=True) if is_used}
     return tuple(name for name in dict.fromkeys(names) if name not in kept)
@@ -232,7 +226,7 @@ def refit(
     dataset
         Its training data.
     dropped
-        Kinds of features that are left out (:func:`feature_names`).
+        Kinds of features that are left out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     indices
         Geometries of ``dataset`` to fit; those of ``forcefield`` if not given.
     settings
@@ -246,7 +240,7 @@ def refit(
     data = JointData(*(np.array(values[indices]) for values in fields))
     first = forcefield.atoms[0]
     kind, symmetry = first.feature_kind, joint.operations
-    names = np.array(feature_names(forcefield.molecule.n_atoms, kind))
+    names = np.array(FeatureSet(kind, forcefield.molecule.n_atoms).names)
     unknown = set(dropped) - set(names.tolist())
     if unknown:
         raise InputError("dropped", f"some of {', '.join(dict.fromkeys(names.tolist()))}", ", ".join(sorted(unknown)))

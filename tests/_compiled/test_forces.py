@@ -13,9 +13,8 @@ from fflux_py._compiled import simd as _lanes
 from fflux_py._compiled.features import arctangent
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.features import FeatureKind
+from fflux_py.gp.features import FeatureKind, FeatureSet
 from fflux_py.gp.radial_kernel import KERNELS
-from fflux_py.training.pruning import feature_names
 from tests.support.synthetic import fit, fitted, label, sample
 
 pytestmark = pytest.mark.core
@@ -135,7 +134,7 @@ def test_wrapped_azimuths_stay_in_double_precision() -> None:
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
 def test_coordinates_without_influence_are_left_out_and_change_nothing(basis: str) -> None:
     forcefield = _random("squared-exponential", basis)
-    names = np.array(feature_names(6, "unit-vector"))
+    names = np.array(FeatureSet("unit-vector", 6).names)
     atoms = [
         replace(m, covariance=replace(m.covariance, theta=np.where(names == drop, 0.0, m.covariance.theta)))
         for m, drop in zip(forcefield.atoms, ["x", "chi", "x", "y", "z", "distance"], strict=True)

@@ -18,7 +18,7 @@ import numpy as np
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.dataset import Dataset, GeometrySet
@@ -246,7 +246,7 @@ def fit(
     for a, frame in enumerate(frames or cip_frames(molecule)):
         x = features(dataset.positions, frame, kind)
         y = dataset.atomic_energies[:, a]
-        azimuths = phi_features(molecule.n_atoms, kind)
+        azimuths = FeatureSet(kind, molecule.n_atoms).azimuths
         variance = x.var(axis=0)
         variance[azimuths] = 1.0 - np.abs(np.exp(1j * x[:, azimuths]).mean(axis=0)) ** 2  # circular
         covariance = Covariance(inverse_width / variance, azimuths, KERNELS[kernel], azimuth)

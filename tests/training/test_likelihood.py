@@ -9,7 +9,7 @@ import pytest
 
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import features, phi_features
+from fflux_py.gp.features import FeatureSet, features
 from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.local_frame import cip_frames
 from fflux_py.training import TrainingConfig
@@ -190,7 +190,7 @@ def test_holdout_criterion_finds_a_lower_error() -> None:
         left = y[held] - covariance.matrix(x[held], x[~held]) @ np.linalg.solve(matrix, y[~held])
         return float(np.sqrt(np.mean(left**2)))
 
-    azimuths = phi_features(6, "spherical")
+    azimuths = FeatureSet("spherical", 6).azimuths
     start = Covariance(starting_theta(x, azimuths), azimuths)
     assert error(model.covariance, model.noise) < 0.5 * error(start, 1e-3)
     assert 0.0 < model.variance < np.inf

@@ -129,7 +129,8 @@ def _checked(before: ForceField, dataset: Dataset, model: Path, data: Path, want
     import numpy as np
 
     from fflux_py.analysis.calibration import calibration_halves
-    from fflux_py.training.pruning import feature_names, training_rows
+    from fflux_py.gp.features import FeatureSet
+    from fflux_py.training.pruning import training_rows
 
     with reading(data):
         before.check_molecule(dataset.molecule)
@@ -141,7 +142,7 @@ def _checked(before: ForceField, dataset: Dataset, model: Path, data: Path, want
     if wanted.small_fit is not None and wanted.small_fit >= len(rows):
         expected = f"fewer than the {len(rows)} training geometries of {model}"
         raise InputError("--small-fit", expected, str(wanted.small_fit))
-    names = dict.fromkeys(feature_names(before.molecule.n_atoms, before.atoms[0].feature_kind))
+    names = dict.fromkeys(FeatureSet(before.atoms[0].feature_kind, before.molecule.n_atoms).names)
     unknown = [kind for kind in wanted.leave_out or () if kind not in names]
     if unknown:
         raise InputError("--leave-out", f"'none', or some of {', '.join(names)}", ", ".join(map(repr, unknown)))

@@ -29,7 +29,7 @@ from fflux_py.files import read_text, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import features, n_features, phi_features
+from fflux_py.gp.features import FeatureSet, features
 from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LocalFrame
@@ -112,7 +112,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
     if molecule is not None:
         _check_symbols(symbols, molecule)
     atoms = tuple(atomic_model(model) for model in _alike(models))
-    azimuths = phi_features(first.n_atoms, "spherical")
+    azimuths = FeatureSet("spherical", first.n_atoms).azimuths
     for atom in atoms:
         if atom.covariance.azimuth == "periodic" and not np.array_equal(atom.covariance.azimuths, azimuths):
             extra = np.setdiff1d(atom.covariance.azimuths, azimuths) + 1
@@ -375,7 +375,7 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
                 raise InputError(where, "one kind of kernel on each feature", f"two on feature {h + 1}")
             theta[h] += factor * value
     azimuth = _azimuth(model)
-    azimuths = phi_features(model.text.n_atoms, "spherical")
+    azimuths = FeatureSet("spherical", model.text.n_atoms).azimuths
     if azimuth == "periodic":
         azimuths = np.union1d(azimuths, [h for h, kind in kinds.items() if kind == "periodic"]).astype(np.int64)
         plain = [h + 1 for h in azimuths.tolist() if kinds.get(h) == "plain"]
@@ -388,7 +388,7 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
 
 def _azimuth(model: FerebusModel) -> Azimuth:
     """What happens to the azimuths of a model."""
-    phi = set(phi_features(model.text.n_atoms, "spherical").tolist())
+    phi = set(FeatureSet("spherical", model.text.n_atoms).azimuths.tolist())
     found: set[Azimuth] = set()
     for kernel in model.text.kernels.kernels:
         if kernel.kind == "periodic":
@@ -417,8 +417,9 @@ def _local_frame(text: ModelText, where: str) -> LocalFrame:
     atom, x_axis, xy_plane = text.frame
     if xy_plane is None or text.n_atoms < 3:
         raise InputError(where, "a frame of three atoms", "one of two", "a diatomic has no force field here")
-    if text.n_features != n_features(text.n_atoms, "spherical"):
-        expected = f"{n_features(text.n_atoms, 'spherical')} spherical features of {text.n_atoms} atoms"
+    expected_features = FeatureSet("spherical", text.n_atoms).n_features
+    if text.n_features != expected_features:
+        expected = f"{expected_features} spherical features of {text.n_atoms} atoms"
         raise InputError(where, expected, str(text.n_features))
     return LocalFrame(atom, x_axis, xy_plane)
 
