@@ -12,7 +12,7 @@ import numpy as np
 from fflux_py._compiled.covariances import KernelForm
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.joint_covariance import FramePoints, JointData, JointModel, frame_points, kernel_form
-from fflux_py.gp.joint_fit import n_observations
+from fflux_py.gp.observations import Observations
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training._joint_products import write_products
 from fflux_py.typing import FloatArray, IntArray
@@ -72,10 +72,8 @@ class JointOperator:
     ) -> None:
         self.data, self.model, self.kernels, self.variance, self.threads = data, model, kernels, variance, threads
         count, n_atoms, _ = data.positions.shape
-        self.chosen = np.flatnonzero(data.partitioned)
-        self.totals = len(self.chosen) * n_atoms
-        self.first_force = self.totals + count
-        self.size = n_observations(data.partitioned, n_atoms)
+        self.observations = data.observations
+        self.size = self.observations.count
         self._kept: list[Embedded] | None = None
         images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
         if 8.0 * images * count * kernels[0].n_embedded * (3 * n_atoms + 1) <= memory:
@@ -94,14 +92,6 @@ class JointOperator:
         everything = np.arange(len(self.data.positions))
         return self.products(everything, everything, vectors)
 
-    def observations(self, geometries: IntArray) -> IntArray:
-        """Indices of all observations of some geometries, in the order of the whole: atoms, totals, forces."""
-        n_atoms = self.data.positions.shape[1]
-        partitioned = np.searchsorted(self.chosen, np.intersect1d(geometries, self.chosen))
-        of_atoms = np.arange(n_atoms)[:, None] * len(self.chosen) + partitioned
-        of_forces = self.first_force + 3 * n_atoms * geometries[:, None] + np.arange(3 * n_atoms)
-        return np.concatenate([of_atoms.ravel(), self.totals + geometries, of_forces.ravel()])
-
     def products(self, rows: IntArray, columns: IntArray, vectors: FloatArray) -> FloatArray:
         """Part of the matrix times vectors.
 
@@ -110,20 +100,17 @@ class JointOperator:
         rows, columns
             Geometries (indices, ascending) whose observations are the part's rows and columns.
         vectors
-            In the order of ``observations(columns)``, shape ``(n, n_vectors)``.
+            In the order of ``observations.of_geometries(columns)``, shape ``(n, n_vectors)``.
 
         Returns
         -------
         FloatArray
-            In the order of ``observations(rows)``.
+            In the order of ``observations.of_geometries(rows)``.
         """
-        n_atoms, n_vectors = self.data.positions.shape[1], vectors.shape[1]
-        here, there = self.data.partitioned[rows], self.data.partitioned[columns]
-        n_there, shape = int(there.sum()) * n_atoms, (n_atoms, len(columns), n_vectors)
-        of_atoms = np.zeros(shape)
-        of_atoms[:, there] = vectors[:n_there].reshape(n_atoms, int(there.sum()), n_vectors)
-        of_totals = vectors[n_there : n_there + len(columns)]
-        pulls = vectors[n_there + len(columns) :].reshape(len(columns), 3 * n_atoms, n_vectors)
+        n_atoms, n_vectors = self.observations.n_atoms, vectors.shape[1]
+        here, there = self.observations.partitioned[rows], self.observations.partitioned[columns]
+        of_atoms, of_totals, of_forces = Observations(there, n_atoms).split(vectors)
+        pulls = of_forces.reshape(len(columns), 3 * n_atoms, n_vectors)
         energies = np.zeros((n_atoms, len(rows), n_vectors))
         forces = np.zeros((len(rows), 3 * n_atoms, n_vectors))
         for own in self.frames():

@@ -52,7 +52,7 @@ class Preconditioner:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         count = len(operator.data.positions)
-        own = [operator.observations(np.array([j])) for j in range(count)]
+        own = [operator.observations.of_geometries(np.array([j])) for j in range(count)]
         drawn = np.sort(np.random.default_rng(_SEED).choice(operator.size, min(rank, operator.size), replace=False))
         basis = _columns(operator, own, drawn, lambda done: progress and progress(done, 3 * count))
         small = basis[:, drawn].copy()

@@ -13,7 +13,7 @@ from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis, n_observations, rotors_factorise
+from fflux_py.gp.joint_fit import frame_basis, rotors_factorise
 from fflux_py.gp.radial_kernel import RadialKernel, radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
@@ -119,7 +119,7 @@ def _work(data: JointData, part: JointData, model: JointModel, max_iterations: i
     images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
 
     def once(of: JointData) -> float:
-        n = n_observations(of.partitioned, of.positions.shape[1])
+        n = of.observations.count
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
     return 0.5 * max_iterations * 7 * once(part), once(data)

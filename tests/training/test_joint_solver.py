@@ -71,7 +71,7 @@ def test_products_are_those_of_the_matrix(kind: FeatureKind, kernel: str, symmet
     expected = dense @ vectors
     np.testing.assert_allclose(operator(vectors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     rows, columns = np.array([1, 3, 8]), np.array([0, 3, 4])
-    here, there = operator.observations(rows), operator.observations(columns)
+    here, there = operator.observations.of_geometries(rows), operator.observations.of_geometries(columns)
     part = dense[np.ix_(here, there)]
     np.testing.assert_allclose(
         operator.products(rows, columns, np.eye(len(there))), part, rtol=0, atol=1e-12 * np.abs(dense).max()
@@ -143,7 +143,7 @@ def test_iterations_agree_with_the_factorisation() -> None:
     unseen = JointData(*(np.concatenate([a, b]) for a, b in zip(_parts(data), _parts(_unseen()), strict=True)))
     dense = _dense(unseen, model)
     operator = JointOperator(unseen, model, kernels, VARIANCE)
-    old, new = operator.observations(np.arange(18)), operator.observations(np.arange(18, 28))
+    old, new = (operator.observations.of_geometries(np.arange(*ends)) for ends in ((0, 18), (18, 28)))
     across = dense[np.ix_(new, old)]
     for means in (direct.centres, direct.centres + 1.0, direct.gls_means()):
         difference = across @ (found.shifted(means) - direct.shifted(means))
