@@ -16,7 +16,7 @@ from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.joint_fit import JointFit
-from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.prior_mean import needs_isolated, prior_mean
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import cip_frames
 from fflux_py.training._checkpoint import Checkpoint
@@ -98,9 +98,9 @@ def train(
     indices = training_indices(dataset, config.n_train, config.forces)
     positions = dataset.positions[indices]
     frames = cip_frames(dataset.molecule)
-    if config.prior_mean == "MF5":
+    if needs_isolated(config.prior_mean):
         for symbol in dict.fromkeys(dataset.molecule.symbols):
-            prior_mean("MF5", np.zeros(1), dataset.isolated_energies.get(symbol))
+            prior_mean(config.prior_mean, np.zeros(1), dataset.isolated_energies.get(symbol))
     if config.forces:
         forcefield = train_jointly(
             dataset, indices, config.symmetry, config.features, config.kernel, config.azimuth, config.prior_mean,
