@@ -1,7 +1,7 @@
 """Features of one local frame, and the way back from their gradient to positions, in compiled code.
 
 Nothing is allocated, and every division and root is made once, as in a large group of replicas this is a good part of a
-step.  The plain NumPy counterpart, which the tests compare with, is :mod:`fflux_py.molecules.local_frame`.
+step.  The plain NumPy counterpart, which the tests compare with, is :mod:`fflux_py.gp.features`.
 """
 
 from __future__ import annotations
