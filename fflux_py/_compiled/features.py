@@ -57,6 +57,30 @@ def _inverse(kind: int) -> bool:
 
 
 @njit(cache=True, error_model="numpy")
+def _of_length(r: float, kind: int) -> float:
+    """How a distance stands among the features."""
+    if _inverse(kind):
+        return 1.0 / r
+    return r
+
+
+@njit(cache=True, error_model="numpy")
+def _by_bond(g: float, r: float, kind: int) -> float:
+    """Gradient by the distance r to an atom of the frame, from the gradient ``g`` by its feature."""
+    if _inverse(kind):
+        return -g / r**2
+    return g
+
+
+@njit(cache=True, error_model="numpy")
+def _by_distance(g: float, q: float, kind: int) -> float:
+    """Gradient by the distance 1/q to another atom, from the gradient ``g`` by its feature."""
+    if _inverse(kind):
+        return -g * q * q
+    return g
+
+
+@njit(cache=True, error_model="numpy")
 def arctangent(y: float, x: float) -> float:
     """Angle of the point (x, y), as ``math.atan2`` to two units in the last place, in a third of its time."""
     wide, high = abs(x), abs(y)
@@ -136,10 +160,10 @@ def local_features(
         The features.
     """
     frame_axes(positions, frame, rows)
-    vectors, inverse = _directional(kind), _inverse(kind)
+    vectors = _directional(kind)
     length_a, length_b, along = rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2]
-    f[0] = 1.0 / length_a if inverse else length_a
-    f[1] = 1.0 / length_b if inverse else length_b
+    f[0] = _of_length(length_a, kind)
+    f[1] = _of_length(length_b, kind)
     f[2] = along / length_b if vectors else arctangent(rows[_ACROSS, 0], along)
     x0, x1, x2, y0, y1, y2 = rows[0, 0], rows[0, 1], rows[0, 2], rows[1, 0], rows[1, 1], rows[1, 2]
     z0, z1, z2 = rows[2, 0], rows[2, 1], rows[2, 2]
@@ -154,7 +178,7 @@ def local_features(
         r = np.sqrt(rho2 + z * z)
         q = 1.0 / r
         local[i, 0], local[i, 1], local[i, 2], local[i, 3] = x, y, z, q
-        f[k] = q if inverse else r
+        f[k] = _of_length(r, kind)
         if vectors:
             f[k + 1], f[k + 2], f[k + 3] = x * q, y * q, z * q
             k += 4
@@ -168,7 +192,7 @@ def _local_gradient(kind: int, local: FloatArray, g: FloatArray, k: int) -> tupl
     """Gradient by the local coordinates of one atom from the gradient by its features, which start at ``k``."""
     q = local[3]
     x, y, z = local[0] * q, local[1] * q, local[2] * q
-    by_distance = -g[k] * q * q if _inverse(kind) else g[k]
+    by_distance = _by_distance(g[k], q, kind)
     if _directional(kind):
         along = by_distance - (g[k + 1] * x + g[k + 2] * y + g[k + 3] * z) * q
         return along * x + g[k + 1] * q, along * y + g[k + 2] * q, along * z + g[k + 3] * q
@@ -229,9 +253,7 @@ def frame_axes_backward(
         b[c] = positions[frame[2], c] - positions[frame[0], c]
     # along = e1.b and across = |y| are the cosine and sine sides of chi
     r_a, r_b, along, across = rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2], rows[_ACROSS, 0]
-    g_length_a, g_length_b = g[0], g[1]
-    if _inverse(kind):
-        g_length_a, g_length_b = -g[0] / r_a**2, -g[1] / r_b**2
+    g_length_a, g_length_b = _by_bond(g[0], r_a, kind), _by_bond(g[1], r_b, kind)
     if _directional(kind):
         g_length_b -= g[2] * along / r_b**2
         g_along, g_across = g[2] / r_b, 0.0

@@ -31,6 +31,7 @@ from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray, IntArray
 
 FeatureKind = Literal["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"]
+Distance = Literal["r", "inverse-r"]
 FEATURE_KINDS: Final[tuple[str, ...]] = get_args(FeatureKind)
 CLASSES: Final = ("frame distance", "chi", "distance", "in-plane direction", "out-of-plane direction")
 """Classes of features that share a factor of their length scales in the joint fit."""
@@ -66,8 +67,8 @@ class FeatureForm:
 
     Parameters
     ----------
-    inverse
-        Whether distances stand as 1/R and not as R.
+    distance
+        How distances stand: ``"r"`` as R, ``"inverse-r"`` as 1/R.
     directional
         Whether directions stand as unit vectors and not as angles.
     of_frame
@@ -76,7 +77,7 @@ class FeatureForm:
         Columns of every other atom; the distance comes first.
     """
 
-    inverse: bool
+    distance: Distance
     directional: bool
     of_frame: tuple[FeatureColumn, ...]
     of_other: tuple[FeatureColumn, ...]
@@ -101,10 +102,10 @@ _UNIT_VECTOR: Final = (
 
 FORMS: Final[Mapping[FeatureKind, FeatureForm]] = MappingProxyType(
     {
-        "spherical": FeatureForm(inverse=False, directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
-        "spherical-inverse-r": FeatureForm(inverse=True, directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
-        "unit-vector": FeatureForm(inverse=True, directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
-        "unit-vector-r": FeatureForm(inverse=False, directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
+        "spherical": FeatureForm("r", directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
+        "spherical-inverse-r": FeatureForm("inverse-r", directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
+        "unit-vector": FeatureForm("inverse-r", directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
+        "unit-vector-r": FeatureForm("r", directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
     }
 )
 """All kinds of features; numbers in compiled code: :data:`fflux_py._compiled.features.FEATURES`."""
@@ -198,7 +199,27 @@ class FeatureSet:
     def distances(self, values: FloatArray) -> FloatArray:
         """Distances of an atom to all others in bohr, the frame's atoms first, from features ``(..., n_features)``."""
         distances = [0, 1, *range(len(self.form.of_frame), self.n_features, len(self.form.of_other))]
-        return np.asarray(1.0 / values[..., distances] if self.form.inverse else values[..., distances])
+        return _lengths(values[..., distances], self.form.distance)
+
+
+def _of_lengths(r: FloatArray, distance: Distance) -> FloatArray:
+    """How distances (bohr) stand among the features."""
+    return np.asarray(1.0 / r) if distance == "inverse-r" else r
+
+
+def _lengths(values: FloatArray, distance: Distance) -> FloatArray:
+    """The way back: distances (bohr) from the features."""
+    return np.asarray(1.0 / values) if distance == "inverse-r" else values
+
+
+def _by_bond(r: FloatArray, distance: Distance) -> FloatArray:
+    """Derivative of the feature by the distance r to an atom of the frame."""
+    return np.asarray(-(r**-2)) if distance == "inverse-r" else np.ones_like(r)
+
+
+def _by_position(unit: FloatArray, r: FloatArray, distance: Distance) -> FloatArray:
+    """Derivative of the feature by the position of another atom, in the direction ``unit`` and at the distance r."""
+    return np.asarray(-unit / r**2) if distance == "inverse-r" else unit
 
 
 def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
@@ -233,10 +254,7 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     others = list(frame.others(positions.shape[-2]))
     local = np.einsum("...ij,...nj->...ni", axes, positions[..., others, :] - origin[..., None, :])
     radius = np.linalg.norm(local, axis=-1)
-    if form.inverse:
-        a, r, distance = 1.0 / a, 1.0 / r_b, 1.0 / radius
-    else:
-        r, distance = r_b, radius
+    a, r, distance = (_of_lengths(length, form.distance) for length in (a, r_b, radius))
     if form.directional:
         first = np.stack([a, r, along / r_b], axis=-1)
         rest = np.concatenate([distance[..., None], local / radius[..., None]], axis=-1)
@@ -280,7 +298,7 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     across_a = np.einsum("...i,...ij->...j", b, by_a[..., 1, :, :])
     unit_b = b / r_b[..., None]
     jacobian = np.zeros((*positions.shape[:-2], FeatureSet(kind, n_atoms).n_features, n_atoms, 3))
-    scale_a, scale_b = (-(r_a**-2), -(r_b**-2)) if form.inverse else (np.ones_like(r_a), np.ones_like(r_b))
+    scale_a, scale_b = _by_bond(r_a, form.distance), _by_bond(r_b, form.distance)
     _add(jacobian, 0, frame.x_axis, frame.atom, scale_a[..., None] * e1)
     _add(jacobian, 1, frame.xy_plane, frame.atom, scale_b[..., None] * unit_b)
     if not form.directional:  # chi = atan2(across, along)
@@ -335,7 +353,7 @@ def _local_coordinate_features(local: FloatArray, form: FeatureForm) -> FloatArr
     """Derivatives of an atom's features by its local coordinates, shape ``(..., 3 or 4, 3)``."""
     radius = np.linalg.norm(local, axis=-1)[..., None]
     unit = local / radius
-    by_distance = -unit / radius**2 if form.inverse else unit
+    by_distance = _by_position(unit, radius, form.distance)
     if form.directional:
         by_unit = (np.eye(3) - unit[..., :, None] * unit[..., None, :]) / radius[..., None]
         return np.concatenate([by_distance[..., None, :], by_unit], axis=-2)
