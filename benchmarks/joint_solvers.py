@@ -17,8 +17,11 @@ import numpy as np
 from joint_memory import model_of, read
 
 from fflux_py.gp.joint_covariance import solve
+from fflux_py.training import TrainingConfig
 from fflux_py.training import joint_solver as joint_solution
 from fflux_py.training._joint_operator import JointOperator
+from fflux_py.training.config import SolverSettings
+from fflux_py.training.joint_system import JointSystem
 from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 
@@ -36,15 +39,18 @@ def main() -> None:
     if options.factors:
         factors, variance = np.array(options.factors[:5]), options.factors[5]
     else:
-        factors, variance = class_length_scales(data.subset(np.arange(25)), model, 25, spreads=spreads)
+        factors, variance = class_length_scales(
+            data.subset(np.arange(25)), model, TrainingConfig(max_iterations=25), spreads=spreads
+        )
     kernels = class_covariances(spreads, molecule.n_atoms, model, factors)
+    system = JointSystem(data, model, kernels, variance)
     begin = time.process_time()
     direct = solve(data, model, kernels, variance)
     size = len(direct.coefficients)
     print(
         json.dumps({"n_unknowns": size, "direct_cpu_time_s": time.process_time() - begin, "matrix_mb": 8e-6 * size**2})
     )
-    operator = JointOperator(data, model, kernels, variance)
+    operator = JointOperator(system)
     totals = size - len(data.energies) * (1 + 3 * molecule.n_atoms)
     forces = totals + len(data.energies)
     for rank in options.rank:
@@ -53,11 +59,8 @@ def main() -> None:
 
         begin = time.process_time()
         found = joint_solution.solve_system(
-            data,
-            model,
-            kernels,
-            variance,
-            joint_solution.SolverSettings("cg"),
+            system,
+            SolverSettings("cg"),
             lambda done, _, seen=calls: seen.append(done),
         )
         seconds = time.process_time() - begin

@@ -48,7 +48,8 @@ from fflux_py.molecules.local_frame import LocalFrame  # noqa: E402
 from fflux_py.molecules.molecule import Molecule  # noqa: E402
 from fflux_py.threads import set_threads  # noqa: E402
 from fflux_py.training import TrainingConfig, train  # noqa: E402
-from fflux_py.training.pruning import Pruning, prune, refit, training_rows  # noqa: E402
+from fflux_py.training.pruning import IdleFeatures, find_idle_features  # noqa: E402
+from fflux_py.training.refit import refit, training_rows  # noqa: E402
 from fflux_py.typing import FloatArray  # noqa: E402
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
 
@@ -373,7 +374,7 @@ def pruned(points: int, repeats: int) -> Figures:
     """
     forcefield = model_file.load(FOLDER / "model.npz")
     dataset = Dataset.read(FOLDER / "data.extxyz")
-    chosen = prune(forcefield, dataset)
+    chosen = find_idle_features(forcefield, dataset)
     rows = training_rows(forcefield, dataset)[:_PRUNED_FIT]
     test = dataset.with_split("test")
     before, after = (force_error(refit(forcefield, dataset, names, rows), test) for names in ((), chosen.dropped))
@@ -412,7 +413,11 @@ def basis(repeats: int) -> Figures:
     test = dataset.with_split("test")
     many = train(dataset, TrainingConfig(forces=False, symmetry="none"))
     joint = train(dataset, TrainingConfig(n_train=_FEWER[-1], symmetry="none"))
-    dropped, rows, error = prune(joint, dataset).dropped, training_rows(joint, dataset), force_error(many, test)
+    dropped, rows, error = (
+        find_idle_features(joint, dataset).dropped,
+        training_rows(joint, dataset),
+        force_error(many, test),
+    )
     for n in _FEWER:
         few = refit(joint, dataset, dropped, rows[:n])
         reached = force_error(few, test)
@@ -438,7 +443,7 @@ def basis(repeats: int) -> Figures:
     return figures
 
 
-def left_out(case: Case, chosen: Pruning) -> Case:
+def left_out(case: Case, chosen: IdleFeatures) -> Case:
     """A random model without the same kinds of features."""
     atoms = []
     for model in case.forcefield.atoms:

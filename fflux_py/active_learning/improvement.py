@@ -16,7 +16,6 @@ from fflux_py.active_learning.rounds import Round, joined, mean_over_frames, rea
 from fflux_py.analysis.runs import Run
 from fflux_py.certification import Labeller
 from fflux_py.certification.certificate import relaxed, single
-from fflux_py.certification.config import Stage, silent
 from fflux_py.certification.judge import TemperatureFigures, judge
 from fflux_py.certification.replicas import simulate, visited
 from fflux_py.dynamics.potentials import CompiledPotential
@@ -24,6 +23,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.training import TrainingConfig, train
+from fflux_py.typing import Stage, silent
 
 MODEL_FILE: Final = "model.npz"
 DATA_FILE: Final = "data.extxyz"

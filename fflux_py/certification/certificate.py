@@ -14,7 +14,7 @@ import numpy as np
 
 from fflux_py.analysis.criteria import Criterion
 from fflux_py.analysis.runs import Run
-from fflux_py.certification.config import CertificationConfig, Stage, silent
+from fflux_py.certification.config import CertificationConfig
 from fflux_py.certification.judge import TemperatureFigures, judge
 from fflux_py.certification.labellers import Labeller
 from fflux_py.certification.replicas import simulate, visited
@@ -25,6 +25,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.optimization.search import optimize
+from fflux_py.typing import Stage, silent
 from fflux_py.units import KCAL_MOL
 
 SETTINGS_FILE: Final = "settings.json"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,15 +14,6 @@ FULL_SEEDS: Final = 3
 
 FULL_FRAMES: Final = 100
 """Fewest labelled frames for each temperature."""
-
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Opens a stage of the work by its name; gives its progress callback ``(done, total)``."""
-
-
-@contextmanager
-def silent(_: str) -> Iterator[Callable[[int, int], None]]:
-    """A stage that nobody watches."""
-    yield lambda done, total: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,14 @@ JsonOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads of the numerical libraries.")]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes that work side by side.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers.")]
+MemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        metavar="GB",
+        help="Memory that the joint fit may take. Without it: three fifths of what is free when it is solved.",
+    ),
+]
 
 # Of commands that run molecular dynamics and label what it visits.
 TemperaturesOption = Annotated[

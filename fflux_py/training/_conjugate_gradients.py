@@ -65,15 +65,15 @@ def conjugate_gradients(
     weighted = _dots(state.residual, inverse(state.residual))
     for _ in range(_MOST_RESTARTS):
         while state.iteration < max_iterations:
-            turned = matrix(state.direction)
-            step = _ratio(weighted, _dots(state.direction, turned))
+            product = matrix(state.direction)
+            step = _ratio(weighted, _dots(state.direction, product))
             state.solution = state.solution + step * state.direction
-            state.residual = state.residual - step * turned
+            state.residual = state.residual - step * product
             state.iteration += 1
             last = error(state.residual)
-            turned = inverse(state.residual)
-            before, weighted = weighted, _dots(state.residual, turned)
-            state.direction = turned + _ratio(weighted, before) * state.direction
+            preconditioned = inverse(state.residual)
+            before, weighted = weighted, _dots(state.residual, preconditioned)
+            state.direction = preconditioned + _ratio(weighted, before) * state.direction
             if report is not None:
                 report(state, last)
             if last <= 1.0:

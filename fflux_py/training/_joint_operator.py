@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,10 +11,11 @@ import numpy as np
 
 from fflux_py._compiled.covariances import KernelForm
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.joint_covariance import FramePoints, JointData, JointModel, frame_points, kernel_form
+from fflux_py.gp.joint_covariance import JointModel, frame_points, kernel_form
 from fflux_py.gp.observations import Observations
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training._joint_products import write_products
+from fflux_py.training.joint_system import JointSystem, image_count
 from fflux_py.typing import FloatArray, IntArray
 
 
@@ -36,16 +37,16 @@ class Embedded(NamedTuple):
     jacobians: FloatArray
 
 
-def embedded(model: JointModel, frame: LocalFrame, kernel: Covariance, positions: FloatArray) -> Embedded:
+def embed_frame(model: JointModel, frame: LocalFrame, kernel: Covariance, positions: FloatArray) -> Embedded:
     """Embed one frame's features of geometries in bohr, shape ``(N, n_atoms, 3)``."""
-    own: FramePoints = frame_points(model, frame, positions)
-    order, form = kernel_form(kernel, own.rotors)
-    shape = (len(own.values), len(positions), len(order))
+    features = frame_points(model, frame, positions)
+    order, form = kernel_form(kernel, features.rotors)
+    shape = (len(features.values), len(positions), len(order))
     points, jacobians = np.empty(shape), np.empty((*shape, positions[0].size))
-    for k, (values, jacobian) in enumerate(zip(own.values, own.jacobians, strict=True)):
+    for k, (values, jacobian) in enumerate(zip(features.values, features.jacobians, strict=True)):
         points[k] = kernel.embed(values)[:, order]
         jacobians[k] = kernel.embed_jacobian(values, jacobian)[:, order].reshape(jacobians[k].shape)
-    return Embedded(frame, form, own.permutations, points, jacobians)
+    return Embedded(frame, form, features.permutations, points, jacobians)
 
 
 class JointOperator:
@@ -53,30 +54,21 @@ class JointOperator:
 
     Parameters
     ----------
-    data, model, kernels, variance
-        As of :func:`fflux_py.gp.joint_covariance.covariance_matrix`.
+    system
+        The data, what is modelled, and the hyperparameters.
     threads
         Threads over the geometries; the result does not depend on them.
     memory
-        Bytes for the derivatives of the features.  Where they are too many they are made anew for every product.
+        Bytes for the derivatives of the features.  Where they are too many they are made anew for every product; the
+        result does not depend on it.
     """
 
-    def __init__(
-        self,
-        data: JointData,
-        model: JointModel,
-        kernels: Sequence[Covariance],
-        variance: float,
-        threads: int = 1,
-        memory: float = 4e9,
-    ) -> None:
-        self.data, self.model, self.kernels, self.variance, self.threads = data, model, kernels, variance, threads
-        count, n_atoms, _ = data.positions.shape
-        self.observations = data.observations
-        self.size = self.observations.count
+    def __init__(self, system: JointSystem, threads: int = 1, memory: float = np.inf) -> None:
+        self.data, self.model, self.kernels, self.variance = system.data, system.model, system.kernels, system.variance
+        self.threads, self.observations, self.size = threads, self.data.observations, system.n_unknowns
+        count, n_atoms, _ = self.data.positions.shape
         self._kept: list[Embedded] | None = None
-        images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
-        if 8.0 * images * count * kernels[0].n_embedded * (3 * n_atoms + 1) <= memory:
+        if 8.0 * image_count(self.model) * count * self.kernels[0].n_embedded * (3 * n_atoms + 1) <= memory:
             self._kept = list(self.frames())
 
     def frames(self) -> Iterator[Embedded]:
@@ -85,7 +77,7 @@ class JointOperator:
             yield from self._kept
             return
         for frame, kernel in zip(self.model.frames, self.kernels, strict=True):
-            yield embedded(self.model, frame, kernel, self.data.positions)
+            yield embed_frame(self.model, frame, kernel, self.data.positions)
 
     def __call__(self, vectors: FloatArray) -> FloatArray:
         """The products with vectors, shape ``(n_observations, n_vectors)``."""
@@ -109,18 +101,20 @@ class JointOperator:
         """
         n_atoms, n_vectors = self.observations.n_atoms, vectors.shape[1]
         here, there = self.observations.partitioned[rows], self.observations.partitioned[columns]
-        of_atoms, of_totals, of_forces = Observations(there, n_atoms).split(vectors)
-        pulls = of_forces.reshape(len(columns), 3 * n_atoms, n_vectors)
+        atom_vectors, total_vectors, force_vectors = Observations(there, n_atoms).split(vectors)
+        force_vectors = force_vectors.reshape(len(columns), 3 * n_atoms, n_vectors)
         energies = np.zeros((n_atoms, len(rows), n_vectors))
         forces = np.zeros((len(rows), 3 * n_atoms, n_vectors))
-        for own in self.frames():
-            z = own.points[0, rows]
+        for embedded in self.frames():
+            z = embedded.points[0, rows]
             f, g = np.empty((len(rows), n_vectors)), np.empty((len(rows), z.shape[1], n_vectors))
-            for points, jacobian, permutation in zip(own.points, own.jacobians, own.permutations, strict=True):
-                weights = of_totals + of_atoms[permutation[own.frame.atom]]
-                self._write(z, points[columns], weights, -(jacobian[columns] @ pulls), own.form, f, g)
-                energies[own.frame.atom] += f
-                forces -= own.jacobians[0, rows].transpose(0, 2, 1) @ g
+            for points, jacobian, permutation in zip(
+                embedded.points, embedded.jacobians, embedded.permutations, strict=True
+            ):
+                weights = total_vectors + atom_vectors[permutation[embedded.frame.atom]]
+                self._write(z, points[columns], weights, -(jacobian[columns] @ force_vectors), embedded.form, f, g)
+                energies[embedded.frame.atom] += f
+                forces -= embedded.jacobians[0, rows].transpose(0, 2, 1) @ g
         parts = (np.concatenate(energies[:, here]), energies.sum(axis=0), np.concatenate(forces))
         return np.asarray(self.variance * np.concatenate(parts))
 

@@ -12,6 +12,8 @@ which costs a few operations for each embedded coordinate of a pair of geometrie
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -20,22 +22,34 @@ from fflux_py._compiled.radial_kernels import radial
 from fflux_py.typing import FloatArray
 
 
+class _PairTerms(NamedTuple):
+    """What the kernel of a pair of geometries needs: written anew for every pair.
+
+    Parameters
+    ----------
+    a, b
+        Factors of the derivatives by the one geometry's coordinates and by the other's, ``(d,)``.
+    shares, alpha, beta
+        Of the three permutations of every rotor: their shares of the kernel, ``(n_rotors, 3)``, and the factors of the
+        derivatives, ``(n_rotors, 3, 3 * width)``.
+    inner, across
+        Sums over the coordinates for every vector, ``(n_columns,)``: b . u, later times the kernel; and the sums over
+        one rotor's coordinates, ``(4, n_columns)``.
+    """
+
+    a: FloatArray
+    b: FloatArray
+    shares: FloatArray
+    alpha: FloatArray
+    beta: FloatArray
+    inner: FloatArray
+    across: FloatArray
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
-def _add_rotor_products(
-    u: FloatArray,
-    form: KernelForm,
-    k: float,
-    m: int,
-    b: FloatArray,
-    shares: FloatArray,
-    alpha: FloatArray,
-    beta: FloatArray,
-    a: FloatArray,
-    inner: FloatArray,
-    across: FloatArray,
-    g: FloatArray,
-) -> None:
-    """Add one rotor's rows of the second derivative times u; ``inner`` is k times b . u."""
+def _add_rotor_products(u: FloatArray, form: KernelForm, k: float, m: int, pair: _PairTerms, g: FloatArray) -> None:
+    """Add one rotor's rows of the second derivative times u; ``pair.inner`` is k times b . u."""
+    a, b, shares, alpha, beta, inner, across = pair
     n_columns = u.shape[1]
     width, first = form.width, form.n_plain + 3 * form.width * m
     size = 3 * width
@@ -57,14 +71,14 @@ def _add_rotor_products(
         for part in range(width):
             h = width * atom + part
             one, two, three = alpha[m, 0, h], alpha[m, 1, h], alpha[m, 2, h]
-            own = a[first + h]
+            zero = a[first + h]
             s0, s1, s2 = 2.0 * k * shares[m, 0], 2.0 * k * shares[m, 1], 2.0 * k * shares[m, 2]
             j0 = first + width * atom + part
             j1 = first + width * ((atom + 1) % 3) + part
             j2 = first + width * ((atom + 2) % 3) + part
             for c in range(n_columns):
                 g[first + h, c] += (
-                    own * across[3, c]
+                    zero * across[3, c]
                     + one * across[0, c]
                     + two * across[1, c]
                     + three * across[2, c]
@@ -106,7 +120,8 @@ def write_products(
     shares = np.empty((form.n_rotors, 3))
     alpha = np.empty((form.n_rotors, 3, 3 * form.width))
     beta = np.empty_like(alpha)
-    inner, both, across = np.empty(n_columns), np.empty(n_columns), np.empty((4, n_columns))
+    inner, both = np.empty(n_columns), np.empty(n_columns)
+    pair = _PairTerms(a, b, shares, alpha, beta, inner, np.empty((4, n_columns)))
     for i in range(first, last):
         f[i] = 0.0
         g[i] = 0.0
@@ -139,4 +154,4 @@ def write_products(
                 for c in range(n_columns):
                     out[h, c] += factor * w[c]
             for m in range(form.n_rotors):
-                _add_rotor_products(u, form, k, m, b, shares, alpha, beta, a, inner, across, out)
+                _add_rotor_products(u, form, k, m, pair, out)

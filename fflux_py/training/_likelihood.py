@@ -45,7 +45,7 @@ class Objective:
 
     @classmethod
     def impossible(cls, points: FloatArray) -> Objective:
-        """A place where the objective cannot be computed."""
+        """The objective where it cannot be computed."""
         return cls(-np.inf, np.zeros_like(points), 0.0, np.zeros(len(points)))
 
 
@@ -140,10 +140,10 @@ def holdout_score(
     across = kernel[np.ix_(held, fitted)]
     residuals = y[held] - across @ alpha
     square = float(residuals @ residuals)
-    pull = len(residuals) * residuals / square
-    back, _ = potrs(factor, across.T @ pull, lower=False)
+    by_prediction = len(residuals) * residuals / square
+    by_energy, _ = potrs(factor, across.T @ by_prediction, lower=False)
     left, right = np.empty(len(y)), np.zeros(len(y))
-    left[held], left[fitted], right[fitted] = pull, -back, alpha
+    left[held], left[fitted], right[fitted] = by_prediction, -by_energy, alpha
     if slope is None:
         slope = np.negative(kernel, out=kernel)
     by_points = left[:, None] * (z * (slope @ right)[:, None] - slope @ (right[:, None] * z))

@@ -16,7 +16,7 @@ _FIRST_STEP: Final = 0.5
 _SMALLEST_STEP: Final = 1e-6
 
 Evaluate = Callable[[FloatArray, np.ndarray], tuple[FloatArray, FloatArray]]
-"""Parameters ``(b, p)`` and the rows wanted (indices, ``(k,)``) to their values ``(k,)`` and gradients ``(k, p)``."""
+"""Parameters ``(b, p)`` and indices of the rows to evaluate, ``(k,)``, to values ``(k,)`` and gradients ``(k, p)``."""
 
 
 @dataclass
@@ -128,6 +128,6 @@ def _update(hessian: FloatArray, scaled: np.ndarray, row: int, step: FloatArray,
     if not scaled[row]:
         hessian[row] = np.eye(len(step)) * (curvature / float(change @ change))
         scaled[row] = True
-    pushed = hessian[row] @ change
-    hessian[row] += (1.0 + float(change @ pushed) / curvature) / curvature * np.outer(step, step)
-    hessian[row] -= (np.outer(pushed, step) + np.outer(step, pushed)) / curvature
+    product = hessian[row] @ change
+    hessian[row] += (1.0 + float(change @ product) / curvature) / curvature * np.outer(step, step)
+    hessian[row] -= (np.outer(product, step) + np.outer(step, product)) / curvature

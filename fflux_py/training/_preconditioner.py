@@ -19,7 +19,7 @@ from scipy.linalg import get_lapack_funcs
 
 from fflux_py.errors import ConvergenceError
 from fflux_py.training._joint_operator import JointOperator
-from fflux_py.typing import FloatArray, IntArray
+from fflux_py.typing import FloatArray, IntArray, Progress
 
 # In units of the noise variances: keeps the small system positive definite in the presence of rounding.
 _JITTER: Final = 1e-3
@@ -49,12 +49,12 @@ class Preconditioner:
         operator: JointOperator,
         noise: FloatArray,
         rank: int,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         count = len(operator.data.positions)
-        own = [operator.observations.of_geometries(np.array([j])) for j in range(count)]
+        rows = [operator.observations.of_geometries(np.array([j])) for j in range(count)]
         drawn = np.sort(np.random.default_rng(_SEED).choice(operator.size, min(rank, operator.size), replace=False))
-        basis = _columns(operator, own, drawn, lambda done: progress and progress(done, 3 * count))
+        basis = _columns(operator, rows, drawn, lambda done: progress and progress(done, 3 * count))
         small = basis[:, drawn].copy()
         small[np.diag_indices_from(small)] += _JITTER * noise[drawn]
         _factorise(small)
@@ -63,15 +63,15 @@ class Preconditioner:
             part = slice(first, min(first + 1024, operator.size))
             basis[:, part] = trtrs(small.T, basis[:, part], lower=False, trans=1)[0]
         small[:] = np.eye(len(small))
-        self._own, self._inverses = own, []
-        for j, places in enumerate(own):
-            one, inside = np.array([j]), basis[:, places]
-            block = operator.products(one, one, np.eye(len(places))) - inside.T @ inside
-            inverse = _inverse(block, noise[places])
+        self._rows, self._inverses = rows, []
+        for j, indices in enumerate(rows):
+            one, inside = np.array([j]), basis[:, indices]
+            block = operator.products(one, one, np.eye(len(indices))) - inside.T @ inside
+            inverse = _inverse(block, noise[indices])
             self._inverses.append(inverse)
-            turned = inside @ inverse
-            basis[:, places] = turned
-            small += turned @ inside.T
+            weighted = inside @ inverse
+            basis[:, indices] = weighted
+            small += weighted @ inside.T
             if progress is not None:
                 progress(count + 2 * (j + 1), 3 * count)
         _factorise(small)
@@ -80,27 +80,27 @@ class Preconditioner:
     def __call__(self, vectors: FloatArray) -> FloatArray:
         """Apply the inverse to vectors, shape ``(n_observations, n_vectors)``."""
         result = np.empty_like(vectors)
-        for places, inverse in zip(self._own, self._inverses, strict=True):
-            result[places] = inverse @ vectors[places]
+        for indices, inverse in zip(self._rows, self._inverses, strict=True):
+            result[indices] = inverse @ vectors[indices]
         (potrs,) = get_lapack_funcs(("potrs",), (self._small,))
         inner, _ = potrs(self._small.T, np.asfortranarray(self._basis @ vectors), lower=False)
         return np.asarray(result - self._basis.T @ inner)
 
 
 def _columns(
-    operator: JointOperator, own: list[IntArray], drawn: IntArray, report: Callable[[int], object]
+    operator: JointOperator, observations: list[IntArray], drawn: IntArray, report: Callable[[int], object]
 ) -> FloatArray:
     """Rows of the covariance that belong to the drawn observations, ``(rank, n_observations)``."""
-    everything = np.arange(len(own))
+    everything = np.arange(len(observations))
     rows = np.empty((len(drawn), operator.size))
-    for j, places in enumerate(own):
-        local = np.flatnonzero(np.isin(places, drawn))
+    for j, indices in enumerate(observations):
+        local = np.flatnonzero(np.isin(indices, drawn))
         report(j + 1)
         if not len(local):
             continue
-        vectors = np.zeros((len(places), len(local)))
+        vectors = np.zeros((len(indices), len(local)))
         vectors[local, np.arange(len(local))] = 1.0
-        rows[np.searchsorted(drawn, places[local])] = operator.products(everything, np.array([j]), vectors).T
+        rows[np.searchsorted(drawn, indices[local])] = operator.products(everything, np.array([j]), vectors).T
     return rows
 
 
@@ -115,5 +115,4 @@ def _factorise(matrix: FloatArray) -> None:
     (potrf,) = get_lapack_funcs(("potrf",), (matrix,))
     _, info = potrf(matrix.T, lower=False, overwrite_a=True, clean=False)
     if info != 0:
-        found = f"pivot {info} that is not positive"
-        raise ConvergenceError("joint covariance", "a positive definite matrix", found)
+        raise ConvergenceError("joint covariance", "a positive definite matrix", f"pivot {info} that is not positive")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Final
 
-_PARTS = 1000
-Progress = Callable[[int, int], None]
+from fflux_py.typing import Progress
+
+_PARTS: Final = 1000
 
 
 def stages(progress: Progress | None, shares: Sequence[float]) -> list[Progress]:

@@ -1,8 +1,12 @@
-"""Settings of a training."""
+"""Settings of a training: they travel whole from :func:`fflux_py.train` down to the solver.
+
+This module imports nothing of the training itself; all of its modules may import this one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -11,9 +15,42 @@ from fflux_py.gp.covariance import AZIMUTHS, Azimuth
 from fflux_py.gp.features import FeatureKind, feature_form
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
 from fflux_py.gp.radial_kernel import radial_kernel
-from fflux_py.training.hyperparameters import Criterion, check_criterion
-from fflux_py.training.joint import SymmetryChoice, check_symmetry_choice
-from fflux_py.training.joint_solver import Solver, SolverSettings
+
+SymmetryChoice = Literal["auto", "none", "rotors", "full"]
+SYMMETRY_CHOICES: Final[tuple[str, ...]] = get_args(SymmetryChoice)
+Solver = Literal["auto", "direct", "cg"]
+SOLVERS: Final[tuple[str, ...]] = get_args(Solver)
+Criterion = Literal["likelihood", "holdout"]
+CRITERIA: Final[tuple[str, ...]] = get_args(Criterion)
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How the linear system of a joint fit is solved.
+
+    Parameters
+    ----------
+    solver
+        ``"direct"``, ``"cg"`` (preconditioned conjugate gradients), or ``"auto"``: direct if it fits into ``memory``.
+    memory
+        Gigabytes (1e9 bytes) that the solution may take.  None: three fifths of what is free when it begins.
+    threads
+        Threads over the geometries in products with the covariance; the linear algebra has its own.
+
+    Raises
+    ------
+    InputError
+        A solver that does not exist, or a memory that is not positive.
+    """
+
+    solver: Solver = "auto"
+    memory: float | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _check_choice("solver", self.solver, SOLVERS)
+        if self.memory is not None and not 0.0 < self.memory < np.inf:
+            raise InputError("memory", "a positive number of gigabytes", str(self.memory))
 
 
 @dataclass(frozen=True)
@@ -53,7 +90,15 @@ class TrainingConfig:
         Of the joint fit's linear system: ``"direct"``, ``"cg"`` (preconditioned conjugate gradients), or ``"auto"``:
         direct where it fits into ``memory``.
     memory
-        Gigabytes (1e9 bytes) that the solution of the joint fit may take.
+        Gigabytes (1e9 bytes) that the solution of the joint fit may take.  None: three fifths of what is free when it
+        begins.
+    seed
+        Draw the training geometries at random by this seed; None: the first ones.
+
+    Raises
+    ------
+    InputError
+        A value that does not exist, or a number that is not positive.
     """
 
     n_train: int | None = None
@@ -69,19 +114,18 @@ class TrainingConfig:
     workers: int = 1
     threads_per_worker: int = 1
     solver: Solver = "auto"
-    memory: float = 14.0
+    memory: float | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         feature_form(self.features)
         check_name(self.prior_mean)
         if self.forces and self.prior_mean in POLYNOMIALS:
             prior_mean(self.prior_mean, np.zeros(1))
-        check_criterion(self.criterion)
-        check_symmetry_choice(self.symmetry)
-        SolverSettings(self.solver, self.memory)
+        _check_choice("criterion", self.criterion, CRITERIA)
+        _check_choice("symmetry", self.symmetry, SYMMETRY_CHOICES)
         radial_kernel(self.kernel)
-        if self.azimuth not in AZIMUTHS:
-            raise InputError("azimuth", f"one of {', '.join(AZIMUTHS)}", repr(self.azimuth))
+        _check_choice("azimuth", self.azimuth, AZIMUTHS)
         if self.azimuth == "rbf-cyclic":
             raise InputError(
                 "azimuth", "'periodic' or 'rbf'", "'rbf-cyclic'", "it is not positive semidefinite: for old models only"
@@ -90,3 +134,17 @@ class TrainingConfig:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise InputError(name, "a positive number", str(count))
+        if self.seed is not None and self.seed < 0:
+            raise InputError("seed", "a number that is not negative", str(self.seed))
+        _ = self.solver_settings  # checks solver and memory
+
+    @property
+    def solver_settings(self) -> SolverSettings:
+        """Of the joint fit's linear system."""
+        return SolverSettings(self.solver, self.memory, self.threads_per_worker)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a choice that does not exist."""
+    if value not in choices:
+        raise InputError(name, f"one of {', '.join(choices)}", repr(value))

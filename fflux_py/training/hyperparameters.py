@@ -14,8 +14,8 @@ would collapse the length scales.  Two criteria:
 The model, its constraints and its likelihood are gpytorch's, one batch for all atoms; value and gradient come from one
 factorisation of our own (:mod:`fflux_py.training._likelihood`) in place of differentiation through gpytorch's.  All
 atoms are searched side by side, by BFGS in the logarithms (:mod:`fflux_py.training._maximise`).  With the same number
-of threads the result is the same to the last bit.  Small data sets can have several maxima; found is the one uphill of
-the start.
+of threads the result is the same to the last bit.  Small data sets can have several maxima; the search ends in the one
+uphill of the start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -32,10 +32,9 @@ from fflux_py import __version__
 from fflux_py.errors import ConvergenceError, InputError, MissingDependencyError
 from fflux_py.gp.covariance import Covariance
 from fflux_py.training._maximise import Maximum, maximise
-from fflux_py.typing import FloatArray
+from fflux_py.training.config import TrainingConfig
+from fflux_py.typing import FloatArray, Progress
 
-Criterion = Literal["likelihood", "holdout"]
-CRITERIA: Final[tuple[str, ...]] = get_args(Criterion)
 HELD_OUT: Final = 5
 """One point in this many is held out by the hold-out criterion."""
 _TOLERANCE: Final = 0.02
@@ -85,12 +84,6 @@ def program_versions(forces: bool) -> dict[str, str]:
     return versions if forces else versions | _exact_gp().VERSIONS
 
 
-def check_criterion(name: str) -> None:
-    """Refuse a criterion that does not exist."""
-    if name not in CRITERIA:
-        raise InputError("criterion", f"one of {', '.join(CRITERIA)}", repr(name))
-
-
 def maximise_likelihood(
     start: Covariance, points: FloatArray, energies: FloatArray, max_iterations: int, threads: int = 1
 ) -> Hyperparameters:
@@ -112,18 +105,17 @@ def maximise_likelihood(
     ConvergenceError
         The likelihood cannot be computed at the start.
     """
-    return fit_hyperparameters([start], points[None], energies[None], max_iterations, threads)[0]
+    config = TrainingConfig(forces=False, max_iterations=max_iterations, threads_per_worker=threads)
+    return fit_hyperparameters([start], points[None], energies[None], config)[0]
 
 
 def fit_hyperparameters(
     starts: Sequence[Covariance],
     points: FloatArray,
     energies: FloatArray,
-    max_iterations: int,
-    threads: int = 1,
-    known_noise: FloatArray | None = None,
-    criterion: Criterion = "likelihood",
-    progress: Callable[[int, int], None] | None = None,
+    config: TrainingConfig,
+    label_noise: FloatArray | None = None,
+    progress: Progress | None = None,
 ) -> list[Hyperparameters]:
     """Fit theta, prior variance and noise of several atoms side by side.
 
@@ -136,14 +128,10 @@ def fit_hyperparameters(
         Kernel of every atom, all of one shape; its ``theta`` is the start of the search.
     points, energies
         Features, shape ``(n_atoms, n_train, n_features)``, and energies in hartree, shape ``(n_atoms, n_train)``.
-    max_iterations
-        Most evaluations of one atom's criterion.
-    threads
-        Threads of the linear algebra.
-    known_noise
-        Known noise variances in hartree^2, shape ``(n_atoms, n_train)``.
-    criterion
-        ``"likelihood"`` or ``"holdout"``.
+    config
+        Its criterion, most evaluations of one atom's criterion, and threads of the linear algebra.
+    label_noise
+        Known noise variances of the labels in hartree^2, shape ``(n_atoms, n_train)``.
     progress
         Called with the number of atoms that are done and of all.
 
@@ -152,19 +140,18 @@ def fit_hyperparameters(
     ConvergenceError
         The criterion cannot be computed at the start of an atom (data that are not finite).
     """
-    check_criterion(criterion)
-    if known_noise is not None and criterion == "holdout":
-        raise InputError("known noise", "none for the hold-out criterion", "some", "use the likelihood")
+    if label_noise is not None and config.criterion == "holdout":
+        raise InputError("label_noise", "none for the hold-out criterion", "some", "use the likelihood")
     backend = _exact_gp()
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with gpytorch
 
     scales = np.maximum(energies.std(axis=1), np.finfo(float).tiny)
     y = (energies - energies.mean(axis=1, keepdims=True)) / scales[:, None]
-    noise = np.zeros_like(y) if known_noise is None else known_noise / scales[:, None] ** 2
-    with threadpool_limits(threads):
-        model, found = _search(backend, starts, (points, y, noise), criterion, max_iterations, progress)
+    noise = np.zeros_like(y) if label_noise is None else label_noise / scales[:, None] ** 2
+    with threadpool_limits(config.threads_per_worker):
+        model, maximum = _search(backend, starts, (points, y, noise), config, progress)
         theta, variance, free_noise = model.optimum()
-        if criterion == "holdout":  # there the noise is that over the prior variance
+        if config.criterion == "holdout":  # there the noise is that over the prior variance
             variance = np.array(
                 [_likeliest_variance(starts[k], theta[k], points[k], y[k], free_noise[k]) for k in range(len(y))]
             )
@@ -175,8 +162,8 @@ def fit_hyperparameters(
             theta=theta[k],
             variance=float(variance[k] * scales[k] ** 2),
             noise=float(free_noise[k]),
-            log_likelihood=float(found.values[k]),
-            iterations=int(found.evaluations[k]),
+            log_likelihood=float(maximum.values[k]),
+            iterations=int(maximum.evaluations[k]),
         )
         for k in range(len(starts))
     ]
@@ -186,9 +173,8 @@ def _search(
     backend: Any,
     starts: Sequence[Covariance],
     data: tuple[FloatArray, FloatArray, FloatArray],
-    criterion: Criterion,
-    max_iterations: int,
-    progress: Callable[[int, int], None] | None,
+    config: TrainingConfig,
+    progress: Progress | None,
 ) -> tuple[Any, Maximum]:
     """Search from the start, all atoms side by side, always with all points.
 
@@ -197,34 +183,34 @@ def _search(
     """
     n_points = data[1].shape[1]
     held = None
-    if criterion == "holdout":
+    if config.criterion == "holdout":
         held = np.zeros(n_points, dtype=bool)
         held[np.random.default_rng(_SHUFFLE_SEED).permutation(n_points)[::HELD_OUT]] = True
     lengths = np.array([np.sqrt(0.5 / np.maximum(start.theta, 1e-12)) for start in starts])
     model = backend.AtomicProcesses(starts[0], lengths, *data, held)
     tolerance = max(_TOLERANCE, _TOLERANCE_PER_POINT * n_points)
     report = _reporter(progress, len(starts))
-    found = maximise(model.objective, model.parameters_of_rows, tolerance, max_iterations, report)
-    if not np.isfinite(found.values).all():
-        atom = int(np.flatnonzero(~np.isfinite(found.values))[0])
+    maximum = maximise(model.objective, model.parameters_of_rows, tolerance, config.max_iterations, report)
+    if not np.isfinite(maximum.values).all():
+        atom = int(np.flatnonzero(~np.isfinite(maximum.values))[0])
         raise ConvergenceError(
             f"hyperparameters, process {atom + 1}", "a finite criterion at the start", "none", "check the data"
         )
-    model.parameters_of_rows = found.parameters
-    return model, found
+    model.parameters_of_rows = maximum.parameters
+    return model, maximum
 
 
-def _reporter(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+def _reporter(progress: Progress | None, total: int) -> Callable[[int], None] | None:
     """One call for every atom that is done, in order."""
     if progress is None:
         return None
-    said = 0
+    told = 0
 
     def report(done: int) -> None:
-        nonlocal said
-        while said < done:
-            said += 1
-            progress(said, total)
+        nonlocal told
+        while told < done:
+            told += 1
+            progress(told, total)
 
     return report
 

@@ -2,127 +2,171 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Literal, get_args
+import os
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import InputError
+from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.covariance import Azimuth, Covariance
+from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis, rotors_factorise
-from fflux_py.gp.radial_kernel import RadialKernel, radial_kernel
+from fflux_py.gp.joint_fit import JointFit, frame_basis, rotors_factorise
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_frames
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
-from fflux_py.training.joint_solver import SolverSettings, solve_system
+from fflux_py.training.config import TrainingConfig
+from fflux_py.training.joint_solver import solve_system
+from fflux_py.training.joint_system import JointSystem, image_count, training_data
 from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
+from fflux_py.typing import Progress
 
-SymmetryChoice = Literal["auto", "none", "rotors", "full"]
-SYMMETRY_CHOICES: Final[tuple[str, ...]] = get_args(SymmetryChoice)
 _MOST_IMAGES: Final = 8.0
 
 
-def check_symmetry_choice(name: str) -> None:
-    """Refuse a choice that does not exist."""
-    if name not in SYMMETRY_CHOICES:
-        raise InputError("symmetry", f"one of {', '.join(SYMMETRY_CHOICES)}", repr(name))
-
-
-def chosen_symmetry(molecule: Molecule, choice: SymmetryChoice, kind: FeatureKind, kernel: RadialKernel) -> Symmetry:
+def chosen_symmetry(molecule: Molecule, config: TrainingConfig) -> Symmetry:
     """The symmetry of a molecule that a training uses.
 
     Parameters
     ----------
     molecule
         The molecule.
-    choice
-        ``"none"``; ``"rotors"``, the cyclic permutations of methyl groups and the like; ``"full"``, all permutations
-        of equivalent atoms, with the mirror image where it applies; ``"auto"``, all of them unless they multiply the
-        training points (:func:`images_per_atom`) by more than eight, then the rotors, then none.
-    kind, kernel
-        Features and kernel, on which the cost depends.
+    config
+        Its ``symmetry``: ``"none"``; ``"rotors"``, the cyclic permutations of methyl groups and the like; ``"full"``,
+        all permutations of equivalent atoms, with the mirror image where it applies; ``"auto"``, all of them unless
+        they multiply the training points (:func:`images_per_atom`) by more than eight, then the rotors, then none.  The
+        cost depends on its features and kernel.
     """
-    check_symmetry_choice(choice)
     none = no_symmetry(molecule.n_atoms)
-    if choice == "none":
+    if config.symmetry == "none":
         return none
     full = find_symmetry(molecule)
-    if choice != "auto":
-        return full if choice == "full" else full.only_rotors()
+    if config.symmetry != "auto":
+        return full if config.symmetry == "full" else full.only_rotors()
     for symmetry in (full, full.only_rotors()):
-        if images_per_atom(molecule, symmetry, kind, kernel) <= _MOST_IMAGES:
+        if images_per_atom(molecule, symmetry, config) <= _MOST_IMAGES:
             return symmetry
     return none
 
 
-def images_per_atom(molecule: Molecule, symmetry: Symmetry, kind: FeatureKind, kernel: RadialKernel) -> float:
-    """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance."""
+def images_per_atom(molecule: Molecule, symmetry: Symmetry, config: TrainingConfig) -> float:
+    """Training points of all frames over those without symmetry: the cost of an evaluation, and of the covariance.
+
+    Features and kernel of ``config`` say whether the sum over a rotor's images is a product, which costs nothing more.
+    """
     frames = symmetric_frames(molecule, symmetry)
-    factorised = rotors_factorise(kind, kernel)
+    factorised = rotors_factorise(config.features, radial_kernel(config.kernel))
     return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
 
 def train_jointly(
     dataset: Dataset,
     indices: np.ndarray,
-    choice: SymmetryChoice,
-    kind: FeatureKind,
-    kernel: str,
-    azimuth: Azimuth,
-    prior_mean: str,
-    subset: int,
-    max_iterations: int,
-    progress: Callable[[int, int], None] | None,
-    settings: SolverSettings | None = None,
-    checkpoint: Checkpoint | None = None,
+    config: TrainingConfig,
+    progress: Progress | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> ForceField:
     """Fit atomic energies, total energies and forces of the geometries ``indices`` jointly.
 
-    The arguments are those of :class:`fflux_py.training.TrainingConfig`; in ``checkpoint`` an interrupted training is
-    found and kept.
+    Parameters
+    ----------
+    dataset, indices
+        A labelled data set, and the geometries that are learnt.
+    config
+        Settings of the training.
+    progress
+        Called with the parts of the estimated work that are done, and all.
+    checkpoint
+        File in which an interrupted fit is kept, and from which the same fit goes on; None: nothing is kept.
+
+    Returns
+    -------
+    ForceField
+        Without metadata, which are the caller's.
+
+    Raises
+    ------
+    InputError, FileFormatError
+        A checkpoint of another training, or a damaged one.
+    ConvergenceError
+        Labels that are not numbers, or iterations that do not converge.
     """
-    fields = (dataset.positions, dataset.energies, dataset.forces, dataset.atomic_energies, dataset.atomic_errors)
-    positions, total, forces, atomic, errors = (np.array(a[indices]) for a in fields)
-    data = JointData(positions, total, forces, atomic, errors)
-    symmetry = chosen_symmetry(dataset.molecule, choice, kind, radial_kernel(kernel))
-    model = JointModel(symmetric_frames(dataset.molecule, symmetry), kind, radial_kernel(kernel), azimuth, symmetry)
+    kept = Checkpoint(checkpoint, _training_key(dataset, indices, config))
+    data = training_data(dataset, indices)
+    symmetry = chosen_symmetry(dataset.molecule, config)
+    frames = symmetric_frames(dataset.molecule, symmetry)
+    model = JointModel(frames, config.features, radial_kernel(config.kernel), config.azimuth, symmetry)
     spreads = feature_variances(model, data.positions)
-    part = data.subset(np.arange(min(subset, len(indices))))
-    searching, solving = stages(progress, _work(data, part, model, max_iterations))
-    factors, variance = class_length_scales(part, model, max_iterations, searching, spreads, checkpoint)
-    searching(1, 1)
+    part = data.subset(np.arange(min(config.subset, len(indices))))
+    search_progress, solver_progress = stages(progress, _work(data, part, model, config))
+    factors, variance = class_length_scales(part, model, config, search_progress, spreads, kept)
+    search_progress(1, 1)
     kernels = class_covariances(spreads, dataset.molecule.n_atoms, model, factors)
-    solution = solve_system(data, model, kernels, variance, settings, solving, checkpoint)
+    system = JointSystem(data, model, kernels, variance)
+    solution = solve_system(system, config.solver_settings, solver_progress, kept)
+    isolated = dataset.isolated_energies
+    atoms = atomic_models(system, solution, dataset.molecule, isolated, config.prior_mean)
+    return ForceField(dataset.molecule, atoms, isolated, {}, solution)
+
+
+def atomic_models(
+    system: JointSystem, solution: JointFit, molecule: Molecule, isolated_energies: Mapping[str, float], prior_mean: str
+) -> tuple[AtomicModel, ...]:
+    """The models of all frames, from the solution of a joint system.
+
+    Parameters
+    ----------
+    system, solution
+        What was solved, and its solution.
+    molecule, isolated_energies
+        The molecule, and the energies of isolated atoms by their symbols, hartree.
+    prior_mean
+        Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
+    """
+    data, model = system.data, system.model
     # Without any partition each atom's energies are taken as their equal share, so that MF2 is the centre of the fit.
     shares = np.broadcast_to(solution.centres, data.atomic_energies.shape)
-    own = data.atomic_energies if data.partitioned.any() else shares
+    atomic_energies = data.atomic_energies if data.partitioned.any() else shares
     templates = []
-    for frame, covariance in zip(model.frames, kernels, strict=True):
-        basis = frame_basis(symmetry, data.positions, frame, kind, covariance)
-        energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, kind, covariance, basis.features(), energies, variance))
-    symbols = dataset.molecule.symbols
-    isolated = [dataset.isolated_energies.get(symbols[frame.atom]) for frame in model.frames]
-    atoms = joint_atoms(solution, templates, prior_mean, isolated)
-    return ForceField(dataset.molecule, atoms, dataset.isolated_energies, {}, solution)
+    for frame, kernel in zip(model.frames, system.kernels, strict=True):
+        basis = frame_basis(model.symmetry, data.positions, frame, model.kind, kernel)
+        energies = np.concatenate([atomic_energies[:, permutation[frame.atom]] for permutation in basis.permutations])
+        templates.append(_template(frame, model.kind, kernel, basis.features(), energies, system.variance))
+    isolated = [isolated_energies.get(molecule.symbols[frame.atom]) for frame in model.frames]
+    return joint_atoms(solution, templates, prior_mean, isolated)
 
 
-def _work(data: JointData, part: JointData, model: JointModel, max_iterations: int) -> tuple[float, float]:
+def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig) -> str:
+    """Digest of the data and of all settings that change the course of a joint fit.
+
+    The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
+    """
+    settings = [
+        f"{name}={value}"
+        for name, value in (
+            ("features", config.features), ("shape", config.kernel), ("azimuth", config.azimuth),
+            ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
+        )
+    ]  # fmt: skip
+    return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
+
+
+def _work(data: JointData, part: JointData, model: JointModel, config: TrainingConfig) -> tuple[float, float]:
     """Estimated multiplications of the search, at a half of its most iterations, and of the solution."""
-    images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
+    images = image_count(model)
 
     def once(of: JointData) -> float:
         n = of.observations.count
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
-    return 0.5 * max_iterations * 7 * once(part), once(data)
+    return 0.5 * config.max_iterations * 7 * once(part), once(data)
 
 
 def _template(

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import InputError
-from fflux_py.gp.covariance import Covariance
+from fflux_py.errors import ConvergenceError
 from fflux_py.gp.joint_covariance import JointData, JointModel, noise_variances, solve
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._conjugate_gradients import Iterates, conjugate_gradients
 from fflux_py.training._joint_operator import JointOperator
+from fflux_py.training._memory import free_memory
 from fflux_py.training._preconditioner import Preconditioner
-from fflux_py.typing import FloatArray
+from fflux_py.training.config import Solver, SolverSettings
+from fflux_py.training.joint_system import JointSystem
+from fflux_py.typing import FloatArray, Progress
 
-Solver = Literal["auto", "direct", "cg"]
-SOLVERS: Final[tuple[str, ...]] = get_args(Solver)
-
+_LOG: Final = logging.getLogger(__name__)
+# Of the free memory, taken unless the settings say how much: the data, other programs and the system need some too.
+_SHARE_OF_FREE: Final = 0.6
 # Root mean square of the residuals over the standard deviation of the noise, for the data and for means of one hartree:
 # energies then agree with the direct solution to 1e-3 kcal/mol and better (benchmarks/joint_solvers.py).
 _DATA_TOLERANCE: Final = 1e-2
@@ -33,31 +35,6 @@ _BLOCKS: Final = 1e8
 # Of all observations: more columns of the covariance cost more than the iterations that they save.
 _LARGEST_RANK: Final = 1.0 / 3.0
 _SECONDS_BETWEEN_WRITES: Final = 60.0
-
-
-@dataclass(frozen=True)
-class SolverSettings:
-    """How the linear system is solved.
-
-    Parameters
-    ----------
-    solver
-        ``"direct"``, ``"cg"`` (preconditioned conjugate gradients), or ``"auto"``: direct if it fits into ``memory``.
-    memory
-        Gigabytes (1e9 bytes) that the solution may take.
-    threads
-        Threads over the geometries in products with the covariance; the linear algebra has its own.
-    """
-
-    solver: Solver = "auto"
-    memory: float = 14.0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise InputError("solver", f"one of {', '.join(SOLVERS)}", repr(self.solver))
-        if not 0.0 < self.memory < np.inf:
-            raise InputError("memory", "a positive number of gigabytes", str(self.memory))
 
 
 def direct_memory(data: JointData, model: JointModel) -> float:
@@ -72,30 +49,36 @@ def direct_memory(data: JointData, model: JointModel) -> float:
     return float(8.0 * size**2 + frame + forces_with_energies + 8.0 * 3 * size * (1 + n_atoms) + _BLOCKS)
 
 
+def allowed_memory(settings: SolverSettings) -> float:
+    """Gigabytes (1e9 bytes) that a solution may take: those of the settings, else three fifths of what is free now."""
+    return settings.memory if settings.memory is not None else 1e-9 * _SHARE_OF_FREE * free_memory()
+
+
 def chosen_solver(data: JointData, model: JointModel, settings: SolverSettings) -> Solver:
     """``"direct"`` or ``"cg"``."""
     if settings.solver != "auto":
         return settings.solver
-    return "direct" if direct_memory(data, model) <= 1e9 * settings.memory else "cg"
+    return "direct" if direct_memory(data, model) <= 1e9 * allowed_memory(settings) else "cg"
 
 
 def solve_system(
-    data: JointData,
-    model: JointModel,
-    kernels: Sequence[Covariance],
-    variance: float,
+    system: JointSystem,
     settings: SolverSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> JointFit:
     """Solve the joint system for the data and for unit means.
 
+    The solver, and the memory that it was chosen by, are told to the log of this module; where conjugate gradients were
+    chosen because memory is short that is a warning, since they take longer by far.
+
     Parameters
     ----------
-    data, model, kernels, variance
-        As of :func:`fflux_py.gp.joint_covariance.solve`.
+    system
+        The data, what is modelled, and the hyperparameters.
     settings
-        Solver, memory and threads.
+        Solver, memory and threads.  The memory decides between the solvers.  With conjugate gradients it also limits
+        the rank of the preconditioner, and so the number of iterations; the solution stays within their tolerance.
     progress
         Called with the work done and its total, in parts that take about equal times.
     checkpoint
@@ -107,9 +90,28 @@ def solve_system(
         Labels that are not numbers, or iterations that do not converge.
     """
     settings = settings or SolverSettings()
-    if chosen_solver(data, model, settings) == "direct":
-        return solve(data, model, kernels, variance, progress)
-    return _solve_by_iterations(data, model, kernels, variance, settings, progress, checkpoint)
+    memory = allowed_memory(settings)
+    solver = chosen_solver(system.data, system.model, replace(settings, memory=memory))
+    _log_choice(system, settings, solver, memory)
+    if solver == "direct":
+        return solve(system.data, system.model, system.kernels, system.variance, progress)
+    try:
+        return _solve_by_iterations(system, memory, settings.threads, progress, checkpoint)
+    except ConvergenceError as error:
+        remedy = f"{error.remedy}; {memory:.3g} GB could be taken (--memory)" if error.remedy else ""
+        raise ConvergenceError(error.where, error.expected, error.found, remedy) from error
+
+
+def _log_choice(system: JointSystem, settings: SolverSettings, solver: Solver, memory: float) -> None:
+    short = settings.solver == "auto" and solver == "cg"
+    _LOG.log(
+        logging.WARNING if short else logging.INFO,
+        "joint fit of %d unknowns: solved %s; the matrix would take %.3g GB, and %.3g GB may be taken (--memory)",
+        system.n_unknowns,
+        "by conjugate gradients" if solver == "cg" else "directly",
+        1e-9 * direct_memory(system.data, system.model),
+        memory,
+    )
 
 
 def orbit_sums(right: FloatArray, symmetry: Symmetry) -> tuple[FloatArray, FloatArray]:
@@ -139,15 +141,11 @@ def preconditioner_rank(n: int, memory: float) -> int:
 
 
 def _solve_by_iterations(
-    data: JointData,
-    model: JointModel,
-    kernels: Sequence[Covariance],
-    variance: float,
-    settings: SolverSettings,
-    progress: Callable[[int, int], None] | None,
-    checkpoint: Checkpoint | None,
+    system: JointSystem, memory: float, threads: int, progress: Progress | None, checkpoint: Checkpoint | None
 ) -> JointFit:
-    operator = JointOperator(data, model, kernels, variance, settings.threads, 0.3e9 * settings.memory)
+    """Solve by conjugate gradients in ``memory`` gigabytes."""
+    data, model = system.data, system.model
+    operator = JointOperator(system, threads, 0.3e9 * memory)
     noise = noise_variances(data, model.noises)
     right, shares = orbit_sums(data.right_hand_sides(model.symmetry), model.symmetry)
     scale = np.full(right.shape[1], _MEAN_TOLERANCE)
@@ -166,7 +164,7 @@ def _solve_by_iterations(
         if progress is not None:
             progress(int(1000 * done), 1000)
 
-    rank = preconditioner_rank(operator.size, 0.5e9 * settings.memory)
+    rank = preconditioner_rank(operator.size, 0.5e9 * memory)
     inverse = Preconditioner(operator, noise, rank, lambda done, total: show(0.3 * done / total))
     written = time.monotonic()
 
@@ -178,7 +176,7 @@ def _solve_by_iterations(
         show(0.3 + 0.7 * float(np.clip(1.0 - np.log(max(last, 1.0)) / max(first, 1.0), 0.0, 1.0)))
 
     solution = conjugate_gradients(matrix, inverse, right, error, _MOST_ITERATIONS, _kept(checkpoint, right), report)
-    variances = np.full(data.positions.shape[1], variance)
+    variances = np.full(data.positions.shape[1], system.variance)
     symmetry = None if model.symmetry.trivial else model.symmetry
     return JointFit(
         data.positions, data.partitioned, data.centres(model.symmetry), variances, solution @ shares, model.noises,

@@ -27,7 +27,8 @@ from fflux_py.gp.joint_covariance import (
 )
 from fflux_py.gp.joint_fit import frame_basis, rotor_features
 from fflux_py.training._checkpoint import Checkpoint
-from fflux_py.typing import FloatArray
+from fflux_py.training.config import TrainingConfig
+from fflux_py.typing import FloatArray, Progress
 
 _SMALLEST_SPREAD: Final = 1e-5
 _BOUNDS: Final = (-14.0, 1.0)
@@ -47,9 +48,9 @@ def feature_variances(model: JointModel, positions: FloatArray) -> FloatArray:
         variance = values.var(axis=0)
         if len(azimuths):
             variance[azimuths] = 1.0 - np.abs(np.exp(1j * values[:, azimuths]).mean(axis=0)) ** 2
-        for places in rotor_features(model.symmetry, frame, model.kind, plain):
-            turned = values[:, places]
-            variance[places] = turned.reshape(-1, places.shape[1]).var(axis=0)
+        for columns in rotor_features(model.symmetry, frame, model.kind, plain):
+            of_rotors = values[:, columns]
+            variance[columns] = of_rotors.reshape(-1, columns.shape[1]).var(axis=0)
         rows.append(np.maximum(variance, _SMALLEST_SPREAD))
     return np.array(rows)
 
@@ -101,12 +102,12 @@ class _Evaluations:
         self._n_kept = len(self._values)
 
     def value(self, parameters: FloatArray, evaluate: Callable[[FloatArray], float]) -> float:
-        """The value at these parameters, evaluated unless it is known."""
-        place = parameters.tobytes()
-        if place not in self._values:
-            own = parameters.copy()
-            self._values[place] = own, evaluate(own)
-        return self._values[place][1]
+        """The value at these parameters, evaluated unless that was done before."""
+        key = parameters.tobytes()
+        if key not in self._values:
+            copy = parameters.copy()
+            self._values[key] = copy, evaluate(copy)
+        return self._values[key][1]
 
     def keep(self) -> None:
         """Write what is new."""
@@ -119,8 +120,8 @@ class _Evaluations:
 def class_length_scales(
     data: JointData,
     model: JointModel,
-    max_iterations: int,
-    progress: Callable[[int, int], None] | None = None,
+    config: TrainingConfig,
+    progress: Progress | None = None,
     spreads: FloatArray | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[FloatArray, float]:
@@ -132,8 +133,10 @@ def class_length_scales(
         A subset of the training data (40 to 60 geometries).
     model
         What is modelled.
-    max_iterations
-        Most iterations of L-BFGS-B, each of seven evaluations.
+    config
+        Its most iterations of L-BFGS-B, each of seven evaluations.
+    progress
+        Called with the number of iterations done and the most.
     spreads
         Variances of the features over the whole training set, shape ``(n_frames, n_features)``; of the subset if not
         given.
@@ -141,13 +144,13 @@ def class_length_scales(
         Where the evaluations of an interrupted search are found and kept: the search goes the same way again.
     """
     n_atoms = data.positions.shape[1]
-    known = _Evaluations(checkpoint)
+    evaluations = _Evaluations(checkpoint)
     points = [frame_points(model, frame, data.positions) for frame in model.frames]
     spreads = feature_variances(model, data.positions) if spreads is None else spreads
     spread = float(np.var(data.energies)) / n_atoms
 
     def cost(parameters: FloatArray) -> float:
-        return known.value(parameters, evaluate)
+        return evaluations.value(parameters, evaluate)
 
     def evaluate(parameters: FloatArray) -> float:
         kernels = class_covariances(spreads, n_atoms, model, parameters[:5])
@@ -163,9 +166,9 @@ def class_length_scales(
     def report(_: FloatArray) -> None:
         nonlocal steps
         steps += 1
-        known.keep()
+        evaluations.keep()
         if progress is not None:
-            progress(steps, max_iterations)
+            progress(steps, config.max_iterations)
 
     best = minimize(
         cost,
@@ -173,6 +176,6 @@ def class_length_scales(
         method="L-BFGS-B",
         bounds=[_BOUNDS] * 5 + [_VARIANCE_BOUNDS],
         callback=report,
-        options={"maxiter": max_iterations, "eps": 1e-3, "ftol": 1e-6},
+        options={"maxiter": config.max_iterations, "eps": 1e-3, "ftol": 1e-6},
     )
     return np.asarray(best.x[:5]), spread * float(np.exp(best.x[5]))

@@ -1,38 +1,194 @@
 """Leaving out features without influence, and training geometries: faster forces, at an error that is measured.
 
 The weights of a model belong to its features and geometries, and cancel each other: neither can just be struck out.
-The joint fit is solved again without them, at the same length scales and variance.
+The joint fit is solved again without them, at the same length scales and variance (:mod:`fflux_py.training.refit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import FeatureSet
-from fflux_py.gp.joint_covariance import JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.training.joint import _template
-from fflux_py.training.joint_solver import SolverSettings, solve_system
-from fflux_py.typing import FloatArray, IntArray
+from fflux_py.training.config import SolverSettings
+from fflux_py.training.refit import features_left_out, refit, training_rows
+from fflux_py.typing import IntArray, Progress, Stage, silent
 
+# Features go only if they have no influence: a geometry less makes a step faster at less of an error.
+_FEATURES_GROWTH: Final = 0.02
+_SMALL_FIT: Final = 60
 # Geometries of the first fit in the search for the fewest, and how near its last two are: by a tenth.
 _FIRST: Final = 4
 _NEAR: Final = 1.1
-# Bohr between two copies of a geometry, one of which was written in angstrom.
-_SAME: Final = 1e-8
-_CALIBRATION: Final = "calibration_"
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """What can be left out, and what it costs.
+class PruningConfig:
+    """What a smaller model may cost, and what goes.
+
+    Parameters
+    ----------
+    growth
+        Largest growth of the mean absolute force error on the geometries to judge by, relative; without effect if
+        ``n_train`` is given.
+    n_train
+        Training geometries to keep; None: as few as ``growth`` allows.
+    leave_out
+        Kinds of features to leave out (:attr:`~fflux_py.gp.features.FeatureSet.names`); None: those found to have no
+        influence (:func:`find_idle_features`).
+    n_fit
+        Geometries of the small fits that show which features have no influence; None: 60, or two thirds of the training
+        geometries if these are fewer.
+    solver
+        How the fits are solved.
+
+    Raises
+    ------
+    InputError
+        A growth that is negative or not a number, numbers below two, or ``n_fit`` where no features are looked for.
+    """
+
+    growth: float = 0.1
+    n_train: int | None = None
+    leave_out: tuple[str, ...] | None = None
+    n_fit: int | None = None
+    solver: SolverSettings = field(default_factory=SolverSettings)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.growth < math.inf:
+            raise InputError("growth", "a number like 0.1", f"{self.growth:g}")
+        for name, count in (("n_train", self.n_train), ("n_fit", self.n_fit)):
+            if count is not None and count < 2:
+                raise InputError(name, "at least two geometries", str(count))
+        if self.n_fit is not None and self.leave_out is not None:
+            raise InputError("n_fit", "features to be found", "leave_out, which says them", "leave one of them out")
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """A smaller model.
+
+    Parameters
+    ----------
+    forcefield
+        The model.
+    criterion
+        By what it was chosen, in words.
+    """
+
+    forcefield: ForceField
+    criterion: str
+
+
+def prune(
+    forcefield: ForceField,
+    dataset: Dataset,
+    judges: IntArray,
+    config: PruningConfig | None = None,
+    stage: Stage = silent,
+) -> PrunedModel:
+    """Make a model smaller, and so faster: fewer features and training geometries.
+
+    The joint fit is solved again without them, at the same length scales.
+
+    Parameters
+    ----------
+    forcefield
+        A joint fit.
+    dataset
+        Its training data, and the geometries to judge by.
+    judges
+        Rows of ``dataset`` that the number of training geometries is chosen by; none should be a training geometry.
+    config
+        What the model may cost, and what goes.
+    stage
+        Opens a stage of the work and gives its progress callback.
+
+    Raises
+    ------
+    InputError
+        A model of atomic energies only; data that do not contain its geometries; more geometries asked for than there
+        are; nothing that could be left out; or more to leave out than the growth allows.
+    """
+    config = config or PruningConfig()
+    indices = training_rows(forcefield, dataset)
+    _check_counts(config, len(indices))
+    dropped, which = config.leave_out, "features given"
+    if dropped is None:
+        n_fit = config.n_fit if config.n_fit is not None else min(_SMALL_FIT, 2 * len(indices) // 3)
+        with stage("features without influence") as show:
+            dropped = find_idle_features(forcefield, dataset, min(config.growth, _FEATURES_GROWTH), n_fit, show).dropped
+        which = f"features without influence ({_FEATURES_GROWTH:g})"
+    if config.n_train is not None:
+        if config.n_train == len(indices) and set(dropped) <= set(features_left_out(forcefield)):
+            raise InputError("n_train", f"fewer than {len(indices)}", str(config.n_train), "nothing else is left out")
+        with stage(f"fit to {config.n_train} geometries"):
+            kept = choose_evenly(indices, config.n_train)
+            return PrunedModel(refit(forcefield, dataset, dropped, kept, config.solver), f"points and {which}")
+    return PrunedModel(
+        _prune_by_growth(forcefield, dataset, dropped, judges, config, stage),
+        f"{_allowed(config)}, {which}, judged by {', '.join(trajectories(dataset, judges))}",
+    )
+
+
+def trajectories(dataset: Dataset, rows: IntArray) -> list[str]:
+    """Trajectories that some geometries of a data set are of, in their order."""
+    return list(dict.fromkeys(dataset.geometries.source[row] for row in rows))
+
+
+def _check_counts(config: PruningConfig, available: int) -> None:
+    """Refuse more geometries than the model was trained on."""
+    if config.n_train is not None and config.n_train > available:
+        expected = f"at most the {available} training geometries of the model"
+        raise InputError("n_train", expected, str(config.n_train))
+    if config.n_fit is not None and config.n_fit >= available:
+        expected = f"fewer than the {available} training geometries of the model"
+        raise InputError("n_fit", expected, str(config.n_fit))
+
+
+def _allowed(config: PruningConfig) -> str:
+    return f"growth of the force error by {config.growth:g} at most"
+
+
+def _prune_by_growth(
+    forcefield: ForceField,
+    dataset: Dataset,
+    dropped: tuple[str, ...],
+    judges: IntArray,
+    config: PruningConfig,
+    stage: Stage,
+) -> ForceField:
+    """Find the fewest training geometries; without features where that is possible."""
+
+    def find(kinds: Sequence[str]) -> ForceField | None:
+        limit = (1.0 + config.growth) * force_error(forcefield, dataset, judges)
+        with stage("fewest training geometries") as show:
+            return find_fewest_geometries(forcefield, dataset, kinds, judges, limit, config.solver, show)
+
+    smaller = find(dropped)
+    if smaller is None and config.leave_out is None:  # what holds for small fits need not hold for the whole
+        dropped = ()
+        smaller = find(dropped)
+    allowed = _allowed(config)
+    if smaller is None:
+        remedy = "allow more with growth, or leave out fewer"
+        raise InputError("leave_out", allowed, f"more than that without {', '.join(dropped)}", remedy)
+    if smaller is forcefield:
+        remedy = "allow more with growth, or say how many with n_train"
+        raise InputError("model", f"something to leave out at a {allowed}", "nothing", remedy)
+    return smaller
+
+
+@dataclass(frozen=True)
+class IdleFeatures:
+    """Kinds of features that can be left out, and what it costs.
 
     Parameters
     ----------
@@ -56,14 +212,14 @@ class Pruning:
     n_held_out: int
 
 
-def prune(
+def find_idle_features(
     forcefield: ForceField,
     dataset: Dataset,
     tolerance: float = 0.02,
     n_fit: int = 60,
-    progress: Callable[[int, int], None] | None = None,
-) -> Pruning:
-    """Find the kinds of features that can be left out.
+    progress: Progress | None = None,
+) -> IdleFeatures:
+    """Find the kinds of features that can be left out, by small fits.
 
     One after the other, those of which there are most first, while the force error grows by ``tolerance`` at most.
 
@@ -88,7 +244,7 @@ def prune(
     indices = training_rows(forcefield, dataset)
     if len(indices) <= n_fit:
         raise InputError("n_fit", f"fewer than the {len(indices)} geometries of the fit", str(n_fit))
-    fitted = evenly(indices, n_fit)
+    fitted = choose_evenly(indices, n_fit)
     held_out = indices[~np.isin(indices, fitted)]
     names = FeatureSet(forcefield.atoms[0].feature_kind, dataset.molecule.n_atoms).names
     kinds = list(dict.fromkeys(names))
@@ -96,11 +252,11 @@ def prune(
 
     def error(dropped: Sequence[str]) -> float:
         nonlocal done
-        found = force_error(refit(forcefield, dataset, dropped, fitted), dataset, held_out)
+        value = force_error(refit(forcefield, dataset, dropped, fitted), dataset, held_out)
         done += 1
         if progress is not None:
             progress(done, n_fits)
-        return found
+        return value
 
     before = error([])
     alone = {name: error([name]) for name in kinds}
@@ -109,26 +265,26 @@ def prune(
     for name in sorted(kinds, key=lambda name: (-names.count(name), alone[name])):
         if alone[name] > (1.0 + tolerance) * before:
             continue
-        now = error([*dropped, name])
-        if now <= (1.0 + tolerance) * before:
+        without = error([*dropped, name])
+        if without <= (1.0 + tolerance) * before:
             dropped.append(name)
-            after = now
+            after = without
     kept = sum(name not in dropped for name in names)
     if progress is not None:
         progress(n_fits, n_fits)
-    return Pruning(tuple(dropped), kept, len(names), before, after, n_fit, len(held_out))
+    return IdleFeatures(tuple(dropped), kept, len(names), before, after, n_fit, len(held_out))
 
 
-def fewest_points(
+def find_fewest_geometries(
     forcefield: ForceField,
     dataset: Dataset,
     dropped: Sequence[str],
-    judged: IntArray,
+    judges: IntArray,
     limit: float,
     settings: SolverSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ForceField | None:
-    """The fit to the fewest of the training geometries, evenly chosen, whose force error is within a limit.
+    """Find the fit to the fewest of the training geometries, evenly chosen, whose force error is within a limit.
 
     Numbers are doubled until one is enough, and the gap to the last one that was not is halved until it is a tenth.
 
@@ -140,7 +296,7 @@ def fewest_points(
         Its training data, and the geometries to judge by.
     dropped
         Kinds of features to leave out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
-    judged
+    judges
         Rows of ``dataset`` to judge by; none of them should be a training geometry.
     limit
         Largest mean absolute error of a force component, hartree/bohr.
@@ -163,11 +319,11 @@ def fewest_points(
         if count == most and set(dropped) <= set(features_left_out(forcefield)):
             field = forcefield
         else:
-            field = refit(forcefield, dataset, dropped, evenly(indices, count), settings)
+            field = refit(forcefield, dataset, dropped, choose_evenly(indices, count), settings)
         done += 1
         if progress is not None:
             progress(min(done, n_fits), n_fits)
-        return field if force_error(field, dataset, judged) <= limit else None
+        return field if force_error(field, dataset, judges) <= limit else None
 
     too_few, enough = 0, min(_FIRST, most)
     best = fit(enough)
@@ -195,115 +351,6 @@ def force_error(forcefield: ForceField, dataset: Dataset, rows: IntArray) -> flo
     return float(np.abs(forces - dataset.forces[rows]).mean())
 
 
-def evenly(indices: IntArray, count: int) -> IntArray:
-    """So many of them, at even distances from the first to the last: also what was learnt last is represented."""
+def choose_evenly(indices: IntArray, count: int) -> IntArray:
+    """``count`` of the indices at even distances, from the first to the last: what was learnt last is among them."""
     return np.asarray(indices[np.linspace(0, len(indices) - 1, count).astype(int)])
-
-
-def features_left_out(forcefield: ForceField) -> tuple[str, ...]:
-    """Kinds of features (:attr:`~fflux_py.gp.features.FeatureSet.names`) that have no influence on any atom."""
-    names = FeatureSet(forcefield.atoms[0].feature_kind, forcefield.molecule.n_atoms).names
-    used = np.any([atom.covariance.theta > 0.0 for atom in forcefield.atoms], axis=0)
-    kept = {name for name, is_used in zip(names, used, strict=True) if is_used}
-    return tuple(name for name in dict.fromkeys(names) if name not in kept)
-
-
-def refit(
-    forcefield: ForceField,
-    dataset: Dataset,
-    dropped: Sequence[str],
-    indices: IntArray | None = None,
-    settings: SolverSettings | None = None,
-) -> ForceField:
-    """The joint fit without some kinds of features, at the length scales of ``forcefield``.
-
-    The metadata say what is left: ``n_train`` geometries, and no ``features_left_out``.
-
-    Parameters
-    ----------
-    forcefield
-        A joint fit; its calibration does not carry over.
-    dataset
-        Its training data.
-    dropped
-        Kinds of features that are left out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
-    indices
-        Geometries of ``dataset`` to fit; those of ``forcefield`` if not given.
-    settings
-        How to solve.
-    """
-    if indices is None:
-        indices = training_rows(forcefield, dataset)
-    joint = forcefield.joint
-    assert joint is not None
-    fields = (dataset.positions, dataset.energies, dataset.forces, dataset.atomic_energies, dataset.atomic_errors)
-    data = JointData(*(np.array(values[indices]) for values in fields))
-    first = forcefield.atoms[0]
-    kind, symmetry = first.feature_kind, joint.operations
-    names = np.array(FeatureSet(kind, forcefield.molecule.n_atoms).names)
-    unknown = set(dropped) - set(names.tolist())
-    if unknown:
-        raise InputError("dropped", f"some of {', '.join(dict.fromkeys(names.tolist()))}", ", ".join(sorted(unknown)))
-    kernels = []
-    for atom in forcefield.atoms:
-        theta = np.where(np.isin(names, dropped), 0.0, atom.covariance.theta)
-        kernels.append(replace(atom.covariance, theta=theta))
-    frames = tuple(atom.frame for atom in forcefield.atoms)
-    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
-    variance = float(joint.variances[0])
-    solution = solve_system(data, model, kernels, variance, settings, None, None)
-    shares: FloatArray = np.broadcast_to(solution.centres, data.atomic_energies.shape)
-    own = data.atomic_energies if data.partitioned.any() else shares
-    templates = []
-    for frame, kernel in zip(frames, kernels, strict=True):
-        basis = frame_basis(symmetry, data.positions, frame, kind, kernel)
-        energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, kind, kernel, basis.features(), energies, variance))
-    symbols = forcefield.molecule.symbols
-    isolated = [forcefield.isolated_energies.get(symbols[frame.atom]) for frame in frames]
-    atoms = joint_atoms(solution, templates, first.mean_name, isolated)
-    field = replace(forcefield, atoms=atoms, joint=solution, calibration={})
-    metadata = {key: value for key, value in forcefield.metadata.items() if not key.startswith(_CALIBRATION)}
-    metadata.update(n_train=len(indices), features_left_out=", ".join(features_left_out(field)) or "none")
-    return replace(field, metadata=metadata)
-
-
-def training_rows(forcefield: ForceField, dataset: Dataset) -> IntArray:
-    """Rows of a data set that a joint fit was made from.
-
-    Raises
-    ------
-    InputError
-        A model of atomic energies only, or data that do not contain its geometries with their forces.
-    ModelMismatchError
-        Data of another molecule.
-    """
-    if forcefield.joint is None:
-        raise InputError(
-            "model", "a joint fit of energies and forces", "one of atomic energies only",
-            "train it with forces, or on fewer geometries",
-        )  # fmt: skip
-    if not dataset.has_forces:
-        raise InputError("data set", "the training data of the model", "no forces", "give the file of its training")
-    forcefield.check_molecule(dataset.molecule)
-    same = {positions.tobytes(): k for k, positions in enumerate(np.asarray(dataset.positions))}
-    found = []
-    for positions in np.ascontiguousarray(forcefield.joint.positions):
-        row = same.get(positions.tobytes())
-        found.append(_nearest(positions, dataset.positions) if row is None else row)
-    missing = found.count(None)
-    if missing:
-        raise InputError(
-            "data set",
-            "the training data of the model",
-            f"{missing} geometries missing",
-            "give the file that the model was trained on",
-        )
-    return np.array(found, dtype=np.int64)
-
-
-def _nearest(positions: FloatArray, among: FloatArray) -> int | None:
-    """Index of a geometry, which a file may have rounded."""
-    distances = np.abs(among - positions).max(axis=(1, 2))
-    nearest = int(distances.argmin())
-    return nearest if distances[nearest] <= _SAME else None

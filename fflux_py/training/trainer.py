@@ -1,30 +1,27 @@
-"""From a labelled data set to a force field: energies and forces jointly, or each atom by its energies alone."""
+"""From a labelled data set to a force field: energies and forces jointly, or each atom by its energies alone.
+
+Here the way to train is chosen, and the metadata are written.  The joint fit is :mod:`fflux_py.training.joint`, the fit
+by energies alone :mod:`fflux_py.training.energies`.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.prior_mean import needs_isolated, prior_mean
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.local_frame import cip_frames
-from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training.config import TrainingConfig
-from fflux_py.training.energies import fit_atoms, run_jobs
+from fflux_py.training.energies import train_by_energies
 from fflux_py.training.hyperparameters import program_versions
 from fflux_py.training.joint import train_jointly
-from fflux_py.training.joint_solver import SolverSettings
+from fflux_py.typing import Progress
 
 _LEVEL_OF_THEORY: Final = ("method", "basis", "partition", "basis_functions", "density_fit", "grid", "scf_convergence")
 _CRITERIA: Final = {
@@ -49,22 +46,22 @@ def training_indices(dataset: Dataset, n_train: int | None, forces: bool = True)
         raise InputError("training set", "forces of the geometries", "a data set without forces", remedy)
     marked = np.array([s == "train" for s in dataset.geometries.split])
     usable = np.flatnonzero(marked if forces else marked & dataset.has_atomic_energies)
-    wanted = len(usable) if n_train is None else n_train
-    if len(usable) < max(wanted, 2):
+    count = len(usable) if n_train is None else n_train
+    if len(usable) < max(count, 2):
         what = "geometries marked 'train'" + ("" if forces else " with atomic energies")
         raise InputError(
             "training set",
-            f"at least {max(wanted, 2)} {what}",
+            f"at least {max(count, 2)} {what}",
             f"{len(usable)} (of {int(marked.sum())} marked 'train')",
             "label more geometries, or ask for fewer",
         )
-    return usable[:wanted]
+    return usable[:count]
 
 
 def train(
     dataset: Dataset,
     config: TrainingConfig | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     executor: Executor | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> ForceField:
@@ -95,71 +92,35 @@ def train(
         A training geometry with a linear local frame.
     """
     config = config or TrainingConfig()
+    marks: dict[str, str | int | float | bool] = {}
+    if config.seed is not None:
+        # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
+        marks = {"data_digest": dataset.digest(), "selection_seed": config.seed}
+        dataset = dataset.select(np.random.default_rng(config.seed).permutation(len(dataset)))
     indices = training_indices(dataset, config.n_train, config.forces)
-    positions = dataset.positions[indices]
-    frames = cip_frames(dataset.molecule)
     if needs_isolated(config.prior_mean):
         for symbol in dict.fromkeys(dataset.molecule.symbols):
             prior_mean(config.prior_mean, np.zeros(1), dataset.isolated_energies.get(symbol))
     if config.forces:
-        forcefield = train_jointly(
-            dataset, indices, config.symmetry, config.features, config.kernel, config.azimuth, config.prior_mean,
-            config.subset, config.max_iterations, progress,
-            SolverSettings(config.solver, config.memory, config.threads_per_worker),
-            Checkpoint(checkpoint, _training_key(dataset, config, indices)),
-        )  # fmt: skip
-        return replace(forcefield, metadata=_metadata(dataset, config, indices, forcefield.atoms, forcefield.joint))
-    isolated = [dataset.isolated_energies.get(s) for s in dataset.molecule.symbols]
-    energies, errors = dataset.atomic_energies[indices], dataset.atomic_errors[indices]
-    if executor is None and config.workers == 1:
-        fitted = fit_atoms(frames, positions, energies, config, errors, progress)
+        forcefield = train_jointly(dataset, indices, config, progress, checkpoint)
     else:
-        groups = np.array_split(np.arange(len(frames)), len(frames) if executor else min(config.workers, len(frames)))
-        jobs = [
-            (tuple(frames[a] for a in group), positions, energies[:, group], config, errors[:, group])
-            for group in groups
-        ]
-        if executor is None:
-            with ProcessPoolExecutor(len(jobs), mp_context=multiprocessing.get_context("spawn")) as pool:
-                fitted = run_jobs(pool, jobs, progress)
-        else:
-            fitted = run_jobs(executor, jobs, progress)
-    atoms = tuple(
-        model.with_prior_mean(config.prior_mean, energy) for model, energy in zip(fitted, isolated, strict=True)
-    )
-    return ForceField(dataset.molecule, atoms, dataset.isolated_energies, _metadata(dataset, config, indices, atoms))
-
-
-def _training_key(dataset: Dataset, config: TrainingConfig, indices: np.ndarray) -> str:
-    """Digest of the data and of all settings that change the course of a joint fit.
-
-    The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
-    """
-    settings = [
-        f"{name}={value}"
-        for name, value in (
-            ("features", config.features), ("shape", config.kernel), ("azimuth", config.azimuth),
-            ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
-        )
-    ]  # fmt: skip
-    return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
+        forcefield = train_by_energies(dataset, indices, config, progress, executor)
+    return replace(forcefield, metadata={**_metadata(dataset, config, forcefield, len(indices)), **marks})
 
 
 def _metadata(
-    dataset: Dataset,
-    config: TrainingConfig,
-    indices: np.ndarray,
-    atoms: tuple[AtomicModel, ...],
-    joint: JointFit | None = None,
+    dataset: Dataset, config: TrainingConfig, forcefield: ForceField, n_train: int
 ) -> dict[str, str | int | float | bool]:
+    """Where a model comes from."""
+    joint = forcefield.joint
     labels = {k: v for k, v in dataset.metadata.items() if k in _LEVEL_OF_THEORY}
     return {
         **labels,
         "data_digest": dataset.digest(),
-        "n_train": len(indices),
+        "n_train": n_train,
         "fit": "atomic energies, total energies and forces" if config.forces else "atomic energies",
         "hyperparameters": _CRITERIA["likelihood" if config.forces else config.criterion],
         "symmetry": joint.operations.describe() if joint else "none",
-        "largest_jitter": max(m.jitter for m in atoms),
+        "largest_jitter": max(m.jitter for m in forcefield.atoms),
         **program_versions(config.forces),
     }

@@ -204,29 +204,6 @@ def test_train_on_energies_only(files: Files, tmp_path: Path) -> None:
     assert (model.atoms[0].mean_name, model.atoms[0].mean) == ("MF5", pytest.approx(-37.80))
 
 
-def test_seed_draws_the_training_geometries(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fflux_py import training
-    from fflux_py.cli.commands.train import fit
-
-    taken: list[Dataset] = []
-
-    def record(dataset: Dataset, config: Any, show: Any, checkpoint: Any) -> Any:
-        taken.append(dataset)
-        return fitted()
-
-    monkeypatch.setattr(training, "train", record)
-    data = Dataset.read(files.data)
-    models = [fit(data, training.TrainingConfig(n_train=8), seed) for seed in (None, 1, 1, 2)]
-    first, one, again, two = taken
-    assert first is data
-    np.testing.assert_array_equal(one.positions, again.positions)
-    assert not np.array_equal(one.positions, two.positions)
-    for drawn in (one, two):
-        assert sorted(drawn.energies) == sorted(data.energies)
-    # The parent is the data set as its file has it.
-    assert [model.metadata["data_digest"] for model in models[1:]] == [data.digest()] * 3
-
-
 def test_validate(files: Files, tmp_path: Path) -> None:
     plots = tmp_path / "plots"
     answer = fflux("validate", files.model, files.data, "--plots", plots, "--json")

@@ -12,8 +12,10 @@ import pytest
 from fflux_py import model_file
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.training import TrainingConfig
 from fflux_py.training.joint import train_jointly
-from fflux_py.training.pruning import evenly, refit, training_rows
+from fflux_py.training.pruning import choose_evenly
+from fflux_py.training.refit import refit, training_rows
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.cli_support import Files, fflux, methanol_data, refused
 from tests.support.synthetic import fitted
@@ -27,9 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     files = Files.make(tmp_path_factory.mktemp("files"))
     data = Dataset.read(files.data)
     rows = np.flatnonzero([split == "train" for split in data.geometries.split])[:N_TRAIN]
-    field = train_jointly(
-        data, rows, "none", "unit-vector", "squared-exponential", "periodic", "MF2", 12, 3, None
-    )  # fmt: skip
+    field = train_jointly(data, rows, TrainingConfig(symmetry="none", subset=12, max_iterations=3))
     metadata = {**data.metadata, "n_train": N_TRAIN, "symmetry": "none", "calibration_trajectories": "nvt-300K-s3"}
     calibration = {"atomic": 1.1, "total": 1.2, "neighbours": 8.0}
     model_file.save(replace(field, metadata=metadata, calibration=calibration), files.model)
@@ -71,7 +71,7 @@ def test_figures_are_those_of_the_two_models(files: Files, pruned: tuple[Path, d
 
 def test_the_model_is_the_fit_to_the_geometries_that_stay(files: Files, pruned: tuple[Path, dict[str, Any]]) -> None:
     source, data, small = model_file.load(files.model), Dataset.read(files.data), model_file.load(pruned[0])
-    rows = evenly(training_rows(source, data), 12)
+    rows = choose_evenly(training_rows(source, data), 12)
     expected = refit(source, data, ("x",), rows)
     assert small.joint is not None
     np.testing.assert_array_equal(small.joint.positions, data.positions[rows])

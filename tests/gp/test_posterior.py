@@ -17,7 +17,7 @@ from fflux_py.gp.joint_covariance import JointData, JointModel, add_noise, covar
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
-from fflux_py.training.joint import SymmetryChoice
+from fflux_py.training.config import SymmetryChoice
 from fflux_py.typing import FloatArray
 from tests.support.synthetic import fitted, label, methanol, sample
 

@@ -34,7 +34,7 @@ from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_frames
 from fflux_py.training import TrainingConfig, train
 from fflux_py.training import length_scales as joint
-from fflux_py.training.joint import SymmetryChoice
+from fflux_py.training.config import SymmetryChoice
 from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.synthetic import ISOLATED, MethanolPotential, label, methanol, sample
@@ -263,8 +263,8 @@ def test_search_improves_the_likelihood() -> None:
     def likelihood(factors: FloatArray, variance: float) -> float:
         return joint.log_likelihood(data, model, _kernels(model, data.positions, factors), variance)
 
-    one = joint.class_length_scales(data, model, max_iterations=1)
-    five = joint.class_length_scales(data, model, max_iterations=5)
+    one = joint.class_length_scales(data, model, TrainingConfig(max_iterations=1))
+    five = joint.class_length_scales(data, model, TrainingConfig(max_iterations=5))
     assert likelihood(*five) > likelihood(*one) > -np.inf
 
 

@@ -23,7 +23,9 @@ from fflux_py.training._conjugate_gradients import Iterates, conjugate_gradients
 from fflux_py.training._joint_operator import JointOperator
 from fflux_py.training._preconditioner import Preconditioner
 from fflux_py.training._stages import stages
-from fflux_py.training.joint_solver import SolverSettings, chosen_solver, direct_memory, solve_system
+from fflux_py.training.config import SolverSettings
+from fflux_py.training.joint_solver import chosen_solver, direct_memory, solve_system
+from fflux_py.training.joint_system import JointSystem
 from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.synthetic import label, methanol, sample
@@ -55,6 +57,10 @@ def _kernels(model: JointModel) -> list[Covariance]:
     return joint.class_covariances(joint.feature_variances(model, _data(30).positions), 6, model, LOG_FACTORS)
 
 
+def _system(data: JointData, model: JointModel) -> JointSystem:
+    return JointSystem(data, model, _kernels(model), VARIANCE)
+
+
 def _dense(data: JointData, model: JointModel) -> FloatArray:
     lower = covariance_matrix(data, model, _kernels(model), VARIANCE)
     return np.asarray(np.tril(lower) + np.tril(lower, -1).T)
@@ -66,7 +72,7 @@ def test_products_are_those_of_the_matrix(kind: FeatureKind, kernel: str, symmet
     """Rotors, mirror images, several images: on partitioned geometries and others."""
     data, model = _data(), _model(kind, kernel, symmetric)
     dense = _dense(data, model)
-    operator = JointOperator(data, model, _kernels(model), VARIANCE)
+    operator = JointOperator(_system(data, model))
     vectors = np.random.default_rng(1).standard_normal((len(dense), 3))
     expected = dense @ vectors
     np.testing.assert_allclose(operator(vectors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
@@ -81,18 +87,17 @@ def test_products_are_those_of_the_matrix(kind: FeatureKind, kernel: str, symmet
 def test_products_depend_neither_on_threads_nor_on_what_is_kept() -> None:
     data, model = _data(), _model()
     vectors = np.random.default_rng(1).standard_normal((len(noise_variances(data, model.noises)), 2))
-    one = JointOperator(data, model, _kernels(model), VARIANCE)(vectors)
+    system = _system(data, model)
+    one = JointOperator(system)(vectors)
     for threads, memory in ((2, 4e9), (1, 0.0), (3, 0.0)):
-        assert np.array_equal(JointOperator(data, model, _kernels(model), VARIANCE, threads, memory)(vectors), one)
+        assert np.array_equal(JointOperator(system, threads, memory)(vectors), one)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_preconditioner_is_definite_and_exact_where_all_observations_are_drawn(share: float) -> None:
     data, model = _data(), _model()
     noise = noise_variances(data, model.noises)
-    inverse = Preconditioner(
-        JointOperator(data, model, _kernels(model), VARIANCE), noise, max(1, int(share * len(noise)))
-    )
+    inverse = Preconditioner(JointOperator(_system(data, model)), noise, max(1, int(share * len(noise))))
     dense = inverse(np.eye(len(noise)))
     scale = np.sqrt(noise)
     scaled = dense * np.outer(scale, scale)
@@ -137,12 +142,12 @@ def test_iterations_agree_with_the_factorisation() -> None:
     kernels = _kernels(model)
     direct = solve(data, model, kernels, VARIANCE)
     calls: list[tuple[int, int]] = []
-    found = solve_system(data, model, kernels, VARIANCE, SolverSettings("cg"), lambda *pair: calls.append(pair))
+    found = solve_system(_system(data, model), SolverSettings("cg"), lambda *pair: calls.append(pair))
     assert found.coefficients.shape == direct.coefficients.shape
     assert {total for _, total in calls} == {1000}
     unseen = JointData(*(np.concatenate([a, b]) for a, b in zip(_parts(data), _parts(_unseen()), strict=True)))
     dense = _dense(unseen, model)
-    operator = JointOperator(unseen, model, kernels, VARIANCE)
+    operator = JointOperator(JointSystem(unseen, model, kernels, VARIANCE))
     old, new = (operator.observations.of_geometries(np.arange(*ends)) for ends in ((0, 18), (18, 28)))
     across = dense[np.ix_(new, old)]
     for means in (direct.centres, direct.centres + 1.0, direct.gls_means()):
@@ -165,9 +170,9 @@ def _parts(data: JointData) -> tuple[FloatArray, ...]:
 def test_interrupted_iterations_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_solver, "_SECONDS_BETWEEN_WRITES", -1.0)
     data, model = _data(9), _model(symmetric=False)
-    kernels, settings, path = _kernels(model), SolverSettings("cg"), tmp_path / "model.npz.partial"
+    system, settings, path = _system(data, model), SolverSettings("cg"), tmp_path / "model.npz.partial"
     counted: list[int] = []
-    whole = solve_system(data, model, kernels, VARIANCE, settings)
+    whole = solve_system(system, settings)
     calls = 0
 
     def stop(done: int, total: int) -> None:
@@ -177,11 +182,11 @@ def test_interrupted_iterations_go_on(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        solve_system(data, model, kernels, VARIANCE, settings, stop, Checkpoint(path, "k"))
+        solve_system(system, settings, stop, Checkpoint(path, "k"))
     left = int(Checkpoint(path, "k")["iteration"])
     assert left >= 7
     monkeypatch.setattr(joint_solver, "_keep", lambda _, state: counted.append(state.iteration))
-    again = solve_system(data, model, kernels, VARIANCE, settings, None, Checkpoint(path, "k"))
+    again = solve_system(system, settings, None, Checkpoint(path, "k"))
     assert counted[0] == left + 1
     np.testing.assert_allclose(again.coefficients, whole.coefficients, rtol=1e-6, atol=1e-9)
 

@@ -12,16 +12,17 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import FeatureSet
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.training import TrainingConfig
 from fflux_py.training.joint import train_jointly
 from fflux_py.training.pruning import (
-    evenly,
-    features_left_out,
-    fewest_points,
+    PruningConfig,
+    choose_evenly,
+    find_fewest_geometries,
+    find_idle_features,
     force_error,
     prune,
-    refit,
-    training_rows,
 )
+from fflux_py.training.refit import features_left_out, refit, training_rows
 from tests.support.synthetic import fitted, label, sample
 
 
@@ -29,9 +30,7 @@ from tests.support.synthetic import fitted, label, sample
 def _fit() -> tuple[Dataset, ForceField]:
     dataset = label(sample(24, 500.0))
     rows = np.arange(0, 24, 2)
-    field = train_jointly(
-        dataset, rows, "none", "unit-vector", "squared-exponential", "periodic", "MF2", 12, 2, None
-    )  # fmt: skip
+    field = train_jointly(dataset, rows, TrainingConfig(symmetry="none", subset=12, max_iterations=2))
     return dataset, field
 
 
@@ -66,10 +65,9 @@ def test_forces_without_a_direction_are_those_of_its_energy() -> None:
 def test_what_is_left_out_costs_what_is_stated() -> None:
     dataset, field = _fit()
     seen: list[tuple[int, int]] = []
-    chosen = prune(field, dataset, 0.05, 8, lambda done, total: seen.append((done, total)))
-    assert (
-        chosen.kept + sum(name in chosen.dropped for name in FeatureSet("unit-vector", 6).names) == chosen.total == 15
-    )
+    chosen = find_idle_features(field, dataset, 0.05, 8, lambda done, total: seen.append((done, total)))
+    names = FeatureSet("unit-vector", 6).names
+    assert chosen.kept + sum(name in chosen.dropped for name in names) == chosen.total == 15
     assert chosen.error_after <= 1.05 * chosen.error_before
     assert (chosen.n_fit, chosen.n_held_out) == (8, 4)
     assert seen[-1][0] == seen[-1][1]
@@ -85,22 +83,24 @@ def test_fewest_geometries_within_a_limit() -> None:
     judged, indices = np.arange(1, 24, 2), training_rows(field, dataset)
 
     def error(count: int) -> float:
-        return force_error(refit(field, dataset, (), evenly(indices, count)), dataset, judged)
+        return force_error(refit(field, dataset, (), choose_evenly(indices, count)), dataset, judged)
 
     seen: list[tuple[int, int]] = []
     limit = 1.001 * error(8)
-    found = fewest_points(field, dataset, (), judged, limit, progress=lambda done, total: seen.append((done, total)))
-    assert found is not None
-    assert found.joint is not None
-    count = len(found.joint.positions)
+    fewest = find_fewest_geometries(
+        field, dataset, (), judged, limit, progress=lambda done, total: seen.append((done, total))
+    )
+    assert fewest is not None
+    assert fewest.joint is not None
+    count = len(fewest.joint.positions)
     assert 4 < count <= 8 < len(indices)  # a smaller number may do as well, and four do not
-    assert error(4) > limit >= force_error(found, dataset, judged)
-    np.testing.assert_array_equal(found.joint.positions, dataset.positions[evenly(indices, count)])
-    assert found.metadata["n_train"] == count
+    assert error(4) > limit >= force_error(fewest, dataset, judged)
+    np.testing.assert_array_equal(fewest.joint.positions, dataset.positions[choose_evenly(indices, count)])
+    assert fewest.metadata["n_train"] == count
     assert seen[-1][0] == seen[-1][1] >= len(seen) - 1
-    assert fewest_points(field, dataset, (), judged, 0.5 * force_error(field, dataset, judged)) is None
+    assert find_fewest_geometries(field, dataset, (), judged, 0.5 * force_error(field, dataset, judged)) is None
     # Nothing is solved again where all geometries and features stay.
-    trained = fewest_points(field, dataset, (), indices, 1.001 * force_error(field, dataset, indices))
+    trained = find_fewest_geometries(field, dataset, (), indices, 1.001 * force_error(field, dataset, indices))
     assert trained is field
 
 
@@ -128,10 +128,46 @@ def test_geometries_are_found_again_after_rounding_in_a_file() -> None:
 def test_refusals() -> None:
     dataset, field = _fit()
     with pytest.raises(InputError, match="joint fit"):
-        prune(fitted(), dataset)
+        find_idle_features(fitted(), dataset)
     with pytest.raises(InputError, match="12 geometries missing"):
         training_rows(field, dataset.select([1, 3, 5]))
     with pytest.raises(InputError, match=r"dropped: .*radius"):
         refit(field, dataset, ("radius",))
     with pytest.raises(InputError, match="n_fit"):
-        prune(field, dataset, n_fit=12)
+        find_idle_features(field, dataset, n_fit=12)
+
+
+def test_settings_of_the_pruning() -> None:
+    for settings, name in (
+        ({"growth": -0.1}, "growth"),
+        ({"growth": np.nan}, "growth"),
+        ({"n_train": 1}, "n_train"),
+        ({"n_fit": 1}, "n_fit"),
+        ({"n_fit": 8, "leave_out": ("x",)}, "n_fit"),
+    ):
+        with pytest.raises(InputError, match=name):
+            PruningConfig(**settings)
+
+
+def test_smaller_models_and_by_what_they_were_chosen() -> None:
+    dataset, field = _fit()
+    judges, rows = np.arange(1, 24, 2), training_rows(field, dataset)
+    given = prune(field, dataset, judges, PruningConfig(n_train=8, leave_out=("x",)))
+    assert given.criterion == "points and features given"
+    expected = refit(field, dataset, ("x",), choose_evenly(rows, 8))
+    positions = sample(3, 500.0, seed=8)
+    np.testing.assert_array_equal(given.forcefield.compute(positions)[1], expected.compute(positions)[1])
+    fewest = prune(field, dataset, judges, PruningConfig(growth=5.0))
+    allowed = "growth of the force error by 5 at most, features without influence (0.02), judged by "
+    assert fewest.criterion.startswith(allowed)
+    assert force_error(fewest.forcefield, dataset, judges) <= 6.0 * force_error(field, dataset, judges)
+    assert int(fewest.forcefield.metadata["n_train"]) < 12
+    for settings, said in (
+        (PruningConfig(n_train=13), "n_train: expected at most the 12"),
+        (PruningConfig(n_train=12, leave_out=()), "nothing else is left out"),
+        (PruningConfig(n_fit=12), "n_fit: expected fewer than the 12"),
+        (PruningConfig(growth=0.0, leave_out=()), "allow more with growth, or say how many with n_train"),
+        (PruningConfig(growth=0.0, leave_out=("first bond",)), "more than that without first bond"),
+    ):
+        with pytest.raises(InputError, match=said):
+            prune(field, dataset, judges, settings)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from fflux_py.cli._paths import reading
 from fflux_py.cli._progress import Callback, progress
-from fflux_py.cli.commands.train import fit
 
 if TYPE_CHECKING:
     from fflux_py.analysis.runs import Run
@@ -111,12 +110,11 @@ def load(folder: Path) -> Shipped:
 
 def train(shipped: Shipped, plan: Plan, output: Path, threads: int, show: Callback) -> ForceField:
     """Train and keep the model."""
-    from fflux_py import model_file
-    from fflux_py.training import TrainingConfig
+    from fflux_py import model_file, training
 
     available = shipped.dataset.geometries.split.count("train")
-    config = TrainingConfig(n_train=min(plan.n_train, available), threads_per_worker=threads)
-    model = fit(shipped.dataset, config, show=show)
+    config = training.TrainingConfig(n_train=min(plan.n_train, available), threads_per_worker=threads)
+    model = training.train(shipped.dataset, config, show)
     model_file.save(model, output / "model.npz")
     return model
 

@@ -11,7 +11,7 @@ import typer
 
 from fflux_py.cli import _ferebus
 from fflux_py.cli._command import Outcome, command, print_line
-from fflux_py.cli._options import JsonOption
+from fflux_py.cli._options import JsonOption, MemoryOption
 from fflux_py.cli._paths import check_output, reading
 from fflux_py.cli._progress import Callback, progress
 from fflux_py.cli._threads import use_threads
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from fflux_py.gp.features import FeatureKind
     from fflux_py.molecules.dataset import Dataset
     from fflux_py.training import TrainingConfig
-    from fflux_py.training.hyperparameters import Criterion
-    from fflux_py.training.joint import SymmetryChoice
-    from fflux_py.training.joint_solver import Solver
+    from fflux_py.training.config import Criterion, Solver, SymmetryChoice
 
 N_TRAIN: Final = 400
 """Training geometries that are taken if the user does not say how many."""
@@ -90,7 +88,7 @@ def train(
             help="Of the joint fit: 'direct', 'cg' (conjugate gradients, for large sets), or 'auto': direct if it fits."
         ),
     ] = "auto",
-    memory: Annotated[float, typer.Option(metavar="GB", help="Memory that the joint fit may take.")] = 14.0,
+    memory: MemoryOption = None,
     alf: Annotated[
         str | None, typer.Option(metavar="A,X,Y", help="Local frame of the atom of a .csv, atoms counted from 1.")
     ] = None,
@@ -106,12 +104,12 @@ def train(
     if _ferebus.is_table(data):
         return _ferebus.train_atom(data, output, alf, prior_mean, n_train, seed, cores)
     use_threads(max(1, cores // workers))
-    from fflux_py import model_file
+    from fflux_py import model_file, training
     from fflux_py.molecules.dataset import Dataset
-    from fflux_py.training import TrainingConfig
 
-    config = TrainingConfig(
+    config = training.TrainingConfig(
         n_train=n_train,
+        seed=seed,
         forces=forces,
         features=cast("FeatureKind", features),  # checked by the configuration
         prior_mean=prior_mean,
@@ -127,7 +125,8 @@ def train(
         dataset = Dataset.read(data)
     with reading(data), progress(f"training {dataset.molecule.name}") as show:
         partial = _partial(output, config)
-        model = fit(dataset, config, seed, _noting(show, partial), partial)
+        config = _limit_geometries(config, dataset)
+        model = training.train(dataset, config, _announce_resumption(show, partial), checkpoint=partial)
     model_file.save(model, output)
     if partial is not None:
         partial.unlink(missing_ok=True)
@@ -139,41 +138,25 @@ def _partial(output: Path, config: TrainingConfig) -> Path | None:
     return output.with_name(f"{output.name}.partial") if config.forces else None
 
 
-def _noting(show: Callback, partial: Path | None) -> Callback:
-    """Say at the first progress that the training goes on: only then is the file known to be of this training."""
+def _limit_geometries(config: TrainingConfig, dataset: Dataset) -> TrainingConfig:
+    """Take at most :data:`N_TRAIN` training geometries unless the user says how many."""
+    if config.n_train is not None:
+        return config
+    return replace(config, n_train=max(min(N_TRAIN, dataset.geometries.split.count("train")), 1))
+
+
+def _announce_resumption(show: Callback, partial: Path | None) -> Callback:
+    """Say at the first progress that the training goes on: only then is the file sure to be of this training."""
     if partial is None or not partial.exists():
         return show
     lines = [f"fflux train: going on from the interrupted training in {partial}"]
 
-    def noted(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if lines:
             print_line(lines.pop())
         show(done, total)
 
-    return noted
-
-
-def fit(
-    dataset: Dataset,
-    config: TrainingConfig,
-    seed: int | None = None,
-    show: Callback | None = None,
-    partial: Path | None = None,
-) -> ForceField:
-    """Train on the first geometries marked for training, or on random ones of them; ``partial`` keeps the way there."""
-    import numpy as np
-
-    from fflux_py import training
-
-    if config.n_train is None:
-        config = replace(config, n_train=max(min(N_TRAIN, dataset.geometries.split.count("train")), 1))
-    if seed is None:
-        return training.train(dataset, config, show, checkpoint=partial)
-    shuffled = dataset.select(np.random.default_rng(seed).permutation(len(dataset)))
-    model = training.train(shuffled, config, show, checkpoint=partial)
-    # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
-    marks: dict[str, str | int | float | bool] = {"data_digest": dataset.digest(), "selection_seed": seed}
-    return replace(model, metadata={**model.metadata, **marks})
+    return report
 
 
 def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> Outcome:
