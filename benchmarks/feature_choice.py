@@ -26,17 +26,17 @@ from common import DATA, group_errors, keep, reference_s
 
 import fflux_py
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.gp.features import FEATURE_KINDS
+from fflux_py.gp.features import CLASSES, FEATURE_KINDS, FeatureSet
 from fflux_py.gp.joint_covariance import JointData, JointModel, solve
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import no_symmetry
 from fflux_py.training import TrainingConfig, train
-from fflux_py.training.length_scales import CLASSES, feature_classes, feature_variances
+from fflux_py.training.length_scales import feature_variances
 
 DEFAULT = TrainingConfig().features
 VARIANTS = {
     **{f"{kind}, squared-exponential": {"features": kind} for kind in FEATURE_KINDS},
-    f"{DEFAULT}, matern52": {"features": DEFAULT, "shape": "matern52"},
+    f"{DEFAULT}, matern52": {"features": DEFAULT, "kernel": "matern52"},
 }
 TIED = f"{DEFAULT}, squared-exponential, out-of-plane factor as in plane"
 
@@ -47,11 +47,11 @@ def model_and_factors(forcefield: ForceField) -> tuple[JointModel, np.ndarray, n
     first, n_atoms = forcefield.atoms[0], forcefield.molecule.n_atoms
     frames = tuple(m.frame for m in forcefield.atoms)
     model = JointModel(
-        frames, first.feature_kind, first.covariance.shape, first.covariance.azimuth, no_symmetry(n_atoms)
+        frames, first.feature_kind, first.covariance.kernel, first.covariance.azimuth, no_symmetry(n_atoms)
     )
     spreads = feature_variances(model, forcefield.joint.positions)
     products = np.array([m.covariance.theta for m in forcefield.atoms]) * spreads
-    classes = feature_classes(n_atoms, first.feature_kind)
+    classes = FeatureSet(first.feature_kind, n_atoms).classes
     return model, np.array([products[0, classes == c][0] for c in range(len(CLASSES))]), classes
 
 

@@ -25,7 +25,7 @@ from fflux_py.exchange.ferebus.consistency import read_model
 from fflux_py.exchange.ferebus.tables import read_training_csv
 from fflux_py.gp.atomic_model import fit_weights
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training.energies import starting_theta
 from fflux_py.training.hyperparameters import maximise_likelihood
@@ -85,7 +85,7 @@ def fit(variant: str, x: FloatArray, y: FloatArray) -> Fit:
     if exchange:
         copies = images(x)
         x, y = copies, np.tile(y, len(copies) // len(x))
-    azimuths = phi_features(x.shape[1], kind)
+    azimuths = FeatureSet(kind, x.shape[1]).azimuths
     points = features(x, FRAME, kind)
     found = maximise_likelihood(Covariance(starting_theta(points, azimuths), azimuths), points, y, 100)
     return Fit(kind, Covariance(found.theta, azimuths), points, y, found.noise)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fflux_py.gp.joint_covariance import JointData, JointModel, solve
-from fflux_py.gp.joint_fit import n_observations
+from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.molecules.symmetry import find_symmetry, symmetric_local_frames
 from fflux_py.training.joint_solver import direct_memory
@@ -42,7 +42,7 @@ def read(path: Path, n: int) -> tuple[Molecule, JointData]:
 def model_of(molecule: Molecule) -> JointModel:
     symmetry = find_symmetry(molecule)
     return JointModel(
-        symmetric_local_frames(molecule, symmetry), "unit-vector", "squared-exponential", "periodic", symmetry
+        symmetric_local_frames(molecule, symmetry), "unit-vector", SQUARED_EXPONENTIAL, "periodic", symmetry
     )
 
 
@@ -68,14 +68,14 @@ def main() -> None:
     figures = {
         "n_atoms": molecule.n_atoms,
         "n_geometries": options.n,
-        "n_unknowns": n_observations(data.partitioned, molecule.n_atoms),
-        "matrix_gb": 8e-9 * n_observations(data.partitioned, molecule.n_atoms) ** 2,
+        "n_unknowns": data.observations.count,
+        "matrix_gb": 8e-9 * data.observations.count**2,
         "measured_gb": 1e-9 * measured,
         "predicted_gb": 1e-9 * direct_memory(data, model),
         "baseline_gb": 1e-9 * before,
         "cpu_time_s": seconds,
         "large_n_geometries": options.large,
-        "large_n_unknowns": n_observations(large.partitioned, molecule.n_atoms),
+        "large_n_unknowns": large.observations.count,
         "large_predicted_gb": 1e-9 * direct_memory(large, model),
     }
     print(json.dumps(figures, indent=2))

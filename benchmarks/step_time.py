@@ -39,7 +39,7 @@ from fflux_py.dynamics import MDConfig, run_nvt  # noqa: E402
 from fflux_py.forcefield import ForceField  # noqa: E402
 from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
 from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
-from fflux_py.gp.features import FeatureKind, features, phi_features  # noqa: E402
+from fflux_py.gp.features import FeatureKind, FeatureSet, features  # noqa: E402
 from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
 from fflux_py.molecules.dataset import Dataset  # noqa: E402
@@ -49,7 +49,7 @@ from fflux_py.molecules.molecule import Molecule  # noqa: E402
 from fflux_py.threads import set_threads  # noqa: E402
 from fflux_py.training import TrainingConfig, train  # noqa: E402
 from fflux_py.training.pruning import IdleFeatures, find_idle_features  # noqa: E402
-from fflux_py.training.refit import feature_names, refit, training_rows  # noqa: E402
+from fflux_py.training.refit import refit, training_rows  # noqa: E402
 from fflux_py.typing import FloatArray  # noqa: E402
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
 
@@ -194,7 +194,7 @@ def random_case(
     for frame in (frame_of(reference, atom) for atom in range(n_atoms)):
         x = features(moved, frame, kind)
         theta = 0.5 / x.shape[1] / x.var(axis=0)
-        covariance = Covariance(theta, phi_features(n_atoms, kind), "squared-exponential", azimuth)
+        covariance = Covariance(theta, FeatureSet(kind, n_atoms).azimuths, azimuth=azimuth)
         w = 1e-3 * rng.standard_normal(n_points)
         u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded)) if derivative else None
         atoms.append(
@@ -447,7 +447,7 @@ def left_out(case: Case, chosen: IdleFeatures) -> Case:
     """A random model without the same kinds of features."""
     atoms = []
     for model in case.forcefield.atoms:
-        names = feature_names(case.forcefield.molecule.n_atoms, model.feature_kind)
+        names = FeatureSet(model.feature_kind, case.forcefield.molecule.n_atoms).names
         theta = np.where(np.isin(names, chosen.dropped), 0.0, model.covariance.theta)
         atoms.append(replace(model, covariance=replace(model.covariance, theta=theta)))
     return case._replace(forcefield=replace(case.forcefield, atoms=tuple(atoms)))

@@ -39,7 +39,7 @@ class ForceField:
     molecule
         The molecule, at the reference geometry of its training data.
     atoms
-        The atoms' models, in the molecule's order, all on the same features and kernel shape: one for each atom, or,
+        The atoms' models, in the molecule's order, all on the same features and radial kernel: one for each atom, or,
         with symmetry, one for each of its frames.
     isolated_energies
         Energies of the isolated atoms by element, hartree, for MF5; may be empty.
@@ -76,7 +76,7 @@ class ForceField:
         for model in self.atoms[1:]:
             same = (
                 model.feature_kind == first.feature_kind
-                and model.covariance.shape == first.covariance.shape
+                and model.covariance.kernel == first.covariance.kernel
                 and model.covariance.azimuth == first.covariance.azimuth
                 and (model.u_y is None) == (first.u_y is None)
             )

@@ -28,9 +28,10 @@ from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import phi_features
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_fit import JointFit, frame_basis
 from fflux_py.gp.polynomial_mean import DEGREES
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry
@@ -59,7 +60,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
         "symbols": list(forcefield.molecule.symbols),
         "charge": forcefield.molecule.charge,
         "features": first.feature_kind,
-        "covariance": {"shape": first.covariance.shape, "azimuth": first.covariance.azimuth},
+        "covariance": {"shape": first.covariance.kernel.name, "azimuth": first.covariance.azimuth},
         "isolated_energies": dict(forcefield.isolated_energies),
         "metadata": dict(forcefield.metadata),
         "calibration": dict(forcefield.calibration),
@@ -152,12 +153,13 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
     molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
-    azimuths = phi_features(molecule.n_atoms, header["features"])
+    azimuths = FeatureSet(header["features"], molecule.n_atoms).azimuths
+    kernel = radial_kernel(header["covariance"]["shape"])
     joint = _joint_fit(header, arrays) if "joint" in header else None
     atoms = []
     for k, entry in enumerate(header["atoms"]):
         part = {name: arrays[f"{k:03d}/{name}"] for name in _ARRAYS if f"{k:03d}/{name}" in arrays}
-        covariance = Covariance(part["theta"], azimuths, header["covariance"]["shape"], header["covariance"]["azimuth"])
+        covariance = Covariance(part["theta"], azimuths, kernel, header["covariance"]["azimuth"])
         if joint is not None:
             unset = np.zeros(len(part["energies"]))
             basis = frame_basis(

@@ -16,8 +16,9 @@ from fflux_py._compiled import forces as kernels
 from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
-from fflux_py.gp.covariance import SHAPES, Azimuth, Shape
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.covariance import Azimuth
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -28,15 +29,15 @@ from tests.support.synthetic import MethanolPotential, fit, fitted, label, metha
 pytestmark = pytest.mark.core
 
 MEANS = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "mean+2*range", "gls", "constant:-20.0")
-KERNELS = [
-    (cast(FeatureKind, kind), cast(Shape, shape), cast(Azimuth, azimuth))
+CASES = [
+    (cast(FeatureKind, kind), kernel, cast(Azimuth, azimuth))
     for kind, azimuths in (
         ("spherical", ("periodic", "rbf-cyclic", "rbf")),
         ("spherical-inverse-r", ("periodic",)),
         ("unit-vector", ("periodic",)),
         ("unit-vector-r", ("periodic",)),
     )
-    for shape in SHAPES
+    for kernel in KERNELS
     for azimuth in azimuths
 ]
 # Frames by the neighbouring indices instead of the chemistry: their azimuths go all around.
@@ -44,9 +45,9 @@ SEQUENCE = [LocalFrame(0, 1, 2), *(LocalFrame(i, i - 1, i + 1) for i in range(1,
 
 
 @cache
-def _forcefield(kind: FeatureKind, shape: Shape, azimuth: Azimuth, basis: str = "plain") -> ForceField:
+def _forcefield(kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str = "plain") -> ForceField:
     """A force field on twelve geometries at 1000 K; in the derivative basis with random slopes of the weights' size."""
-    forcefield = fit(label(sample(12, 1000.0)), kind, shape, azimuth, noise=1e-8, inverse_width=0.05, frames=SEQUENCE)
+    forcefield = fit(label(sample(12, 1000.0)), kind, kernel, azimuth, noise=1e-8, inverse_width=0.05, frames=SEQUENCE)
     if basis == "plain":
         return forcefield
     rng = np.random.default_rng(3)
@@ -63,11 +64,11 @@ def _test_geometry() -> FloatArray:
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
 @pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize(("kind", "shape", "azimuth"), KERNELS)
+@pytest.mark.parametrize(("kind", "kernel", "azimuth"), CASES)
 def test_forces_against_central_differences(
-    kind: FeatureKind, shape: Shape, azimuth: Azimuth, mean: str, basis: str
+    kind: FeatureKind, kernel: str, azimuth: Azimuth, mean: str, basis: str
 ) -> None:
-    forcefield = _forcefield(kind, shape, azimuth, basis).with_prior_mean(mean)
+    forcefield = _forcefield(kind, kernel, azimuth, basis).with_prior_mean(mean)
     positions, step = _test_geometry(), 1e-3
     forces = forcefield.energy_and_forces(positions)[1]
     shifts = step * np.eye(18).reshape(18, 6, 3)
@@ -78,9 +79,9 @@ def test_forces_against_central_differences(
 
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
-@pytest.mark.parametrize(("kind", "shape", "azimuth"), KERNELS)
-def test_compiled_kernels_against_plain_numpy(kind: FeatureKind, shape: Shape, azimuth: Azimuth, basis: str) -> None:
-    forcefield = _forcefield(kind, shape, azimuth, basis)
+@pytest.mark.parametrize(("kind", "kernel", "azimuth"), CASES)
+def test_compiled_kernels_against_plain_numpy(kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str) -> None:
+    forcefield = _forcefield(kind, kernel, azimuth, basis)
     positions = np.concatenate([sample(3, 1000.0, seed=6), sample(1, 1000.0)])  # the last one is a training geometry
     energies = np.stack([model.energy(positions) for model in forcefield.atoms], axis=-1)
     gradient = sum(model.gradient(positions) for model in forcefield.atoms)
@@ -96,7 +97,7 @@ def test_compiled_kernels_against_plain_numpy(kind: FeatureKind, shape: Shape, a
 def test_the_test_geometry_meets_the_wrap_of_the_azimuths() -> None:
     # otherwise the three treatments of azimuths could not be told apart above
     forcefield = _forcefield("spherical", "squared-exponential", "rbf-cyclic")
-    phi, largest = phi_features(6, "spherical"), 0.0
+    phi, largest = FeatureSet("spherical", 6).azimuths, 0.0
     for model in forcefield.atoms:
         f = features(_test_geometry(), model.frame, "spherical")
         difference = np.abs(f[phi] - model.points[:, phi])
@@ -112,11 +113,11 @@ def test_the_test_geometry_meets_the_wrap_of_the_azimuths() -> None:
 
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
-@pytest.mark.parametrize(("kind", "shape", "azimuth"), KERNELS)
+@pytest.mark.parametrize(("kind", "kernel", "azimuth"), CASES)
 def test_rotation_and_translation_change_nothing_and_no_net_force_or_torque(
-    kind: FeatureKind, shape: Shape, azimuth: Azimuth, basis: str
+    kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str
 ) -> None:
-    forcefield = _forcefield(kind, shape, azimuth, basis)
+    forcefield = _forcefield(kind, kernel, azimuth, basis)
     positions = _test_geometry()
     energy, forces = forcefield.energy_and_forces(positions)
     rotation = Rotation.random(random_state=1).as_matrix()

@@ -19,7 +19,8 @@ from fflux_py import model_file
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import arrays_sha256
 from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.gp.joint_fit import JointFit, n_observations
+from fflux_py.gp.joint_fit import JointFit
+from fflux_py.gp.observations import Observations
 from fflux_py.molecules.molecule import Molecule
 from tests.support.paths import TEST_DATA
 from tests.support.synthetic import fit, label, methanol, sample
@@ -43,7 +44,7 @@ def _joint() -> ForceField:
         partitioned=partitioned,
         centres=np.array([model.energies.mean() for model in forcefield.atoms]),
         variances=rng.uniform(0.5, 1.0, 6),
-        coefficients=rng.standard_normal((n_observations(partitioned, 6), 7)),
+        coefficients=rng.standard_normal((Observations(partitioned, 6).count, 7)),
         noises=(1e-3, 3e-5, 3e-5),
     )
     isolated = [forcefield.isolated_energies[symbol] for symbol in forcefield.molecule.symbols]

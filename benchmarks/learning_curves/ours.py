@@ -46,9 +46,9 @@ def _factors(forcefield: Any) -> dict[str, float]:
     """Median of theta times the variance of the feature over the training points, by class of feature (joint fit)."""
     if forcefield.joint is None:
         return {}
-    from fflux_py.training.length_scales import CLASSES, feature_classes
+    from fflux_py.gp.features import CLASSES, FeatureSet
 
     first = forcefield.atoms[0]
-    classes = feature_classes(forcefield.molecule.n_atoms, first.feature_kind)
+    classes = FeatureSet(first.feature_kind, forcefield.molecule.n_atoms).classes
     factors = np.array([m.covariance.theta * m.points.var(axis=0) for m in forcefield.atoms])
     return {name: float(np.median(factors[:, classes == c])) for c, name in enumerate(CLASSES)}

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numba import njit
 
+from fflux_py._compiled.radial_kernels import radial
 from fflux_py.typing import FloatArray
 
 _CHUNK: Final = 16
@@ -33,8 +34,8 @@ class KernelForm(NamedTuple):
 
     Parameters
     ----------
-    squared_exponential
-        True, or False for Matern-5/2 (which has no rotors).
+    kernel
+        Code of the radial kernel (:mod:`fflux_py._compiled.radial_kernels`); only one that factorises has rotors.
     n_plain
         Embedded coordinates outside rotors; they come first.
     width
@@ -43,7 +44,7 @@ class KernelForm(NamedTuple):
         Rotors, each of ``3 * width`` coordinates.
     """
 
-    squared_exponential: bool
+    kernel: int
     n_plain: int
     width: int
     n_rotors: int
@@ -91,18 +92,6 @@ def _rotor_terms(
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _radial(s: float, squared_exponential: bool) -> tuple[float, float, float]:
-    """The kernel and its first two derivatives by the squared distance."""
-    if squared_exponential:
-        k = np.exp(-s)
-        return k, -k, k
-    root = np.sqrt(10.0 * s)
-    decay = np.exp(-root)
-    k = (1.0 + root + root * root / 3.0) * decay
-    return k, -(5.0 / 3.0) * (1.0 + root) * decay, (25.0 / 3.0) * decay
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
 def kernel_rows(z: FloatArray, points: FloatArray, form: KernelForm, k: FloatArray, slopes: FloatArray) -> None:
     """Write the kernel between ``z`` and every point (``(N,)``) and its gradient by ``z`` (``(d, N)``)."""
     d = len(z)
@@ -115,7 +104,7 @@ def kernel_rows(z: FloatArray, points: FloatArray, form: KernelForm, k: FloatArr
         for h in range(form.n_plain):
             a[h] = z[h] - points[j, h]
             s += a[h] * a[h]
-        k[j], k1, _ = _radial(s, form.squared_exponential)
+        k[j], k1, _ = radial(s, form.kernel)
         for h in range(form.n_plain):
             slopes[h, j] = 2.0 * k1 * a[h]
         for h in range(form.n_plain, d):
@@ -141,8 +130,8 @@ def _second_derivative_times(
         b[h] = 2.0 * (z[h] - y[h])
         a[h] = -b[h]
         s += 0.25 * b[h] * b[h]
-    k, k1, k2 = _radial(s, form.squared_exponential)
-    # For the squared exponential k2 = -k1 = k; the Matern kernel has no rotors, where a and b are -2 and 2 times Delta.
+    k, k1, k2 = radial(s, form.kernel)
+    # For the squared exponential k2 = -k1 = k; other kernels have no rotors, where a and b are -2 and 2 times Delta.
     diagonal, outer, k = -2.0 * k1 * variance, k2 * variance, k * variance
     along = np.zeros(n_coordinates)
     for h in range(d):

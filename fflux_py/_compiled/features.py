@@ -1,7 +1,7 @@
 """Features of one local frame, and the way back from their gradient to positions, in compiled code.
 
 Nothing is allocated, and every division and root is made once, as in a large group of replicas this is a good part of a
-step.  The plain NumPy counterpart, which the tests compare with, is :mod:`fflux_py.molecules.local_frame`.
+step.  The plain NumPy counterpart, which the tests compare with, is :mod:`fflux_py.gp.features`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from numba import njit
 from fflux_py._compiled.vectors import cross, dot
 from fflux_py.typing import FloatArray, IntArray
 
-FEATURES: Final = {"spherical": 0, "unit-vector": 1, "spherical-inverse-r": 2, "unit-vector-r": 3}
-"""Numbers of the sets of features: odd with unit vectors, 1 and 2 with 1/R."""
+SPHERICAL: Final = 0
+UNIT_VECTOR: Final = 1
+SPHERICAL_INVERSE_R: Final = 2
+UNIT_VECTOR_R: Final = 3
+FEATURES: Final = {
+    "spherical": SPHERICAL,
+    "unit-vector": UNIT_VECTOR,
+    "spherical-inverse-r": SPHERICAL_INVERSE_R,
+    "unit-vector-r": UNIT_VECTOR_R,
+}
+"""Numbers of the kinds of features (:data:`fflux_py.gp.features.FORMS`)."""
 FRAME_ROWS: Final = 11
 """Rows of scratch of one frame: three axes; lengths; and what the way back needs as scratch."""
 _POLE: Final = 1e-12
@@ -33,6 +42,42 @@ _Q: Final = (
     2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2, 4.853903996359136964868e2,
     1.945506571482613964425e2,
 )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _directional(kind: int) -> bool:
+    """Whether directions stand as unit vectors (four features of every other atom) and not as angles (three)."""
+    return kind == UNIT_VECTOR or kind == UNIT_VECTOR_R
+
+
+@njit(cache=True, error_model="numpy")
+def _inverse(kind: int) -> bool:
+    """Whether distances stand as 1/R and not as R."""
+    return kind == UNIT_VECTOR or kind == SPHERICAL_INVERSE_R
+
+
+@njit(cache=True, error_model="numpy")
+def _of_length(r: float, kind: int) -> float:
+    """How a distance stands among the features."""
+    if _inverse(kind):
+        return 1.0 / r
+    return r
+
+
+@njit(cache=True, error_model="numpy")
+def _by_bond(g: float, r: float, kind: int) -> float:
+    """Gradient by the distance r to an atom of the frame, from the gradient ``g`` by its feature."""
+    if _inverse(kind):
+        return -g / r**2
+    return g
+
+
+@njit(cache=True, error_model="numpy")
+def _by_distance(g: float, q: float, kind: int) -> float:
+    """Gradient by the distance 1/q to another atom, from the gradient ``g`` by its feature."""
+    if _inverse(kind):
+        return -g * q * q
+    return g
 
 
 @njit(cache=True, error_model="numpy")
@@ -115,10 +160,10 @@ def local_features(
         The features.
     """
     frame_axes(positions, frame, rows)
-    vectors, inverse = kind % 2 == 1, kind == 1 or kind == 2
+    vectors = _directional(kind)
     length_a, length_b, along = rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2]
-    f[0] = 1.0 / length_a if inverse else length_a
-    f[1] = 1.0 / length_b if inverse else length_b
+    f[0] = _of_length(length_a, kind)
+    f[1] = _of_length(length_b, kind)
     f[2] = along / length_b if vectors else arctangent(rows[_ACROSS, 0], along)
     x0, x1, x2, y0, y1, y2 = rows[0, 0], rows[0, 1], rows[0, 2], rows[1, 0], rows[1, 1], rows[1, 2]
     z0, z1, z2 = rows[2, 0], rows[2, 1], rows[2, 2]
@@ -133,7 +178,7 @@ def local_features(
         r = np.sqrt(rho2 + z * z)
         q = 1.0 / r
         local[i, 0], local[i, 1], local[i, 2], local[i, 3] = x, y, z, q
-        f[k] = q if inverse else r
+        f[k] = _of_length(r, kind)
         if vectors:
             f[k + 1], f[k + 2], f[k + 3] = x * q, y * q, z * q
             k += 4
@@ -147,8 +192,8 @@ def _local_gradient(kind: int, local: FloatArray, g: FloatArray, k: int) -> tupl
     """Gradient by the local coordinates of one atom from the gradient by its features, which start at ``k``."""
     q = local[3]
     x, y, z = local[0] * q, local[1] * q, local[2] * q
-    by_distance = -g[k] * q * q if kind == 1 or kind == 2 else g[k]
-    if kind % 2 == 1:
+    by_distance = _by_distance(g[k], q, kind)
+    if _directional(kind):
         along = by_distance - (g[k + 1] * x + g[k + 2] * y + g[k + 3] * z) * q
         return along * x + g[k + 1] * q, along * y + g[k + 2] * q, along * z + g[k + 3] * q
     rho2 = x * x + y * y
@@ -178,7 +223,7 @@ def local_features_backward(
         if i == frame[0] or i == frame[1] or i == frame[2]:
             continue
         gx, gy, gz = _local_gradient(kind, local[i], g, k)
-        k += 4 if kind % 2 == 1 else 3
+        k += 4 if _directional(kind) else 3
         d0, d1, d2 = positions[i, 0] - o0, positions[i, 1] - o1, positions[i, 2] - o2
         f0, f1, f2 = gx * x0 + gy * y0 + gz * z0, gx * x1 + gy * y1 + gz * z1, gx * x2 + gy * y2 + gz * z2
         gradient[i, 0] += f0
@@ -208,10 +253,8 @@ def frame_axes_backward(
         b[c] = positions[frame[2], c] - positions[frame[0], c]
     # along = e1.b and across = |y| are the cosine and sine sides of chi
     r_a, r_b, along, across = rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2], rows[_ACROSS, 0]
-    g_length_a, g_length_b = g[0], g[1]
-    if kind == 1 or kind == 2:
-        g_length_a, g_length_b = -g[0] / r_a**2, -g[1] / r_b**2
-    if kind % 2 == 1:
+    g_length_a, g_length_b = _by_bond(g[0], r_a, kind), _by_bond(g[1], r_b, kind)
+    if _directional(kind):
         g_length_b -= g[2] * along / r_b**2
         g_along, g_across = g[2] / r_b, 0.0
     else:

@@ -14,10 +14,9 @@ import numpy as np
 from numba import njit
 
 from fflux_py._compiled import simd
+from fflux_py._compiled.radial_kernels import MATERN52, SQUARED_EXPONENTIAL, VECTORISED, radial_block
 from fflux_py.typing import FloatArray, IntArray
 
-SQUARED_EXPONENTIAL: Final = 0
-MATERN52: Final = 1
 BIAS: Final = 0
 """Row of a block's terms that holds minus the squared length of every point."""
 WEIGHT: Final = 1
@@ -68,7 +67,8 @@ class KernelArrays(NamedTuple):
     order, signs, shifts
         Row h of a query is ``signs[h] * z[order[h]] + shifts[h]`` of its frame's z, shapes ``(q, w)``.
     options
-        Feature kind, kernel shape, one if any period is not zero, one for the derivative basis; shape ``(4,)``.
+        Feature kind, code of the radial kernel, one if any period is not zero, one for the derivative basis; shape
+        ``(4,)``.
     """
 
     frames: IntArray
@@ -166,7 +166,7 @@ def _fill(z: FloatArray, arrays: KernelArrays, b: int, work: Work) -> None:
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _pass(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
-    """Let the first ``n`` queries pass over all points of a frame without rotors and periods.
+    """Let the first ``n`` queries pass over all points of a frame without rotors and periods: kernels in vector code.
 
     All arrays have names of their own here and no function but those of :mod:`fflux_py._compiled.simd` is called:
     otherwise counting references would take as long as the arithmetic.
@@ -207,6 +207,25 @@ def _pass(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
                 if derivative:
                     simd.pull1(t, q, x, a, b, slopes, end, gradients, q, 0)
             q += step
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _pass_scalar(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
+    """The same for a kernel without vector code of its own."""
+    x, queries, start, energies, pulls = arrays.points, work.queries, work.start, work.energies, work.pulls
+    s, t, gradients, zeros, terms = work.exponents, work.along, work.gradients, work.zeros, arrays.terms
+    last, slopes = arrays.plain[a], arrays.periods.shape[1]
+    end = slopes + last
+    code, derivative = arrays.options[1], arrays.options[3] > 0
+    for b in range(x.shape[1]):
+        for q in range(n):
+            simd.begin1(queries, q, 0, x, a, b, 0, last, terms, BIAS, start, s, q)
+            if derivative:
+                simd.begin1(queries, q, 0, x, a, b, slopes, end, terms, ALONG, zeros, t, q)
+            radial_block(code, derivative, s[q], t[q], terms[a, b, WEIGHT], energies[q], pulls[q])
+            simd.pull1(s, q, x, a, b, 0, last, gradients, q, 0)
+            if derivative:
+                simd.pull1(t, q, x, a, b, slopes, end, gradients, q, 0)
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -351,10 +370,15 @@ def _pass_wrapped(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
                     simd.radial_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
                 else:
                     simd.radial_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
-            elif arrays.options[3] > 0:
-                simd.matern_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
+            elif arrays.options[1] == MATERN52:
+                if arrays.options[3] > 0:
+                    simd.matern_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
+                else:
+                    simd.matern_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
             else:
-                simd.matern_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
+                radial_block(
+                    arrays.options[1], arrays.options[3] > 0, s[q], t[q], terms[a, b, WEIGHT], energies[q], pulls[q]
+                )
             _wrapped_gradients(q, arrays, a, b, work)
 
 
@@ -379,6 +403,8 @@ def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: Flo
             _pass_wrapped(n_geometries * count, arrays, b, work)
         elif n_rotors > 0:
             _pass_rotors(n_geometries * count, arrays, b, work)
+        elif arrays.options[1] not in VECTORISED:
+            _pass_scalar(n_geometries * count, arrays, b, work)
         else:
             _pass(n_geometries * count, arrays, b, work)
         for r in range(n_geometries):

@@ -141,14 +141,13 @@ def _is_finished(last: Round, config: ImprovementConfig) -> bool:
 def training_config_of(forcefield: ForceField, threads: int = 1) -> TrainingConfig:
     """Settings by which a model of the same kind is trained: fit, features, kernel, symmetry, prior mean."""
     first = forcefield.atoms[0]
-    shape, azimuth = first.covariance.shape, first.covariance.azimuth
     symmetric = forcefield.metadata.get("symmetry", "none") != "none"
     return TrainingConfig(
         forces=forcefield.joint is not None,
         features=first.feature_kind,
         prior_mean=first.mean_name,
-        shape=shape,
-        azimuth=azimuth,
+        kernel=first.covariance.kernel.name,
+        azimuth=first.covariance.azimuth,
         symmetry="auto" if symmetric else "none",
         threads_per_worker=threads,
     )

@@ -89,7 +89,8 @@ def identity_of(forcefield: ForceField) -> str:
     joint = forcefield.joint
     for atom in forcefield.atoms:
         frame, covariance = atom.frame, atom.covariance
-        parts += [(frame.atom, frame.x_axis, frame.xy_plane), atom.feature_kind, covariance.shape, covariance.azimuth]
+        parts += [(frame.atom, frame.x_axis, frame.xy_plane), atom.feature_kind]
+        parts += [covariance.kernel.name, covariance.azimuth]
         parts += [covariance.theta, atom.mean_name]
         if joint is None:
             parts += [atom.mean, atom.points, atom.w_y, atom.w_1]

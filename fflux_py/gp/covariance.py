@@ -1,11 +1,8 @@
 r"""Covariances (kernels) of the Gaussian processes, their values and gradients.
 
-Every kernel is a function of the scaled squared distance :math:`s = \sum_h \theta_h d_h^2` in an *embedding* of the
-features, where an azimuth :math:`\phi` stands as :math:`(\cos\phi, \sin\phi)`:
-
-- squared exponential: :math:`k = e^{-s}`,
-- Matern-5/2: :math:`k = (1 + \sqrt5 r + 5 r^2/3) e^{-\sqrt5 r}`, :math:`r^2 = 2 s`  (so that
-  :math:`\theta = 1/(2 l^2)` in both).
+Every kernel is a function of the scaled squared distance :math:`s = \sum_h \theta_h d_h^2`
+(:mod:`fflux_py.gp.radial_kernel`) in an *embedding* of the features, where an azimuth :math:`\phi` stands as
+:math:`(\cos\phi, \sin\phi)`.
 
 Because :math:`|e^{i\phi} - e^{i\phi'}|^2 = 4 \sin^2((\phi-\phi')/2)`, the squared exponential in this embedding *is*
 the periodic kernel :math:`\exp(-4 \theta \sin^2(d/2))` on azimuths: positive semidefinite and smooth.  The field's
@@ -22,12 +19,11 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from fflux_py.errors import InputError
+from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL, RadialKernel
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray, IntArray
 
-Shape = Literal["squared-exponential", "matern52"]
 Azimuth = Literal["periodic", "rbf-cyclic", "rbf"]
-SHAPES: Final[tuple[str, ...]] = get_args(Shape)
 AZIMUTHS: Final[tuple[str, ...]] = get_args(Azimuth)
 
 
@@ -41,8 +37,8 @@ class Covariance:
         :math:`\theta_h = 1/(2 l_h^2)` in the inverse square of the feature's unit, shape ``(n_features,)``.
     azimuths
         Indices of the features with the period 2 pi.
-    shape
-        ``"squared-exponential"`` or ``"matern52"``.
+    kernel
+        The correlation as a function of the scaled squared distance (:mod:`fflux_py.gp.radial_kernel`).
     azimuth
         What happens to the azimuths: ``"periodic"`` (default), ``"rbf-cyclic"`` (wrapped difference) or ``"rbf"`` (as
         any other feature).
@@ -50,14 +46,12 @@ class Covariance:
 
     theta: FloatArray
     azimuths: IntArray
-    shape: Shape = "squared-exponential"
+    kernel: RadialKernel = SQUARED_EXPONENTIAL
     azimuth: Azimuth = "periodic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "theta", read_only(self.theta))
         object.__setattr__(self, "azimuths", read_only(self.azimuths, np.int64))
-        if self.shape not in SHAPES:
-            raise InputError("covariance shape", f"one of {', '.join(SHAPES)}", repr(self.shape))
         if self.azimuth not in AZIMUTHS:
             raise InputError("covariance azimuth", f"one of {', '.join(AZIMUTHS)}", repr(self.azimuth))
         if self.theta.ndim != 1 or not np.isfinite(self.theta).all() or (self.theta < 0).any():
@@ -99,23 +93,15 @@ class Covariance:
 
     def value(self, s: FloatArray) -> FloatArray:
         """The kernel as a function of the scaled squared distance."""
-        if self.shape == "squared-exponential":
-            return np.asarray(np.exp(-s))
-        root = np.sqrt(10.0 * s)
-        return np.asarray((1.0 + root + root * root / 3.0) * np.exp(-root))
+        return self.kernel.value(s)
 
     def slope(self, s: FloatArray) -> FloatArray:
         """dk/ds."""
-        if self.shape == "squared-exponential":
-            return np.asarray(-np.exp(-s))
-        root = np.sqrt(10.0 * s)
-        return np.asarray(-(5.0 / 3.0) * (1.0 + root) * np.exp(-root))
+        return self.kernel.slope(s)
 
     def curvature(self, s: FloatArray) -> FloatArray:
         """d2k/ds2."""
-        if self.shape == "squared-exponential":
-            return np.asarray(np.exp(-s))
-        return np.asarray((25.0 / 3.0) * np.exp(-np.sqrt(10.0 * s)))
+        return self.kernel.curvature(s)
 
     def embed_jacobian(self, features: FloatArray, jacobian: FloatArray) -> FloatArray:
         """Derivatives of the embedded coordinates by the positions.

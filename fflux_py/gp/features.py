@@ -1,4 +1,4 @@
-"""Features of an atom in its local frame, and their derivatives.
+"""Features of an atom in its local frame, their derivatives, and what is known of every set of features.
 
 Two sets of features describe the same information (a and b are the distances to the frame's two other atoms):
 
@@ -10,53 +10,216 @@ Two sets of features describe the same information (a and b are the distances to
 
 ``spherical-inverse-r`` and ``unit-vector-r`` are the same with 1/R in place of R, and R in place of 1/R.
 
-All functions are plain NumPy over any number of geometries; the fast, compiled counterpart is
+What the columns of a set are, and how they behave, stands in one table (:data:`FORMS`), and :class:`FeatureSet` says it
+of a molecule's atoms.  All functions are plain NumPy over any number of geometries; the fast, compiled counterpart is
 :mod:`fflux_py._compiled.features`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.molecules.local_frame import LocalFrame, check_local_frames, local_axes
+from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray, IntArray
 
 FeatureKind = Literal["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"]
+Distance = Literal["r", "inverse-r"]
 FEATURE_KINDS: Final[tuple[str, ...]] = get_args(FeatureKind)
+CLASSES: Final = ("frame distance", "chi", "distance", "in-plane direction", "out-of-plane direction")
+"""Classes of features that share a factor of their length scales in the joint fit."""
+_FRAME_DISTANCE, _CHI, _DISTANCE, _IN_PLANE, _OUT_OF_PLANE = range(len(CLASSES))
 _POLE: Final = 1e-12
 
 
-def n_features(n_atoms: int, kind: FeatureKind) -> int:
-    """Number of features of one atom: 3N-6 (spherical) or 3 + 4 (N-3) (unit-vector)."""
-    check_kind(kind)
-    return 3 + (4 if directional(kind) else 3) * (n_atoms - 3)
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One of an atom's features.
+
+    Parameters
+    ----------
+    name
+        As ``fflux prune`` calls it; the same for all other atoms.
+    length_class
+        Index into :data:`CLASSES`.
+    azimuth
+        Whether it has the period 2 pi.  An azimuth turns in the plane of the frame, so the mirror image leaves it.
+    mirror
+        Sign and shift: in the mirror image the feature f is ``sign * f + shift``.
+    """
+
+    name: str
+    length_class: int
+    azimuth: bool = False
+    mirror: tuple[float, float] = (1.0, 0.0)
 
 
-def directional(kind: FeatureKind) -> bool:
-    """Whether directions stand as unit vectors and not as angles."""
-    return kind.startswith("unit-vector")
+@dataclass(frozen=True)
+class FeatureForm:
+    """What the features of a kind are, whatever the molecule.
+
+    Parameters
+    ----------
+    distance
+        How distances stand: ``"r"`` as R, ``"inverse-r"`` as 1/R.
+    directional
+        Whether directions stand as unit vectors and not as angles.
+    of_frame
+        Columns of the frame's own atoms: the distances to its two other atoms, and the angle between them.
+    of_other
+        Columns of every other atom; the distance comes first.
+    """
+
+    distance: Distance
+    directional: bool
+    of_frame: tuple[FeatureColumn, ...]
+    of_other: tuple[FeatureColumn, ...]
 
 
-def inverse_distances(kind: FeatureKind) -> bool:
-    """Whether distances stand as 1/R and not as R."""
-    return kind in ("unit-vector", "spherical-inverse-r")
+_OF_FRAME: Final = (
+    FeatureColumn("first bond", _FRAME_DISTANCE),
+    FeatureColumn("second bond", _FRAME_DISTANCE),
+    FeatureColumn("chi", _CHI),
+)
+_ANGLES: Final = (
+    FeatureColumn("distance", _DISTANCE),
+    FeatureColumn("theta", _OUT_OF_PLANE, mirror=(-1.0, np.pi)),  # pi - theta
+    FeatureColumn("phi", _IN_PLANE, azimuth=True),
+)
+_UNIT_VECTOR: Final = (
+    FeatureColumn("distance", _DISTANCE),
+    FeatureColumn("x", _IN_PLANE),
+    FeatureColumn("y", _IN_PLANE),
+    FeatureColumn("z", _OUT_OF_PLANE, mirror=(-1.0, 0.0)),
+)
+
+FORMS: Final[Mapping[FeatureKind, FeatureForm]] = MappingProxyType(
+    {
+        "spherical": FeatureForm("r", directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
+        "spherical-inverse-r": FeatureForm("inverse-r", directional=False, of_frame=_OF_FRAME, of_other=_ANGLES),
+        "unit-vector": FeatureForm("inverse-r", directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
+        "unit-vector-r": FeatureForm("r", directional=True, of_frame=_OF_FRAME, of_other=_UNIT_VECTOR),
+    }
+)
+"""All kinds of features; numbers in compiled code: :data:`fflux_py._compiled.features.FEATURES`."""
 
 
-def check_kind(kind: str) -> None:
-    """Refuse a feature set that does not exist."""
-    if kind not in FEATURE_KINDS:
-        raise InputError("features", f"one of {', '.join(FEATURE_KINDS)}", repr(kind))
+def feature_form(kind: str) -> FeatureForm:
+    """What the features of a kind are.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    """
+    for known, form in FORMS.items():
+        if known == kind:
+            return form
+    raise InputError("features", f"one of {', '.join(FEATURE_KINDS)}", repr(kind))
 
 
-def phi_features(n_atoms: int, kind: FeatureKind) -> IntArray:
-    """Indices of the features that are azimuths with the period 2 pi."""
-    check_kind(kind)
-    if not directional(kind):
-        return np.arange(5, n_features(n_atoms, kind), 3)
-    return np.zeros(0, dtype=np.int64)
+@dataclass(frozen=True)
+class FeatureSet:
+    """The features of every atom of a molecule.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`FEATURE_KINDS`.
+    n_atoms
+        Number of atoms of the molecule.
+
+    Raises
+    ------
+    InputError
+        There is no such kind.
+    """
+
+    kind: FeatureKind
+    n_atoms: int
+
+    def __post_init__(self) -> None:
+        feature_form(self.kind)
+
+    @property
+    def form(self) -> FeatureForm:
+        """What the features are, whatever the molecule."""
+        return feature_form(self.kind)
+
+    @cached_property
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """The features of one atom, in order."""
+        return self.form.of_frame + self.form.of_other * (self.n_atoms - 3)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of one atom: 3N-6 (spherical) or 3 + 4 (N-3) (unit-vector)."""
+        return len(self.columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What every feature is: first and second bond, chi, and of the other atoms distance and direction."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def azimuths(self) -> IntArray:
+        """Indices of the features that are azimuths with the period 2 pi."""
+        return read_only(np.flatnonzero([column.azimuth for column in self.columns]), np.int64)
+
+    @cached_property
+    def classes(self) -> IntArray:
+        """Class (index into :data:`CLASSES`) of every feature."""
+        return read_only(np.array([column.length_class for column in self.columns]), np.int64)
+
+    @cached_property
+    def mirror_signs(self) -> FloatArray:
+        """Signs that the mirror image gives the features."""
+        return read_only(np.array([column.mirror[0] for column in self.columns]))
+
+    @cached_property
+    def mirror_shifts(self) -> FloatArray:
+        """What the mirror image then adds to the features, in their units."""
+        return read_only(np.array([column.mirror[1] for column in self.columns]))
+
+    def columns_of_others(self, frame: LocalFrame) -> dict[int, IntArray]:
+        """Indices of the features of every atom outside of the frame, by the atom's index."""
+        first, width = len(self.form.of_frame), len(self.form.of_other)
+        return {
+            atom: np.arange(first + width * k, first + width * (k + 1))
+            for k, atom in enumerate(frame.others(self.n_atoms))
+        }
+
+    def distances(self, values: FloatArray) -> FloatArray:
+        """Distances of an atom to all others in bohr, the frame's atoms first, from features ``(..., n_features)``."""
+        distances = [0, 1, *range(len(self.form.of_frame), self.n_features, len(self.form.of_other))]
+        return _lengths(values[..., distances], self.form.distance)
+
+
+def _of_lengths(r: FloatArray, distance: Distance) -> FloatArray:
+    """How distances (bohr) stand among the features."""
+    return np.asarray(1.0 / r) if distance == "inverse-r" else r
+
+
+def _lengths(values: FloatArray, distance: Distance) -> FloatArray:
+    """The way back: distances (bohr) from the features."""
+    return np.asarray(1.0 / values) if distance == "inverse-r" else values
+
+
+def _by_bond(r: FloatArray, distance: Distance) -> FloatArray:
+    """Derivative of the feature by the distance r to an atom of the frame."""
+    return np.asarray(-(r**-2)) if distance == "inverse-r" else np.ones_like(r)
+
+
+def _by_position(unit: FloatArray, r: FloatArray, distance: Distance) -> FloatArray:
+    """Derivative of the feature by the position of another atom, in the direction ``unit`` and at the distance r."""
+    return np.asarray(-unit / r**2) if distance == "inverse-r" else unit
 
 
 def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
@@ -79,7 +242,7 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     GeometryError
         The three atoms of the frame stand on a line.
     """
-    check_kind(kind)
+    form = feature_form(kind)
     positions = np.asarray(positions, dtype=np.float64)
     check_local_frames(positions, [frame])
     axes = local_axes(positions, frame)
@@ -91,11 +254,8 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     others = list(frame.others(positions.shape[-2]))
     local = np.einsum("...ij,...nj->...ni", axes, positions[..., others, :] - origin[..., None, :])
     radius = np.linalg.norm(local, axis=-1)
-    if inverse_distances(kind):
-        a, r, distance = 1.0 / a, 1.0 / r_b, 1.0 / radius
-    else:
-        r, distance = r_b, radius
-    if directional(kind):
+    a, r, distance = (_of_lengths(length, form.distance) for length in (a, r_b, radius))
+    if form.directional:
         first = np.stack([a, r, along / r_b], axis=-1)
         rest = np.concatenate([distance[..., None], local / radius[..., None]], axis=-1)
     else:
@@ -121,7 +281,7 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     FloatArray
         Shape ``(..., n_features, n_atoms, 3)``.
     """
-    check_kind(kind)
+    form = feature_form(kind)
     positions = np.asarray(positions, dtype=np.float64)
     check_local_frames(positions, [frame])
     n_atoms = positions.shape[-2]
@@ -137,11 +297,11 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     along_a = np.einsum("...i,...ij->...j", b, by_a[..., 0, :, :])
     across_a = np.einsum("...i,...ij->...j", b, by_a[..., 1, :, :])
     unit_b = b / r_b[..., None]
-    jacobian = np.zeros((*positions.shape[:-2], n_features(n_atoms, kind), n_atoms, 3))
-    scale_a, scale_b = (-(r_a**-2), -(r_b**-2)) if inverse_distances(kind) else (np.ones_like(r_a), np.ones_like(r_b))
+    jacobian = np.zeros((*positions.shape[:-2], FeatureSet(kind, n_atoms).n_features, n_atoms, 3))
+    scale_a, scale_b = _by_bond(r_a, form.distance), _by_bond(r_b, form.distance)
     _add(jacobian, 0, frame.x_axis, frame.atom, scale_a[..., None] * e1)
     _add(jacobian, 1, frame.xy_plane, frame.atom, scale_b[..., None] * unit_b)
-    if not directional(kind):  # chi = atan2(across, along)
+    if not form.directional:  # chi = atan2(across, along)
         chi_a = (along[..., None] * across_a - across[..., None] * along_a) / r_b[..., None] ** 2
         chi_b = (along[..., None] * e2 - across[..., None] * e1) / r_b[..., None] ** 2
     else:  # cos chi = along / r_b
@@ -152,7 +312,7 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     for k, other in enumerate(frame.others(n_atoms)):
         d = positions[..., other, :] - origin
         local = np.einsum("...ij,...j->...i", axes, d)
-        outer = _local_coordinate_features(local, kind)
+        outer = _local_coordinate_features(local, form)
         first = 3 + k * outer.shape[-2]
         parts = (
             (frame.x_axis, np.einsum("...i,...kij->...kj", d, by_a)),
@@ -189,12 +349,12 @@ def _axes_derivatives(a: FloatArray, b: FloatArray, axes: FloatArray) -> tuple[F
     return np.stack([e1_a, e2_a, e3_a], axis=-3), np.stack([np.zeros_like(e2_b), e2_b, e3_b], axis=-3)
 
 
-def _local_coordinate_features(local: FloatArray, kind: FeatureKind) -> FloatArray:
+def _local_coordinate_features(local: FloatArray, form: FeatureForm) -> FloatArray:
     """Derivatives of an atom's features by its local coordinates, shape ``(..., 3 or 4, 3)``."""
     radius = np.linalg.norm(local, axis=-1)[..., None]
     unit = local / radius
-    by_distance = -unit / radius**2 if inverse_distances(kind) else unit
-    if directional(kind):
+    by_distance = _by_position(unit, radius, form.distance)
+    if form.directional:
         by_unit = (np.eye(3) - unit[..., :, None] * unit[..., None, :]) / radius[..., None]
         return np.concatenate([by_distance[..., None, :], by_unit], axis=-2)
     x, y, z = local[..., 0], local[..., 1], local[..., 2]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.features import directional
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_fit import rotors_factorise, rotors_last
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.symmetry import Symmetry
@@ -48,7 +48,7 @@ def frame_queries(symmetry: Symmetry, models: Sequence[AtomicModel]) -> list[Fra
     found: list[list[tuple[int, IntArray, FloatArray, FloatArray]]] = [[] for _ in models]
     n_images = []
     for v, model in enumerate(models):
-        factorised = rotors_factorise(model.feature_kind, model.covariance)
+        factorised = rotors_factorise(model.feature_kind, model.covariance.kernel)
         permutations, mirrors = symmetry.images(model.frame, factorised)
         n_images.append(len(permutations))
         for permutation, mirror in zip(permutations, mirrors, strict=True):
@@ -83,17 +83,13 @@ def _permuted_back(
     covariance, n_atoms = target.covariance, len(permutation)
     d, n_features = covariance.n_embedded, len(covariance.theta)
     order, signs, shifts = np.arange(d), np.ones(d), np.zeros(d)
-    vectors = directional(source.feature_kind)
-    width = 4 if vectors else 3
-    places = {atom: 3 + width * k for k, atom in enumerate(target.frame.others(n_atoms))}
-    for k, atom in enumerate(source.frame.others(n_atoms)):
-        here, there = places[int(permutation[atom])], 3 + width * k
-        order[here : here + width] = np.arange(there, there + width)
-        if mirror and vectors:
-            signs[here + 3] = -1.0
-        if mirror and not vectors:  # theta becomes pi - theta
-            signs[here + 1] = -1.0
-            shifts[here + 1] = np.pi * np.sqrt(covariance.theta[here + 1])
+    columns = FeatureSet(source.feature_kind, n_atoms)
+    here = columns.columns_of_others(target.frame)
+    for atom, there in columns.columns_of_others(source.frame).items():
+        order[here[int(permutation[atom])]] = there
+    if mirror:
+        signs[:n_features] = columns.mirror_signs
+        shifts[:n_features] = columns.mirror_shifts * np.sqrt(covariance.theta)
     sines = {int(h): n_features + k for k, h in enumerate(covariance.expanded)}
     for h, sine in sines.items():
         order[sine] = sines[int(order[h])]

@@ -20,9 +20,11 @@ from scipy.linalg import get_lapack_funcs
 
 from fflux_py._compiled.covariances import KernelForm, add_covariances
 from fflux_py.errors import ConvergenceError
-from fflux_py.gp.covariance import Azimuth, Covariance, Shape
-from fflux_py.gp.features import FeatureKind, feature_jacobian, n_features, phi_features
-from fflux_py.gp.joint_fit import JointFit, frame_basis, n_observations, rotor_features, rotors_last
+from fflux_py.gp.covariance import Azimuth, Covariance
+from fflux_py.gp.features import FeatureKind, FeatureSet, feature_jacobian
+from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features, rotors_last
+from fflux_py.gp.observations import Observations
+from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.typing import FloatArray, IntArray
@@ -63,6 +65,11 @@ class JointData:
         """Which geometries have atomic energies."""
         return np.asarray(~np.isnan(self.atomic_energies).any(axis=1))
 
+    @property
+    def observations(self) -> Observations:
+        """What is observed, and its order."""
+        return Observations(self.partitioned, self.positions.shape[1])
+
     def centres(self, symmetry: Symmetry) -> FloatArray:
         """Mean atomic energies, alike for equivalent atoms.
 
@@ -81,17 +88,15 @@ class JointData:
 
     def right_hand_sides(self, symmetry: Symmetry) -> FloatArray:
         """Centred observations and the observations of a unit mean of every atom, ``(n_observations, 1 + n)``."""
-        chosen, n_atoms = self.partitioned, self.positions.shape[1]
-        count, n_partitioned = len(self.energies), int(chosen.sum())
-        right = np.zeros((n_observations(chosen, n_atoms), 1 + n_atoms))
+        observations = self.observations
+        right = np.zeros((observations.count, 1 + observations.n_atoms))
         centres = self.centres(symmetry)
-        first = n_partitioned * n_atoms
-        right[:first, 0] = (self.atomic_energies[chosen] - centres).T.ravel()
-        right[first : first + count, 0] = self.energies - centres.sum()
-        right[first + count :, 0] = self.forces.ravel()
-        for b in range(n_atoms):
-            right[b * n_partitioned : (b + 1) * n_partitioned, 1 + b] = 1.0
-        right[first : first + count, 1:] = 1.0
+        right[observations.atoms, 0] = (self.atomic_energies[observations.partitioned] - centres).T.ravel()
+        right[observations.totals, 0] = self.energies - centres.sum()
+        right[observations.forces, 0] = self.forces.ravel()
+        for b in range(observations.n_atoms):
+            right[observations.atom(b), 1 + b] = 1.0
+        right[observations.totals, 1:] = 1.0
         return right
 
 
@@ -103,8 +108,8 @@ class JointModel:
     ----------
     frames
         The frames of all atoms; with symmetry an atom may have several.
-    kind, shape, azimuth
-        Features and kernel.
+    kind, kernel, azimuth
+        Features, radial kernel, and what happens to azimuths.
     symmetry
         The operations under which the covariance is invariant.
     noises
@@ -113,15 +118,15 @@ class JointModel:
 
     frames: tuple[LocalFrame, ...]
     kind: FeatureKind
-    shape: Shape
+    kernel: RadialKernel
     azimuth: Azimuth
     symmetry: Symmetry
     noises: tuple[float, float, float] = (NOISE_ATOMIC, NOISE_TOTAL, NOISE_FORCE)
 
     def unscaled(self, n_atoms: int) -> Covariance:
         """The kernel with theta of one."""
-        theta = np.ones(n_features(n_atoms, self.kind))
-        return Covariance(theta, phi_features(n_atoms, self.kind), self.shape, self.azimuth)
+        own = FeatureSet(self.kind, n_atoms)
+        return Covariance(np.ones(own.n_features), own.azimuths, self.kernel, self.azimuth)
 
 
 @dataclass(frozen=True)
@@ -161,17 +166,17 @@ def frame_points(model: JointModel, frame: LocalFrame, positions: FloatArray) ->
     return FramePoints(values, np.array(jacobians), basis.permutations, rotors)
 
 
-def kernel_form(kernel: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
+def kernel_form(covariance: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
     """Order of the embedded coordinates, those of rotors last, and the form of the kernel on them.
 
     Parameters
     ----------
-    kernel, rotors
-        One frame's kernel, and the features of its rotors (:func:`fflux_py.gp.joint_fit.rotor_features`).
+    covariance, rotors
+        One frame's covariance, and the features of its rotors (:func:`fflux_py.gp.joint_fit.rotor_features`).
     """
-    order = rotors_last(rotors, kernel.n_embedded)
+    order = rotors_last(rotors, covariance.n_embedded)
     # an atom of a rotor has a distance and the three components of a direction
-    return order, KernelForm(kernel.shape == "squared-exponential", len(order) - rotors.size, 4, len(rotors))
+    return order, KernelForm(covariance.kernel.code, len(order) - rotors.size, 4, len(rotors))
 
 
 def covariance_matrix(
@@ -194,12 +199,9 @@ def covariance_matrix(
         Called with the number of frames done and their total.
     """
     count, n_atoms, _ = data.positions.shape
-    chosen = np.flatnonzero(data.partitioned)
-    n_chosen = len(chosen)
-    totals = n_chosen * n_atoms
-    first_force = totals + count
-    size = n_observations(data.partitioned, n_atoms)
-    matrix = np.zeros((size, size))
+    observations = data.observations
+    chosen, totals, of_forces = observations.with_atoms, observations.totals, observations.forces
+    matrix = np.zeros((observations.count, observations.count))
     energies, with_forces = np.empty((count, count)), np.empty((3 * n_atoms * count, count))
     for done, (frame, kernel) in enumerate(zip(model.frames, kernels, strict=True)):
         own = frame_points(model, frame, data.positions) if points is None else points[done]
@@ -207,17 +209,16 @@ def covariance_matrix(
         embedded = [_embedded(kernel, own, k, order) for k in range(len(own.values))]
         z = embedded[0][0]
         rows = np.ascontiguousarray(embedded[0][1].transpose(0, 2, 1))
-        own_rows = slice(frame.atom * n_chosen, (frame.atom + 1) * n_chosen)
+        own_rows = observations.atom(frame.atom)
         for k, permutation in enumerate(own.permutations):
-            forces = matrix[first_force:, first_force:]
+            forces = matrix[of_forces, of_forces]
             add_covariances(z, rows, *embedded[k], form, variance, energies, with_forces, forces)
-            other = int(permutation[frame.atom])
-            columns = slice(other * n_chosen, (other + 1) * n_chosen)
+            columns = observations.atom(int(permutation[frame.atom]))
             matrix[own_rows, columns] += energies[np.ix_(chosen, chosen)]
-            matrix[totals:first_force, columns] += energies[:, chosen]
-            matrix[totals:first_force, totals:first_force] += energies
-            matrix[first_force:, columns] += with_forces[:, chosen]
-            matrix[first_force:, totals:first_force] += with_forces
+            matrix[totals, columns] += energies[:, chosen]
+            matrix[totals, totals] += energies
+            matrix[of_forces, columns] += with_forces[:, chosen]
+            matrix[of_forces, totals] += with_forces
         if progress is not None:
             progress(done + 1, len(model.frames))
     return matrix
@@ -236,11 +237,11 @@ def noise_variances(data: JointData, noises: tuple[float, float, float]) -> Floa
 
     Where the labels' integration errors are known their squares are added to the atomic energies' variance.
     """
-    count, n_atoms, _ = data.positions.shape
-    totals = int(data.partitioned.sum()) * n_atoms
-    variance = np.full(n_observations(data.partitioned, n_atoms), noises[2] ** 2)
-    variance[:totals] = noises[0] ** 2 + np.nan_to_num(data.atomic_errors[data.partitioned].T.ravel()) ** 2
-    variance[totals : totals + count] = noises[1] ** 2
+    observations = data.observations
+    variance = np.full(observations.count, noises[2] ** 2)
+    errors = data.atomic_errors[observations.partitioned].T.ravel()
+    variance[observations.atoms] = noises[0] ** 2 + np.nan_to_num(errors) ** 2
+    variance[observations.totals] = noises[1] ** 2
     return variance
 
 
@@ -303,7 +304,7 @@ def solve(
     Progress is counted in parts of the estimated work of making and factorising the matrix.
     """
     images = sum(len(model.symmetry.images(frame)[1]) for frame in model.frames)
-    size = n_observations(data.partitioned, data.positions.shape[1])
+    size = data.observations.count
     # An entry takes about 2 d multiplications for each image of each frame, and n / 3 in the factorisation.
     making = _BUILD_COST * images * kernels[0].n_embedded
     share = making / (making + size / 3.0)

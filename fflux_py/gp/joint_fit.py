@@ -17,12 +17,16 @@ with all its images among the points, with the same coefficients, permuted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from fflux_py._compiled.training_points import ROTOR
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind, directional, feature_jacobian, features
+from fflux_py.gp.features import FeatureKind, FeatureSet, feature_form, feature_jacobian, features
+from fflux_py.gp.observations import Observations
+from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import read_only
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
@@ -33,8 +37,7 @@ from fflux_py.typing import FloatArray, IntArray
 class JointFit:
     """Coefficients of the observations.
 
-    The order of observations: the atomic energies of the partitioned geometries (atom by atom), the total energies, the
-    forces (geometry, atom, component).
+    The order of observations is that of :class:`fflux_py.gp.observations.Observations`.
 
     Parameters
     ----------
@@ -69,13 +72,18 @@ class JointFit:
         object.__setattr__(self, "partitioned", read_only(self.partitioned, np.bool_))
         object.__setattr__(self, "noises", tuple(float(x) for x in self.noises))
         n_geometries, n_atoms, _ = self.positions.shape
-        expected = (n_observations(self.partitioned, n_atoms), 1 + n_atoms)
+        expected = (self.observations.count, 1 + n_atoms)
         if self.partitioned.shape != (n_geometries,) or self.coefficients.shape != expected:
             raise InputError("joint fit", f"coefficients of shape {expected}", f"shape {self.coefficients.shape}")
 
     def shifted(self, means: FloatArray) -> FloatArray:
         """Coefficients for the prior means ``means`` (hartree, shape ``(n,)``), shape ``(n_observations,)``."""
         return np.asarray(self.coefficients[:, 0] - self.coefficients[:, 1:] @ (np.asarray(means) - self.centres))
+
+    @cached_property
+    def observations(self) -> Observations:
+        """What is observed, and the order of the coefficients."""
+        return Observations(self.partitioned, self.positions.shape[1])
 
     @property
     def operations(self) -> Symmetry:
@@ -84,11 +92,8 @@ class JointFit:
 
     def gls_means(self) -> FloatArray:
         """Generalised-least-squares estimate of all prior means (alike for equivalent atoms), hartree, ``(n,)``."""
-        n_geometries, n_atoms, _ = self.positions.shape
-        n_partitioned = int(self.partitioned.sum())
-        totals = n_partitioned * n_atoms
-        sums = self.coefficients[:totals].reshape(n_atoms, n_partitioned, 1 + n_atoms).sum(axis=1)
-        sums += self.coefficients[totals : totals + n_geometries].sum(axis=0)
+        sums = self.observations.atomic_part(self.coefficients).sum(axis=1)
+        sums += self.coefficients[self.observations.totals].sum(axis=0)
         orbits = self.operations.orbit_numbers()
         alike = np.eye(orbits.max() + 1)[orbits]
         normal = alike.T @ sums[:, 1:] @ alike
@@ -111,16 +116,10 @@ class JointFit:
         coefficients
             One coefficient for every observation.
         """
-        n_geometries, n_atoms, _ = self.positions.shape
-        n_partitioned = int(self.partitioned.sum())
-        totals = n_partitioned * n_atoms
-        of_atoms = np.zeros((n_geometries, n_atoms))
-        of_atoms[self.partitioned] = coefficients[:totals].reshape(n_atoms, n_partitioned).T
-        of_totals = coefficients[totals : totals + n_geometries]
-        pulls = coefficients[totals + n_geometries :].reshape(n_geometries, n_atoms, 3)
+        of_atoms, of_totals, pulls = self.observations.split(coefficients)
         weights, slopes = [], []
         for k, (permutation, mirror) in enumerate(zip(basis.permutations, basis.mirrors, strict=True)):
-            weights.append(of_totals + of_atoms[:, permutation[atom]])
+            weights.append(of_totals + of_atoms[permutation[atom]])
             turned = self.operations.apply(pulls, permutation, bool(mirror))
             slopes.append(-np.einsum("jdac,jac->jd", basis.jacobian(k), turned))
         scale = self.variances[atom]
@@ -162,30 +161,27 @@ def frame_basis(
     symmetry: Symmetry, positions: FloatArray, frame: LocalFrame, kind: FeatureKind, covariance: Covariance
 ) -> FrameBasis:
     """The training points of one frame, for geometries in bohr, shape ``(N, n_atoms, 3)``."""
-    factorised = rotors_factorise(kind, covariance)
+    factorised = rotors_factorise(kind, covariance.kernel)
     permutations, mirrors = symmetry.images(frame, factorised)
     images = [symmetry.apply(positions, p, bool(m)) for p, m in zip(permutations, mirrors, strict=True)]
     return FrameBasis(frame, kind, covariance, permutations, mirrors, np.array(images))
 
 
-def rotors_factorise(kind: FeatureKind, covariance: Covariance) -> bool:
-    """Whether a rotor's permutations factorise: a squared exponential of features that belong to one atom each."""
-    return directional(kind) and covariance.shape == "squared-exponential"
+def rotors_factorise(kind: FeatureKind, kernel: RadialKernel) -> bool:
+    """Whether a rotor's permutations factorise: a kernel that factorises of four plain features of every other atom."""
+    of_other = feature_form(kind).of_other
+    plain = len(of_other) == ROTOR // 3 and not any(column.azimuth for column in of_other)
+    return plain and kernel.factorises
 
 
 def rotor_features(symmetry: Symmetry, frame: LocalFrame, kind: FeatureKind, covariance: Covariance) -> IntArray:
     """Indices of the features of the atoms of every factorised rotor, shape ``(n_rotors, 3, 4)``."""
-    if not rotors_factorise(kind, covariance):
+    if not rotors_factorise(kind, covariance.kernel):
         return np.zeros((0, 3, 4), dtype=np.int64)
-    place = {atom: 3 + 4 * k for k, atom in enumerate(frame.others(symmetry.n_atoms))}
+    columns = FeatureSet(kind, symmetry.n_atoms).columns_of_others(frame)
     chosen = [symmetry.rotors[m] for m in symmetry.factorised_rotors(frame)]
-    rows = [[[place[int(atom)] + c for c in range(4)] for atom in atoms] for atoms in chosen]
+    rows = [[columns[int(atom)] for atom in atoms] for atoms in chosen]
     return np.array(rows, dtype=np.int64).reshape(-1, 3, 4)
-
-
-def n_observations(partitioned: np.ndarray, n_atoms: int) -> int:
-    """Number of observations: n for a partition, one total energy and 3n forces for a geometry."""
-    return int(partitioned.sum()) * n_atoms + len(partitioned) * (1 + 3 * n_atoms)
 
 
 def rotors_last(rotors: IntArray, n_embedded: int) -> IntArray:

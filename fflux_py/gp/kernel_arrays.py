@@ -10,7 +10,7 @@ import numpy as np
 
 from fflux_py._compiled import simd
 from fflux_py._compiled.features import FEATURES
-from fflux_py._compiled.training_points import MATERN52, ROTOR, SQUARED_EXPONENTIAL, KernelArrays
+from fflux_py._compiled.training_points import ROTOR, KernelArrays
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.frame_queries import FrameQueries, frame_queries
 from fflux_py.gp.joint_fit import rotors_last
@@ -85,9 +85,7 @@ def kernel_arrays(
             spread: FloatArray = np.zeros((len(values), width))
             spread[:, places] = values
             into.append(spread)
-    squared = first.covariance.shape == "squared-exponential"
-    options = [FEATURES[first.feature_kind], SQUARED_EXPONENTIAL if squared else MATERN52, int(wraps)]
-    options.append(int(first.u_y is not None))
+    options = [FEATURES[first.feature_kind], first.covariance.kernel.code, int(wraps), int(first.u_y is not None)]
     return KernelArrays(
         frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
         points=points,

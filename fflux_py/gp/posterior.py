@@ -83,10 +83,10 @@ class Posterior:
 
     def __init__(self, joint: JointFit, atoms: Sequence[AtomicModel]) -> None:
         self._joint = joint
-        kernel = atoms[0].covariance
+        covariance = atoms[0].covariance
         frames = tuple(model.frame for model in atoms)
         self._model = JointModel(
-            frames, atoms[0].feature_kind, kernel.shape, kernel.azimuth, joint.operations, joint.noises
+            frames, atoms[0].feature_kind, covariance.kernel, covariance.azimuth, joint.operations, joint.noises
         )
         self._frames = [self._prepared(model) for model in atoms]
         # Prior variance of the total energy of every training geometry.
@@ -177,7 +177,7 @@ class Posterior:
         for variance in np.unique(own):
             alike = np.flatnonzero(own == variance).tolist()
             part = JointModel(
-                tuple(self._model.frames[k] for k in alike), self._model.kind, self._model.shape,
+                tuple(self._model.frames[k] for k in alike), self._model.kind, self._model.kernel,
                 self._model.azimuth, self._model.symmetry, self._model.noises,
             )  # fmt: skip
             kernels = [self._frames[k].model.covariance for k in alike]
@@ -188,11 +188,9 @@ class Posterior:
         self, images: Sequence[FloatArray], data: JointData, points: Sequence[FramePoints]
     ) -> tuple[FloatArray, FloatArray]:
         """Covariances of one geometry's atomic energies with observations ``(n, n_obs)`` and each other ``(n, n)``."""
-        count, n_atoms, _ = data.positions.shape
-        chosen = np.flatnonzero(data.partitioned)
-        first_total = len(chosen) * n_atoms
-        first_force = first_total + count
-        rows, prior = np.zeros((n_atoms, first_force + 3 * n_atoms * count)), np.zeros((n_atoms, n_atoms))
+        observations = data.observations
+        n_atoms = observations.n_atoms
+        rows, prior = np.zeros((n_atoms, observations.count)), np.zeros((n_atoms, n_atoms))
         for frame, own_images, own in zip(self._frames, images, points, strict=True):
             atom, variance = frame.model.frame.atom, float(self._joint.variances[frame.model.frame.atom])
             z = own_images[0, 0]
@@ -202,10 +200,10 @@ class Posterior:
                 there = frame.embedded(own.values[k])
                 jacobian = frame.model.covariance.embed_jacobian(own.values[k], own.jacobians[k])[:, frame.order]
                 energies, slopes = _kernels_and_slopes(z, there, frame.form)
-                first = int(permutation[atom]) * len(chosen)
-                rows[atom, first : first + len(chosen)] += variance * energies[chosen]
-                rows[atom, first_total:first_force] += variance * energies
-                rows[atom, first_force:] -= variance * np.einsum("jd,jdac->jac", slopes, jacobian).ravel()
+                of_atom = observations.atom(int(permutation[atom]))
+                rows[atom, of_atom] += variance * energies[observations.with_atoms]
+                rows[atom, observations.totals] += variance * energies
+                rows[atom, observations.forces] -= variance * np.einsum("jd,jdac->jac", slopes, jacobian).ravel()
         return rows, prior
 
 

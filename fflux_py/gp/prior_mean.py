@@ -24,6 +24,8 @@ there a high mean digs wells: always relabel visited frames.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,17 +35,116 @@ from fflux_py.typing import FloatArray
 
 POLYNOMIALS: Final = ("linear", "quadratic")
 """Means of models of atomic energies only (:mod:`fflux_py.gp.polynomial_mean`)."""
-NAMES: Final = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "mean+K*range", "gls", "constant:VALUE", *POLYNOMIALS)
 KAPPA: Final = 5.0
-_RANGE = re.compile(r"mean\+(?P<k>\d+(?:\.\d*)?)\*range")
-_CONSTANT = re.compile(r"constant:(?P<value>[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
+
+
+@dataclass(frozen=True)
+class MeanData:
+    r"""What a constant prior mean of one atom is made of.
+
+    Parameters
+    ----------
+    energies
+        The atom's training energies in hartree, shape ``(n,)``, at least one, all finite.
+    isolated
+        Energy of the isolated atom, hartree.
+    w_y, w_1
+        :math:`K^{-1} (y - \bar y)` and :math:`K^{-1} 1`.
+    number
+        The number in the name, such as 2 in ``mean+2*range``; zero where there is none.
+    """
+
+    energies: FloatArray
+    isolated: float | None = None
+    w_y: FloatArray | None = None
+    w_1: FloatArray | None = None
+    number: float = 0.0
+
+
+@dataclass(frozen=True)
+class ConstantMean:
+    """A prior mean that is a constant.
+
+    Parameters
+    ----------
+    name
+        As users write it; a word in capitals stands for a number if there is a ``number``.
+    value
+        The constant in hartree.
+    number
+        Pattern of the whole name, with the number as its only group; None: the name is fixed.
+    needs_isolated
+        Whether it needs the energy of the isolated atom.
+    """
+
+    name: str
+    value: Callable[[MeanData], float]
+    number: re.Pattern[str] | None = None
+    needs_isolated: bool = False
+
+
+def _range(data: MeanData) -> float:
+    return float(data.energies.max()) - float(data.energies.min())
+
+
+def _isolated(data: MeanData) -> float:
+    if data.isolated is None:
+        raise InputError(
+            "prior mean MF5",
+            "isolated-atom energies in the data set (keys isolated_energy_<element>)",
+            "none for this element",
+            "label again with 'fflux label', or choose another mean",
+        )
+    return data.isolated
+
+
+def _generalised_least_squares(data: MeanData) -> float:
+    if data.w_y is None or data.w_1 is None:
+        raise InputError("prior mean gls", "a model with w_y and w_1", "none")
+    return float(data.energies.mean()) + float(data.w_y.sum() / data.w_1.sum())
+
+
+MEANS: Final = (
+    ConstantMean("MF1", lambda data: 0.0),
+    ConstantMean("MF2", lambda data: float(data.energies.mean())),
+    ConstantMean("MF3", lambda data: float(np.median(data.energies))),
+    ConstantMean("MF4", lambda data: float(data.energies.max()) + KAPPA * _range(data)),
+    ConstantMean("MF5", _isolated, needs_isolated=True),
+    ConstantMean("max", lambda data: float(data.energies.max())),
+    ConstantMean(
+        "mean+K*range",
+        lambda data: float(data.energies.mean()) + data.number * _range(data),
+        re.compile(r"mean\+(\d+(?:\.\d*)?)\*range"),
+    ),
+    ConstantMean("gls", _generalised_least_squares),
+    ConstantMean(
+        "constant:VALUE", lambda data: data.number, re.compile(r"constant:([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
+    ),
+)
+"""All prior means that are constants."""
+NAMES: Final = (*(mean.name for mean in MEANS), *POLYNOMIALS)
 
 
 def check_name(name: str) -> None:
     """Refuse a prior mean that does not exist."""
-    fixed = ("MF1", "MF2", "MF3", "MF4", "MF5", "max", "gls", *POLYNOMIALS)
-    if name not in fixed and not _RANGE.fullmatch(name) and not _CONSTANT.fullmatch(name):
-        raise InputError("prior mean", f"one of {', '.join(NAMES)}", repr(name))
+    if name not in POLYNOMIALS:
+        _constant_mean(name)
+
+
+def needs_isolated(name: str) -> bool:
+    """Whether a prior mean needs the energies of the isolated atoms."""
+    return name not in POLYNOMIALS and _constant_mean(name)[0].needs_isolated
+
+
+def _constant_mean(name: str) -> tuple[ConstantMean, float]:
+    """A mean by its name, and the number in the name."""
+    for mean in MEANS:
+        if mean.number is None:
+            if mean.name == name:
+                return mean, 0.0
+        elif match := mean.number.fullmatch(name):
+            return mean, float(match[1])
+    raise InputError("prior mean", f"one of {', '.join(NAMES)}", repr(name))
 
 
 def prior_mean(
@@ -80,32 +181,5 @@ def prior_mean(
     energies = energies[np.isfinite(energies)]
     if not len(energies):
         raise InputError(f"prior mean {name}", "at least one atomic energy", "none", "label with a partition")
-    low, high, mean = float(energies.min()), float(energies.max()), float(energies.mean())
-    simple = {
-        "MF1": 0.0,
-        "MF2": mean,
-        "MF3": float(np.median(energies)),
-        "MF4": high + KAPPA * (high - low),
-        "max": high,
-    }
-    if name in simple:
-        return simple[name]
-    if name == "MF5":
-        if isolated is None:
-            raise InputError(
-                "prior mean MF5",
-                "isolated-atom energies in the data set (keys isolated_energy_<element>)",
-                "none for this element",
-                "label again with 'fflux label', or choose another mean",
-            )
-        return isolated
-    if name == "gls":
-        if w_y is None or w_1 is None:
-            raise InputError("prior mean gls", "a model with w_y and w_1", "none")
-        return mean + float(w_y.sum() / w_1.sum())
-    match = _RANGE.fullmatch(name)
-    if match:
-        return mean + float(match["k"]) * (high - low)
-    constant = _CONSTANT.fullmatch(name)
-    assert constant is not None
-    return float(constant["value"])
+    mean, number = _constant_mean(name)
+    return mean.value(MeanData(energies, isolated, w_y, w_1, number))

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.features import directional, inverse_distances
+from fflux_py.gp.features import FeatureSet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import no_symmetry
 from fflux_py.typing import FloatArray, IntArray
@@ -47,10 +47,7 @@ def distance_ranges(forcefield: ForceField) -> tuple[FloatArray, FloatArray]:
     shortest, longest = np.full((n, n), np.inf), np.zeros((n, n))
     for model in forcefield.atoms:
         atom, others = model.frame.atom, [model.frame.x_axis, model.frame.xy_plane, *model.frame.others(n)]
-        each = 4 if directional(model.feature_kind) else 3
-        known = model.points[:, [0, 1, *range(3, model.points.shape[1], each)]]
-        if inverse_distances(model.feature_kind):
-            known = 1.0 / known
+        known = FeatureSet(model.feature_kind, n).distances(model.points)
         shortest[atom, others] = np.minimum(shortest[atom, others], known.min(axis=0))
         longest[atom, others] = np.maximum(longest[atom, others], known.max(axis=0))
     np.fill_diagonal(shortest, 0.0)

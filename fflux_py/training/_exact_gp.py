@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fflux_py.gp.covariance import Covariance
+from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.training._likelihood import Objective, Workspace, holdout_score, log_marginal_likelihood
 from fflux_py.typing import FloatArray
 
@@ -48,6 +49,22 @@ def _logarithmic(lower: Any) -> Any:
     return gpytorch.constraints.GreaterThan(lower, transform=torch.exp, inv_transform=torch.log)
 
 
+class _Radial(torch.autograd.Function):
+    """A radial kernel of a tensor of scaled squared distances, with its slope as the derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Any, kernel: RadialKernel) -> Any:
+        numbers = s.detach().numpy()
+        ctx.save_for_backward(torch.as_tensor(kernel.slope(numbers)))
+        return torch.as_tensor(kernel.value(numbers))
+
+    @staticmethod
+    def backward(ctx: Any, *by_values: Any) -> Any:
+        (by_value,) = by_values
+        (slope,) = ctx.saved_tensors
+        return by_value * slope, None
+
+
 class _EmbeddedKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
     """ARD kernel on features of which the azimuths stand as cosine and sine."""
 
@@ -56,7 +73,7 @@ class _EmbeddedKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
     def __init__(self, covariance: Covariance, **options: Any) -> None:
         super().__init__(ard_num_dims=len(covariance.theta), **options)
         self._azimuths = torch.as_tensor(np.array(covariance.expanded))
-        self._matern = covariance.shape == "matern52"
+        self._radial = covariance.kernel
 
     def embed(self, features: Any) -> Any:
         """Coordinates whose squared distance is the sum of ``theta d^2``."""
@@ -70,10 +87,7 @@ class _EmbeddedKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
 
     def forward(self, x1: Any, x2: Any, diag: bool = False, **params: Any) -> Any:
         s = self.covar_dist(self.embed(x1), self.embed(x2), square_dist=True, diag=diag, **params)
-        if not self._matern:
-            return s.neg().exp()
-        root = torch.sqrt(10.0 * s + 1e-20)
-        return (1.0 + root + root * root / 3.0) * torch.exp(-root)
+        return _Radial.apply(s, self._radial)  # type: ignore[no-untyped-call]
 
 
 class AtomicProcesses(gpytorch.models.ExactGP):  # type: ignore[misc]
@@ -82,7 +96,7 @@ class AtomicProcesses(gpytorch.models.ExactGP):  # type: ignore[misc]
     Parameters
     ----------
     covariance
-        Shape and azimuths of the kernel.
+        Radial kernel and azimuths.
     lengths
         Start of the length scales, shape ``(b, n_features)``.
     points, energies

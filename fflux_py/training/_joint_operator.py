@@ -12,6 +12,7 @@ import numpy as np
 from fflux_py._compiled.covariances import KernelForm
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.joint_covariance import JointModel, frame_points, kernel_form
+from fflux_py.gp.observations import Observations
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training._joint_products import write_products
 from fflux_py.training.joint_system import JointSystem, image_count
@@ -64,11 +65,8 @@ class JointOperator:
 
     def __init__(self, system: JointSystem, threads: int = 1, memory: float = np.inf) -> None:
         self.data, self.model, self.kernels, self.variance = system.data, system.model, system.kernels, system.variance
-        self.threads, self.size = threads, system.n_unknowns
+        self.threads, self.observations, self.size = threads, self.data.observations, system.n_unknowns
         count, n_atoms, _ = self.data.positions.shape
-        self.chosen = np.flatnonzero(self.data.partitioned)
-        self.totals = len(self.chosen) * n_atoms
-        self.first_force = self.totals + count
         self._kept: list[Embedded] | None = None
         if 8.0 * image_count(self.model) * count * self.kernels[0].n_embedded * (3 * n_atoms + 1) <= memory:
             self._kept = list(self.frames())
@@ -86,14 +84,6 @@ class JointOperator:
         everything = np.arange(len(self.data.positions))
         return self.products(everything, everything, vectors)
 
-    def observations(self, geometries: IntArray) -> IntArray:
-        """Indices of all observations of some geometries, in the order of the whole: atoms, totals, forces."""
-        n_atoms = self.data.positions.shape[1]
-        partitioned = np.searchsorted(self.chosen, np.intersect1d(geometries, self.chosen))
-        of_atoms = np.arange(n_atoms)[:, None] * len(self.chosen) + partitioned
-        of_forces = self.first_force + 3 * n_atoms * geometries[:, None] + np.arange(3 * n_atoms)
-        return np.concatenate([of_atoms.ravel(), self.totals + geometries, of_forces.ravel()])
-
     def products(self, rows: IntArray, columns: IntArray, vectors: FloatArray) -> FloatArray:
         """Part of the matrix times vectors.
 
@@ -102,20 +92,17 @@ class JointOperator:
         rows, columns
             Geometries (indices, ascending) whose observations are the part's rows and columns.
         vectors
-            In the order of ``observations(columns)``, shape ``(n, n_vectors)``.
+            In the order of ``observations.of_geometries(columns)``, shape ``(n, n_vectors)``.
 
         Returns
         -------
         FloatArray
-            In the order of ``observations(rows)``.
+            In the order of ``observations.of_geometries(rows)``.
         """
-        n_atoms, n_vectors = self.data.positions.shape[1], vectors.shape[1]
-        here, there = self.data.partitioned[rows], self.data.partitioned[columns]
-        n_there, shape = int(there.sum()) * n_atoms, (n_atoms, len(columns), n_vectors)
-        atom_vectors = np.zeros(shape)
-        atom_vectors[:, there] = vectors[:n_there].reshape(n_atoms, int(there.sum()), n_vectors)
-        total_vectors = vectors[n_there : n_there + len(columns)]
-        force_vectors = vectors[n_there + len(columns) :].reshape(len(columns), 3 * n_atoms, n_vectors)
+        n_atoms, n_vectors = self.observations.n_atoms, vectors.shape[1]
+        here, there = self.observations.partitioned[rows], self.observations.partitioned[columns]
+        atom_vectors, total_vectors, force_vectors = Observations(there, n_atoms).split(vectors)
+        force_vectors = force_vectors.reshape(len(columns), 3 * n_atoms, n_vectors)
         energies = np.zeros((n_atoms, len(rows), n_vectors))
         forces = np.zeros((len(rows), 3 * n_atoms, n_vectors))
         for embedded in self.frames():

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fflux_py._compiled.covariances import KernelForm, _radial, _rotor_terms
+from fflux_py._compiled.covariances import KernelForm, _rotor_terms
+from fflux_py._compiled.radial_kernels import radial
 from fflux_py.typing import FloatArray
 
 
@@ -131,7 +132,7 @@ def write_products(
                 b[h] = 2.0 * (z[i, h] - points[j, h])
                 a[h] = -b[h]
                 s += 0.25 * b[h] * b[h]
-            k, k1, k2 = _radial(s, form.squared_exponential)
+            k, k1, k2 = radial(s, form.kernel)
             u, w = slopes[j], weights[j]
             for c in range(n_columns):
                 inner[c] = 0.0

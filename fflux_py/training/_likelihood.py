@@ -71,7 +71,7 @@ def log_marginal_likelihood(
     Parameters
     ----------
     covariance
-        Its shape is used; its theta is already in the points.
+        Its radial kernel is used; its theta is already in the points.
     z, y
         Scaled, embedded points, shape ``(n, d)``, and data, shape ``(n,)``.
     variance, noise
@@ -159,7 +159,7 @@ def _kernel_and_slope(covariance: Covariance, x: FloatArray, y: FloatArray, out:
     right = np.hstack([y, np.ones((len(y), 1)), (y * y).sum(1, keepdims=True)])
     np.dot(left, right.T, out=out)
     np.minimum(out, 0.0, out=out)
-    if covariance.shape == "squared-exponential":
+    if covariance.kernel.factorises:
         np.exp(out, out=out)
         return None
     np.negative(out, out=out)

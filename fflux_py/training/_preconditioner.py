@@ -52,7 +52,7 @@ class Preconditioner:
         progress: Progress | None = None,
     ) -> None:
         count = len(operator.data.positions)
-        rows = [operator.observations(np.array([j])) for j in range(count)]
+        rows = [operator.observations.of_geometries(np.array([j])) for j in range(count)]
         drawn = np.sort(np.random.default_rng(_SEED).choice(operator.size, min(rank, operator.size), replace=False))
         basis = _columns(operator, rows, drawn, lambda done: progress and progress(done, 3 * count))
         small = basis[:, drawn].copy()

@@ -11,9 +11,10 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.gp.covariance import AZIMUTHS, SHAPES, Azimuth, Shape
-from fflux_py.gp.features import FeatureKind, check_kind
+from fflux_py.gp.covariance import AZIMUTHS, Azimuth
+from fflux_py.gp.features import FeatureKind, feature_form
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
+from fflux_py.gp.radial_kernel import radial_kernel
 
 SymmetryChoice = Literal["auto", "none", "rotors", "full"]
 SYMMETRY_CHOICES: Final[tuple[str, ...]] = get_args(SymmetryChoice)
@@ -67,8 +68,9 @@ class TrainingConfig:
         One of :data:`fflux_py.gp.features.FEATURE_KINDS`.
     prior_mean
         Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
-    shape, azimuth
-        Kernel (:class:`fflux_py.gp.covariance.Covariance`).
+    kernel, azimuth
+        Name of the radial kernel (:data:`fflux_py.gp.radial_kernel.KERNELS`), and what happens to azimuths
+        (:class:`fflux_py.gp.covariance.Covariance`).
     criterion
         What the hyperparameters of an energy-only fit are chosen by: ``"likelihood"``, or ``"holdout"``, the field's
         root mean square error on an internal validation set (:mod:`fflux_py.training.hyperparameters`).
@@ -103,7 +105,7 @@ class TrainingConfig:
     forces: bool = True
     features: FeatureKind = "unit-vector"
     prior_mean: str = "MF2"
-    shape: Shape = "squared-exponential"
+    kernel: str = "squared-exponential"
     azimuth: Azimuth = "periodic"
     criterion: Criterion = "likelihood"
     max_iterations: int = 60
@@ -116,13 +118,13 @@ class TrainingConfig:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_kind(self.features)
+        feature_form(self.features)
         check_name(self.prior_mean)
         if self.forces and self.prior_mean in POLYNOMIALS:
             prior_mean(self.prior_mean, np.zeros(1))
         _check_choice("criterion", self.criterion, CRITERIA)
         _check_choice("symmetry", self.symmetry, SYMMETRY_CHOICES)
-        _check_choice("shape", self.shape, SHAPES)
+        radial_kernel(self.kernel)
         _check_choice("azimuth", self.azimuth, AZIMUTHS)
         if self.azimuth == "rbf-cyclic":
             raise InputError(

@@ -13,7 +13,8 @@ import numpy as np
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import features, phi_features
+from fflux_py.gp.features import FeatureSet, features
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.training.config import TrainingConfig
@@ -130,8 +131,9 @@ def fit_atoms(
         Called with the number of atoms that are done and of all.
     """
     points = np.array([features(positions, frame, config.features) for frame in frames])
-    azimuths = phi_features(positions.shape[1], config.features)
-    starts = [Covariance(starting_theta(x, azimuths), azimuths, config.shape, config.azimuth) for x in points]
+    azimuths = FeatureSet(config.features, positions.shape[1]).azimuths
+    kernel = radial_kernel(config.kernel)
+    starts = [Covariance(starting_theta(x, azimuths), azimuths, kernel, config.azimuth) for x in points]
     label_noise = None
     if errors is not None and config.criterion == "likelihood":
         label_noise = np.nan_to_num(errors.T) ** 2

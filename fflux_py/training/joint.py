@@ -12,9 +12,10 @@ from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import JointFit, frame_basis, n_observations
+from fflux_py.gp.joint_fit import JointFit, frame_basis, rotors_factorise
+from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -61,7 +62,7 @@ def images_per_atom(molecule: Molecule, symmetry: Symmetry, config: TrainingConf
     Features and kernel of ``config`` say whether the sum over a rotor's images is a product, which costs nothing more.
     """
     frames = symmetric_local_frames(molecule, symmetry)
-    factorised = directional(config.features) and config.shape == "squared-exponential"
+    factorised = rotors_factorise(config.features, radial_kernel(config.kernel))
     return sum(len(symmetry.images(frame, factorised)[1]) for frame in frames) / molecule.n_atoms
 
 
@@ -101,7 +102,7 @@ def train_jointly(
     data = training_data(dataset, indices)
     symmetry = chosen_symmetry(dataset.molecule, config)
     frames = symmetric_local_frames(dataset.molecule, symmetry)
-    model = JointModel(frames, config.features, config.shape, config.azimuth, symmetry)
+    model = JointModel(frames, config.features, radial_kernel(config.kernel), config.azimuth, symmetry)
     spreads = feature_variances(model, data.positions)
     part = data.subset(np.arange(min(config.subset, len(indices))))
     search_progress, solver_progress = stages(progress, _work(data, part, model, config))
@@ -147,8 +148,13 @@ def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig)
 
     The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
     """
-    names = ("features", "shape", "azimuth", "max_iterations", "subset", "symmetry")
-    settings = [f"{name}={getattr(config, name)}" for name in names]
+    settings = [
+        f"{name}={value}"
+        for name, value in (
+            ("features", config.features), ("shape", config.kernel), ("azimuth", config.azimuth),
+            ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
+        )
+    ]  # fmt: skip
     return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
 
 
@@ -157,7 +163,7 @@ def _work(data: JointData, part: JointData, model: JointModel, config: TrainingC
     images = image_count(model)
 
     def once(of: JointData) -> float:
-        n = n_observations(of.partitioned, of.positions.shape[1])
+        n = of.observations.count
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
     return 0.5 * config.max_iterations * 7 * once(part), once(data)

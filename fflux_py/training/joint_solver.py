@@ -11,7 +11,7 @@ import numpy as np
 
 from fflux_py.errors import ConvergenceError
 from fflux_py.gp.joint_covariance import JointData, JointModel, noise_variances, solve
-from fflux_py.gp.joint_fit import JointFit, n_observations
+from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._conjugate_gradients import Iterates, conjugate_gradients
@@ -40,7 +40,7 @@ _SECONDS_BETWEEN_WRITES: Final = 60.0
 def direct_memory(data: JointData, model: JointModel) -> float:
     """Bytes that the direct solution takes at its peak: the matrix, and what one frame or one block needs beside it."""
     count, n_atoms, _ = data.positions.shape
-    size = n_observations(data.partitioned, n_atoms)
+    size = data.observations.count
     images = max(len(model.symmetry.images(frame)[1]) for frame in model.frames)
     d = model.unscaled(n_atoms).n_embedded
     # Features' derivatives by the images, by the geometries, stacked, embedded and ordered; a second copy while made.

@@ -9,7 +9,6 @@ import numpy as np
 
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.joint_covariance import JointData, JointModel
-from fflux_py.gp.joint_fit import n_observations
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.typing import IntArray
 
@@ -36,7 +35,7 @@ class JointSystem:
     @property
     def n_unknowns(self) -> int:
         """Number of observations, and of rows of the matrix."""
-        return n_observations(self.data.partitioned, self.data.positions.shape[1])
+        return self.data.observations.count
 
 
 def training_data(dataset: Dataset, indices: IntArray) -> JointData:

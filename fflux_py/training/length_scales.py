@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from fflux_py.errors import ConvergenceError
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind, directional, phi_features
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_covariance import (
     FramePoints,
     JointData,
@@ -28,18 +28,11 @@ from fflux_py.gp.joint_covariance import (
 from fflux_py.gp.joint_fit import frame_basis, rotor_features
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training.config import TrainingConfig
-from fflux_py.typing import FloatArray, IntArray, Progress
+from fflux_py.typing import FloatArray, Progress
 
-CLASSES: Final = ("frame distance", "chi", "distance", "in-plane direction", "out-of-plane direction")
 _SMALLEST_SPREAD: Final = 1e-5
 _BOUNDS: Final = (-14.0, 1.0)
 _VARIANCE_BOUNDS: Final = (-2.0, 16.0)
-
-
-def feature_classes(n_atoms: int, kind: FeatureKind) -> IntArray:
-    """Class (index into :data:`CLASSES`) of every feature of an atom."""
-    other = [2, 3, 3, 4] if directional(kind) else [2, 4, 3]
-    return np.array([0, 0, 1, *(other * (n_atoms - 3))], dtype=np.int64)
 
 
 def feature_variances(model: JointModel, positions: FloatArray) -> FloatArray:
@@ -74,11 +67,11 @@ def class_covariances(
     n_atoms, model
         Number of atoms, and the model.
     log_factors
-        Natural logarithms of the class factors, shape ``(5,)``.
+        Natural logarithms of the factors of the classes (:data:`fflux_py.gp.features.CLASSES`), shape ``(5,)``.
     """
-    factors = np.exp(log_factors)[feature_classes(n_atoms, model.kind)]
-    azimuths = phi_features(n_atoms, model.kind)
-    return [Covariance(factors / variance, azimuths, model.shape, model.azimuth) for variance in variances]
+    columns = FeatureSet(model.kind, n_atoms)
+    factors = np.exp(log_factors)[columns.classes]
+    return [Covariance(factors / variance, columns.azimuths, model.kernel, model.azimuth) for variance in variances]
 
 
 def log_likelihood(

@@ -15,9 +15,10 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
+from fflux_py.gp.features import FeatureSet
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training.config import SolverSettings
-from fflux_py.training.refit import feature_names, features_left_out, refit, training_rows
+from fflux_py.training.refit import features_left_out, refit, training_rows
 from fflux_py.typing import IntArray, Progress, Stage, silent
 
 # Features go only if they have no influence: a geometry less makes a step faster at less of an error.
@@ -40,7 +41,7 @@ class PruningConfig:
     n_train
         Training geometries to keep; None: as few as ``growth`` allows.
     leave_out
-        Kinds of features to leave out (:func:`fflux_py.training.refit.feature_names`); None: those found to have no
+        Kinds of features to leave out (:attr:`~fflux_py.gp.features.FeatureSet.names`); None: those found to have no
         influence (:func:`find_idle_features`).
     n_fit
         Geometries of the small fits that show which features have no influence; None: 60, or two thirds of the training
@@ -192,7 +193,7 @@ class IdleFeatures:
     Parameters
     ----------
     dropped
-        Kinds of features that are left out (:func:`fflux_py.training.refit.feature_names`).
+        Kinds of features that are left out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     kept, total
         Features of a frame that are left, and all.
     error_before, error_after
@@ -245,7 +246,7 @@ def find_idle_features(
         raise InputError("n_fit", f"fewer than the {len(indices)} geometries of the fit", str(n_fit))
     fitted = choose_evenly(indices, n_fit)
     held_out = indices[~np.isin(indices, fitted)]
-    names = feature_names(dataset.molecule.n_atoms, forcefield.atoms[0].feature_kind)
+    names = FeatureSet(forcefield.atoms[0].feature_kind, dataset.molecule.n_atoms).names
     kinds = list(dict.fromkeys(names))
     n_fits, done = 2 * len(kinds) + 1, 0
 
@@ -294,7 +295,7 @@ def find_fewest_geometries(
     dataset
         Its training data, and the geometries to judge by.
     dropped
-        Kinds of features to leave out (:func:`fflux_py.training.refit.feature_names`).
+        Kinds of features to leave out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     judges
         Rows of ``dataset`` to judge by; none of them should be a training geometry.
     limit

@@ -10,7 +10,7 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_covariance import JointModel
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.dataset import Dataset
@@ -25,15 +25,9 @@ _SAME: Final = 1e-8
 _CALIBRATION: Final = "calibration_"
 
 
-def feature_names(n_atoms: int, kind: FeatureKind) -> list[str]:
-    """Kind of every feature of an atom: first and second bond, chi, and of the other atoms distance and direction."""
-    other = ["distance", "x", "y", "z"] if directional(kind) else ["distance", "theta", "phi"]
-    return ["first bond", "second bond", "chi", *(other * (n_atoms - 3))]
-
-
 def features_left_out(forcefield: ForceField) -> tuple[str, ...]:
-    """Kinds of features (:func:`feature_names`) that have no influence on any atom."""
-    names = feature_names(forcefield.molecule.n_atoms, forcefield.atoms[0].feature_kind)
+    """Kinds of features (:attr:`~fflux_py.gp.features.FeatureSet.names`) that have no influence on any atom."""
+    names = FeatureSet(forcefield.atoms[0].feature_kind, forcefield.molecule.n_atoms).names
     used = np.any([atom.covariance.theta > 0.0 for atom in forcefield.atoms], axis=0)
     kept = {name for name, is_used in zip(names, used, strict=True) if is_used}
     return tuple(name for name in dict.fromkeys(names) if name not in kept)
@@ -57,7 +51,7 @@ def refit(
     dataset
         Its training data.
     dropped
-        Kinds of features that are left out (:func:`feature_names`).
+        Kinds of features that are left out (:attr:`~fflux_py.gp.features.FeatureSet.names`).
     indices
         Geometries of ``dataset`` to fit; those of ``forcefield`` if not given.
     settings
@@ -74,7 +68,7 @@ def refit(
     data = training_data(dataset, indices)
     first = forcefield.atoms[0]
     kind, symmetry = first.feature_kind, joint.operations
-    names = np.array(feature_names(forcefield.molecule.n_atoms, kind))
+    names = np.array(FeatureSet(kind, forcefield.molecule.n_atoms).names)
     unknown = set(dropped) - set(names.tolist())
     if unknown:
         raise InputError("dropped", f"some of {', '.join(dict.fromkeys(names.tolist()))}", ", ".join(sorted(unknown)))
@@ -83,7 +77,7 @@ def refit(
         theta = np.where(np.isin(names, dropped), 0.0, atom.covariance.theta)
         kernels.append(replace(atom.covariance, theta=theta))
     frames = tuple(atom.frame for atom in forcefield.atoms)
-    model = JointModel(frames, kind, first.covariance.shape, first.covariance.azimuth, symmetry)
+    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
     system = JointSystem(data, model, kernels, float(joint.variances[0]))
     solution = solve_system(system, settings)
     atoms = atomic_models(system, solution, forcefield.molecule, forcefield.isolated_energies, first.mean_name)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.prior_mean import needs_isolated, prior_mean
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.energies import train_by_energies
@@ -98,9 +98,9 @@ def train(
         marks = {"data_digest": dataset.digest(), "selection_seed": config.seed}
         dataset = dataset.select(np.random.default_rng(config.seed).permutation(len(dataset)))
     indices = training_indices(dataset, config.n_train, config.forces)
-    if config.prior_mean == "MF5":
+    if needs_isolated(config.prior_mean):
         for symbol in dict.fromkeys(dataset.molecule.symbols):
-            prior_mean("MF5", np.zeros(1), dataset.isolated_energies.get(symbol))
+            prior_mean(config.prior_mean, np.zeros(1), dataset.isolated_energies.get(symbol))
     if config.forces:
         forcefield = train_jointly(dataset, indices, config, progress, checkpoint)
     else:

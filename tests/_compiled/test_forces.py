@@ -13,17 +13,16 @@ from fflux_py._compiled import simd as _lanes
 from fflux_py._compiled.features import arctangent
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.covariance import SHAPES, Shape
-from fflux_py.gp.features import FeatureKind
-from fflux_py.training.refit import feature_names
+from fflux_py.gp.features import FeatureKind, FeatureSet
+from fflux_py.gp.radial_kernel import KERNELS
 from tests.support.synthetic import fit, fitted, label, sample
 
 pytestmark = pytest.mark.core
 
 
-def _random(shape: Shape, basis: str, kind: FeatureKind = "unit-vector") -> ForceField:
+def _random(kernel: str, basis: str, kind: FeatureKind = "unit-vector") -> ForceField:
     """Weights and slopes of one sign and size, so that nothing cancels and errors are those of the arithmetic."""
-    forcefield = fit(label(sample(70, 1000.0)), kind, shape, noise=1e-8, inverse_width=0.05)
+    forcefield = fit(label(sample(70, 1000.0)), kind, kernel, noise=1e-8, inverse_width=0.05)
     rng = np.random.default_rng(3)
     atoms = []
     for model in forcefield.atoms:
@@ -78,10 +77,10 @@ def test_arctangent_in_all_quadrants_and_on_the_axes() -> None:
 
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("kind", ["unit-vector", "spherical"])
-def test_to_twelve_digits_as_plain_numpy(shape: Shape, basis: str, kind: FeatureKind) -> None:
-    forcefield = _random(shape, basis, kind)
+def test_to_twelve_digits_as_plain_numpy(kernel: str, basis: str, kind: FeatureKind) -> None:
+    forcefield = _random(kernel, basis, kind)
     positions = sample(5, 1000.0, seed=6)  # four pass together, one alone
     energies = np.stack([model.energy(positions) for model in forcefield.atoms], axis=-1)
     gradient = sum(model.gradient(positions) for model in forcefield.atoms)
@@ -90,9 +89,9 @@ def test_to_twelve_digits_as_plain_numpy(shape: Shape, basis: str, kind: Feature
 
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_single_precision(shape: Shape, basis: str) -> None:
-    forcefield = _random(shape, basis)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_single_precision(kernel: str, basis: str) -> None:
+    forcefield = _random(kernel, basis)
     single = forcefield.with_precision("single")
     assert single.kernel_arrays().points.dtype == np.float32
     positions = sample(5, 1000.0, seed=6)
@@ -105,9 +104,9 @@ def test_single_precision(shape: Shape, basis: str) -> None:
 
 
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_fixed_point_numbers_round_a_model_and_keep_its_forces_a_gradient(shape: Shape, basis: str) -> None:
-    forcefield = _random(shape, basis)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_fixed_point_numbers_round_a_model_and_keep_its_forces_a_gradient(kernel: str, basis: str) -> None:
+    forcefield = _random(kernel, basis)
     fixed = forcefield.with_precision("fixed")
     arrays, double = fixed.kernel_arrays(), forcefield.kernel_arrays()
     assert arrays.points.dtype == np.int32
@@ -135,7 +134,7 @@ def test_wrapped_azimuths_stay_in_double_precision() -> None:
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
 def test_coordinates_without_influence_are_left_out_and_change_nothing(basis: str) -> None:
     forcefield = _random("squared-exponential", basis)
-    names = np.array(feature_names(6, "unit-vector"))
+    names = np.array(FeatureSet("unit-vector", 6).names)
     atoms = [
         replace(m, covariance=replace(m.covariance, theta=np.where(names == drop, 0.0, m.covariance.theta)))
         for m, drop in zip(forcefield.atoms, ["x", "chi", "x", "y", "z", "distance"], strict=True)

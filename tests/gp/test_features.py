@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import GeometryError, InputError
-from fflux_py.gp.features import FEATURE_KINDS, FeatureKind, feature_jacobian, features, n_features, phi_features
+from fflux_py.gp.features import FEATURE_KINDS, FeatureKind, FeatureSet, feature_jacobian, features
 from fflux_py.molecules.local_frame import (
     LocalFrame,
     _highest_priority,
@@ -197,11 +197,11 @@ def test_unit_vector_features_hold_the_same_information() -> None:
 
 
 def test_numbers_of_features_and_their_azimuths() -> None:
-    assert [n_features(n, "spherical") for n in (3, 4, 9)] == [3, 6, 21]
-    assert [n_features(n, "unit-vector") for n in (3, 4, 9)] == [3, 7, 27]
-    np.testing.assert_array_equal(phi_features(6, "spherical"), [5, 8, 11])
-    assert len(phi_features(6, "unit-vector")) == 0
-    assert len(phi_features(3, "spherical")) == 0
+    assert [FeatureSet("spherical", n).n_features for n in (3, 4, 9)] == [3, 6, 21]
+    assert [FeatureSet("unit-vector", n).n_features for n in (3, 4, 9)] == [3, 7, 27]
+    np.testing.assert_array_equal(FeatureSet("spherical", 6).azimuths, [5, 8, 11])
+    assert len(FeatureSet("unit-vector", 6).azimuths) == 0
+    assert len(FeatureSet("spherical", 3).azimuths) == 0
     with pytest.raises(InputError, match="spherical, spherical-inverse-r, unit-vector, unit-vector-r"):
         features(_cloud(0), FRAME, "cartesian")  # type: ignore[arg-type]
 
@@ -240,7 +240,7 @@ def test_features_do_not_feel_rotation_and_translation_but_reflection(kind: Feat
 def test_jacobian_has_no_net_translation_and_no_net_rotation(kind: FeatureKind) -> None:
     positions = np.array([_cloud(k) for k in range(4)])
     jacobian = feature_jacobian(positions, FRAME, kind)
-    assert jacobian.shape == (4, n_features(5, kind), 5, 3)
+    assert jacobian.shape == (4, FeatureSet(kind, 5).n_features, 5, 3)
     np.testing.assert_allclose(jacobian.sum(-2), 0.0, atol=1e-13)
     torque = np.cross(positions[:, None], jacobian).sum(-2)
     np.testing.assert_allclose(torque, 0.0, atol=1e-12)
@@ -254,7 +254,7 @@ def _numerical_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureK
     shifts = step * np.eye(3 * n).reshape(3 * n, n, 3)
     f = [features(positions + k * shifts, frame, kind) for k in (-2, -1, 1, 2)]
     if kind.startswith("spherical"):  # phi may pass from pi to -pi within the step
-        phi = phi_features(n, kind)
+        phi = FeatureSet(kind, n).azimuths
         for part in f:
             part[:, phi] += 2 * np.pi * np.round((f[0][:, phi] - part[:, phi]) / (2 * np.pi))
     slope = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step)

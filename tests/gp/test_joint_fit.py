@@ -15,7 +15,8 @@ import pytest
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField, joint_atoms
 from fflux_py.gp.features import features
-from fflux_py.gp.joint_fit import JointFit, n_observations
+from fflux_py.gp.joint_fit import JointFit
+from fflux_py.gp.observations import Observations
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.typing import FloatArray
 from tests.support.synthetic import ISOLATED, fit, label, methanol, sample
@@ -60,7 +61,7 @@ def _observations(positions: FloatArray, partitioned: np.ndarray) -> list[FloatA
     n_partitioned = int(partitioned.sum())
     operators = []
     for a in range(6):
-        rows = np.zeros((n_observations(partitioned, 6), values.shape[1]))
+        rows = np.zeros((Observations(partitioned, 6).count, values.shape[1]))
         rows[a * n_partitioned : (a + 1) * n_partitioned] = values[partitioned]
         rows[6 * n_partitioned : 6 * n_partitioned + len(positions)] = values
         rows[6 * n_partitioned + len(positions) :] = forces

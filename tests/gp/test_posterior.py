@@ -12,7 +12,6 @@ import pytest
 from fflux_py import model_file
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.covariance import Shape
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import JointData, JointModel, add_noise, covariance_matrix
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
@@ -23,11 +22,13 @@ from fflux_py.typing import FloatArray
 from tests.support.synthetic import fitted, label, methanol, sample
 
 N_TRAIN = 6
-CASES: list[tuple[SymmetryChoice, FeatureKind, Shape]] = [
+CASES: list[tuple[SymmetryChoice, FeatureKind, str]] = [
     ("none", "unit-vector", "squared-exponential"),
     ("none", "spherical", "matern52"),
     ("full", "unit-vector", "squared-exponential"),  # a factorised rotor and the mirror image
     ("full", "unit-vector", "matern52"),  # the rotor's permutations are listed
+    ("full", "unit-vector", "rational-quadratic"),
+    ("none", "spherical", "rational-quadratic"),
 ]
 
 
@@ -44,9 +45,9 @@ def _dataset() -> Dataset:
 def _trained(
     symmetry: SymmetryChoice = "full",
     kind: FeatureKind = "unit-vector",
-    shape: Shape = "squared-exponential",
+    kernel: str = "squared-exponential",
 ) -> ForceField:
-    config = TrainingConfig(symmetry=symmetry, features=kind, shape=shape, max_iterations=1, subset=3)
+    config = TrainingConfig(symmetry=symmetry, features=kind, kernel=kernel, max_iterations=1, subset=3)
     return train(_dataset(), config)
 
 
@@ -57,12 +58,12 @@ def _posterior(forcefield: ForceField) -> Posterior:
 
 def _dense(forcefield: ForceField, geometry: FloatArray) -> tuple[float, FloatArray]:
     """Total and atomic variances from the whole covariance, in which the geometry stands as one that is observed."""
-    joint, kernel = forcefield.joint, forcefield.atoms[0].covariance
+    joint, covariance = forcefield.joint, forcefield.atoms[0].covariance
     assert joint is not None
     n, count = joint.positions.shape[1], len(joint.positions)
     model = JointModel(
-        tuple(m.frame for m in forcefield.atoms), forcefield.atoms[0].feature_kind, kernel.shape, kernel.azimuth,
-        joint.operations, joint.noises,
+        tuple(m.frame for m in forcefield.atoms), forcefield.atoms[0].feature_kind, covariance.kernel,
+        covariance.azimuth, joint.operations, joint.noises,
     )  # fmt: skip
 
     def data(positions: FloatArray, partitioned: np.ndarray) -> JointData:
@@ -84,9 +85,9 @@ def _dense(forcefield: ForceField, geometry: FloatArray) -> tuple[float, FloatAr
     return float(posterior.sum()), np.diag(posterior)
 
 
-@pytest.mark.parametrize(("symmetry", "kind", "shape"), CASES)
-def test_all_neighbours_give_the_dense_posterior(symmetry: SymmetryChoice, kind: FeatureKind, shape: Shape) -> None:
-    forcefield = _trained(symmetry, kind, shape)
+@pytest.mark.parametrize(("symmetry", "kind", "kernel"), CASES)
+def test_all_neighbours_give_the_dense_posterior(symmetry: SymmetryChoice, kind: FeatureKind, kernel: str) -> None:
+    forcefield = _trained(symmetry, kind, kernel)
     for geometry in (*sample(2, 1000.0, seed=7), _dataset().positions[2]):
         total, atomic = _posterior(forcefield).variances(geometry[None], N_TRAIN)
         dense_total, dense_atomic = _dense(forcefield, geometry)
@@ -99,9 +100,8 @@ def test_all_neighbours_give_the_dense_posterior(symmetry: SymmetryChoice, kind:
 @pytest.mark.core
 def test_forces_are_taken_notice_of_as_a_dense_process_with_numerical_forces_does() -> None:
     """The oracle knows no Jacobian: forces are finite differences of energies, the atoms' prior variances differ."""
-    from test_joint_fit import VARIANCES, _dataset, _displaced, _operators, _solved
-
     from fflux_py.gp.features import features
+    from tests.gp.test_joint_fit import VARIANCES, _dataset, _displaced, _operators, _solved
 
     forcefield, covariance, _, operators = _solved()
     positions = sample(1, 1000.0, seed=6)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
 from fflux_py.errors import InputError
-from fflux_py.gp.prior_mean import check_name, prior_mean
+from fflux_py.gp.prior_mean import MEANS, NAMES, POLYNOMIALS, ConstantMean, check_name, needs_isolated, prior_mean
 
 pytestmark = pytest.mark.core
 
@@ -74,3 +76,27 @@ def test_unknown_names_and_missing_parts_are_refused_with_one_line() -> None:
         prior_mean("MF5", ENERGIES)
     with pytest.raises(InputError, match=r"gls.*w_y and w_1"):
         prior_mean("gls", ENERGIES)
+
+
+def test_the_table_of_constant_means() -> None:
+    names = [mean.name for mean in MEANS]
+    assert len(set(names)) == len(names)
+    assert [name for name in NAMES if name not in names] == list(POLYNOMIALS)
+    for mean in MEANS:
+        assert mean.number is None or mean.number.groups == 1
+        name = mean.name.replace("K", "1.5").replace("VALUE", "-2e1") if mean.number else mean.name
+        check_name(name)
+        assert needs_isolated(name) == (name == "MF5")
+        assert np.isfinite(prior_mean(name, ENERGIES, -3.0, np.ones(5), np.ones(5)))
+    assert not any(needs_isolated(name) for name in POLYNOMIALS)
+    for name in POLYNOMIALS:
+        with pytest.raises(InputError, match=r"--no-forces"):
+            prior_mean(name, ENERGIES)
+
+
+def test_a_new_mean_is_one_entry_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("fflux_py.gp.prior_mean")
+    lowest = ConstantMean("min", lambda data: float(data.energies.min()))
+    monkeypatch.setattr(module, "MEANS", (*MEANS, lowest))
+    check_name("min")
+    assert prior_mean("min", SKEWED) == -4.0

@@ -17,9 +17,10 @@ import numpy as np
 
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
-from fflux_py.gp.covariance import Azimuth, Covariance, Shape
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.covariance import Azimuth, Covariance
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.molecules.molecule import Molecule
@@ -229,7 +230,7 @@ def label(
 def fit(
     dataset: Dataset,
     kind: FeatureKind = "unit-vector",
-    shape: Shape = "squared-exponential",
+    kernel: str = "squared-exponential",
     azimuth: Azimuth = "periodic",
     mean: str = "MF5",
     noise: float = 1e-10,
@@ -245,10 +246,10 @@ def fit(
     for a, frame in enumerate(frames or cip_local_frames(molecule)):
         x = features(dataset.positions, frame, kind)
         y = dataset.atomic_energies[:, a]
-        azimuths = phi_features(molecule.n_atoms, kind)
+        azimuths = FeatureSet(kind, molecule.n_atoms).azimuths
         variance = x.var(axis=0)
         variance[azimuths] = 1.0 - np.abs(np.exp(1j * x[:, azimuths]).mean(axis=0)) ** 2  # circular
-        covariance = Covariance(inverse_width / variance, azimuths, shape, azimuth)
+        covariance = Covariance(inverse_width / variance, azimuths, KERNELS[kernel], azimuth)
         w_y, w_1, jitter = fit_weights(covariance, x, y, noise)
         value = prior_mean(mean, y, dataset.isolated_energies[molecule.symbols[a]], w_y, w_1)
         models.append(

@@ -17,7 +17,7 @@ from scipy.stats import multivariate_normal
 from fflux_py import model_file
 from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.covariance import Covariance, Shape
+from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureKind, features
 from fflux_py.gp.joint_covariance import (
     NOISE_ATOMIC,
@@ -29,6 +29,7 @@ from fflux_py.gp.joint_covariance import (
     covariance_matrix,
     solve,
 )
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training import TrainingConfig, train
@@ -43,11 +44,7 @@ with warnings.catch_warnings():  # gpytorch uses what torch has deprecated
     HAS_TORCH = importlib.util.find_spec("gpytorch") is not None and bool(importlib.import_module("gpytorch"))
 
 LOG_FACTORS = np.array([-4.0, -4.5, -5.0, -5.5, -6.0])
-KINDS = [
-    (cast(FeatureKind, kind), cast(Shape, shape))
-    for kind in ("unit-vector", "spherical")
-    for shape in ("squared-exponential", "matern52")
-]
+KINDS = [(cast(FeatureKind, kind), kernel) for kind in ("unit-vector", "spherical") for kernel in KERNELS]
 VARIANCE = 0.7
 
 
@@ -58,14 +55,14 @@ def _data(dataset: Dataset) -> JointData:
 
 def _model(
     kind: FeatureKind = "unit-vector",
-    shape: Shape = "squared-exponential",
+    kernel: str = "squared-exponential",
     symmetric: bool = False,
     noises: tuple[float, float, float] | None = None,
 ) -> JointModel:
     molecule = methanol()
     symmetry = find_symmetry(molecule) if symmetric else no_symmetry(6)
     frames = symmetric_local_frames(molecule, symmetry)
-    model = JointModel(frames, kind, shape, "periodic", symmetry)
+    model = JointModel(frames, kind, KERNELS[kernel], "periodic", symmetry)
     return model if noises is None else replace(model, noises=noises)
 
 
@@ -84,16 +81,16 @@ def _trained(prior_mean: str = "MF2") -> ForceField:
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize(("kind", "shape"), KINDS)
+@pytest.mark.parametrize(("kind", "kernel"), KINDS)
 def test_covariances_are_derivatives_of_the_energies_covariance(
-    kind: FeatureKind, shape: Shape, symmetric: bool
+    kind: FeatureKind, kernel: str, symmetric: bool
 ) -> None:
     """cov(F, E') and cov(F, F') against finite differences of cov(E, E') by the positions: sign, factor, order.
 
     The oracle sums the plain kernel over every operation of the group, without images or factorised rotors.
     """
     data = _data(_dataset(3))
-    model = _model(kind, shape, symmetric)
+    model = _model(kind, kernel, symmetric)
     kernels = _kernels(model, _dataset().positions)
     lower = covariance_matrix(data, model, kernels, VARIANCE)
     full = np.tril(lower) + np.tril(lower, -1).T
@@ -127,10 +124,10 @@ def test_covariances_are_derivatives_of_the_energies_covariance(
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize(("kind", "shape"), KINDS)
-def test_covariance_is_positive_definite(kind: FeatureKind, shape: Shape, symmetric: bool) -> None:
+@pytest.mark.parametrize(("kind", "kernel"), KINDS)
+def test_covariance_is_positive_definite(kind: FeatureKind, kernel: str, symmetric: bool) -> None:
     data = _data(_dataset(8))
-    model = _model(kind, shape, symmetric)
+    model = _model(kind, kernel, symmetric)
     lower = covariance_matrix(data, model, _kernels(model, data.positions), 1.0)
     full = np.tril(lower) + np.tril(lower, -1).T
     assert np.linalg.eigvalsh(full).min() > -1e-9 * np.trace(full)

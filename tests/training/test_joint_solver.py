@@ -11,9 +11,10 @@ import pytest
 
 from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.gp import joint_covariance
-from fflux_py.gp.covariance import Covariance, Shape
+from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureKind
 from fflux_py.gp.joint_covariance import JointData, JointModel, covariance_matrix, noise_variances, solve
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training import TrainingConfig, joint_solver, train
 from fflux_py.training import length_scales as joint
@@ -31,11 +32,7 @@ from tests.support.synthetic import label, methanol, sample
 
 LOG_FACTORS = np.array([-4.0, -4.5, -5.0, -5.5, -6.0])
 VARIANCE = 0.02
-KINDS = [
-    (cast(FeatureKind, kind), cast(Shape, shape))
-    for kind in ("unit-vector", "spherical")
-    for shape in ("squared-exponential", "matern52")
-]
+KINDS = [(cast(FeatureKind, kind), kernel) for kind in ("unit-vector", "spherical") for kernel in KERNELS]
 
 
 @cache
@@ -50,10 +47,10 @@ def _data(n: int = 12) -> JointData:
 
 
 def _model(
-    kind: FeatureKind = "unit-vector", shape: Shape = "squared-exponential", symmetric: bool = True
+    kind: FeatureKind = "unit-vector", kernel: str = "squared-exponential", symmetric: bool = True
 ) -> JointModel:
     symmetry = find_symmetry(methanol()) if symmetric else no_symmetry(6)
-    return JointModel(symmetric_local_frames(methanol(), symmetry), kind, shape, "periodic", symmetry)
+    return JointModel(symmetric_local_frames(methanol(), symmetry), kind, KERNELS[kernel], "periodic", symmetry)
 
 
 def _kernels(model: JointModel) -> list[Covariance]:
@@ -70,17 +67,17 @@ def _dense(data: JointData, model: JointModel) -> FloatArray:
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize(("kind", "shape"), KINDS)
-def test_products_are_those_of_the_matrix(kind: FeatureKind, shape: Shape, symmetric: bool) -> None:
+@pytest.mark.parametrize(("kind", "kernel"), KINDS)
+def test_products_are_those_of_the_matrix(kind: FeatureKind, kernel: str, symmetric: bool) -> None:
     """Rotors, mirror images, several images: on partitioned geometries and others."""
-    data, model = _data(), _model(kind, shape, symmetric)
+    data, model = _data(), _model(kind, kernel, symmetric)
     dense = _dense(data, model)
     operator = JointOperator(_system(data, model))
     vectors = np.random.default_rng(1).standard_normal((len(dense), 3))
     expected = dense @ vectors
     np.testing.assert_allclose(operator(vectors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     rows, columns = np.array([1, 3, 8]), np.array([0, 3, 4])
-    here, there = operator.observations(rows), operator.observations(columns)
+    here, there = operator.observations.of_geometries(rows), operator.observations.of_geometries(columns)
     part = dense[np.ix_(here, there)]
     np.testing.assert_allclose(
         operator.products(rows, columns, np.eye(len(there))), part, rtol=0, atol=1e-12 * np.abs(dense).max()
@@ -151,13 +148,13 @@ def test_iterations_agree_with_the_factorisation() -> None:
     unseen = JointData(*(np.concatenate([a, b]) for a, b in zip(_parts(data), _parts(_unseen()), strict=True)))
     dense = _dense(unseen, model)
     operator = JointOperator(JointSystem(unseen, model, kernels, VARIANCE))
-    old, new = operator.observations(np.arange(18)), operator.observations(np.arange(18, 28))
+    old, new = (operator.observations.of_geometries(np.arange(*ends)) for ends in ((0, 18), (18, 28)))
     across = dense[np.ix_(new, old)]
     for means in (direct.centres, direct.centres + 1.0, direct.gls_means()):
         difference = across @ (found.shifted(means) - direct.shifted(means))
-        n_totals = 10 + 6 * int(_unseen().partitioned.sum())
-        assert np.abs(difference[:n_totals]).max() * KCAL_MOL < 1e-3
-        assert np.abs(difference[n_totals:]).max() * KCAL_MOL_ANGSTROM < 1e-3
+        first_force = _unseen().observations.forces.start
+        assert np.abs(difference[:first_force]).max() * KCAL_MOL < 1e-3
+        assert np.abs(difference[first_force:]).max() * KCAL_MOL_ANGSTROM < 1e-3
     np.testing.assert_allclose(found.gls_means(), direct.gls_means(), atol=1e-5)
     np.testing.assert_allclose(across @ (found.unit_mean(4) - direct.unit_mean(4)), 0.0, atol=1e-5)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fflux_py.errors import InputError
-from fflux_py.gp.covariance import SHAPES, Covariance, Shape
-from fflux_py.gp.features import features, phi_features
+from fflux_py.gp.covariance import Covariance
+from fflux_py.gp.features import FeatureSet, features
+from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.training import TrainingConfig
 from fflux_py.training._likelihood import Objective, Workspace, holdout_score, log_marginal_likelihood
@@ -23,11 +24,11 @@ gpytorch = pytest.importorskip("gpytorch")
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-def _objective(name: str, shape: Shape) -> Any:
+def _objective(name: str, kernel: str) -> Any:
     """The objective as a function of points, prior variance and noise, and a place to look at it."""
     rng = np.random.default_rng(0)
     z, y, noise = 0.5 * rng.normal(size=(25, 3)), rng.normal(size=25), rng.uniform(0.01, 0.1, 25)
-    unit, held = Covariance(np.ones(3), _NONE, shape), np.arange(25) % 5 == 4
+    unit, held = Covariance(np.ones(3), _NONE, KERNELS[kernel]), np.arange(25) % 5 == 4
 
     def evaluate(z: FloatArray, variance: float, noise: FloatArray) -> Objective:
         if name == "likelihood":
@@ -37,10 +38,10 @@ def _objective(name: str, shape: Shape) -> Any:
     return evaluate, z, noise, (unit, y, held)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["likelihood", "holdout"])
-def test_derivatives_by_finite_differences(name: str, shape: Shape) -> None:
-    evaluate, z, noise, _ = _objective(name, shape)
+def test_derivatives_by_finite_differences(name: str, kernel: str) -> None:
+    evaluate, z, noise, _ = _objective(name, kernel)
     at, step = evaluate(z, 1.7, noise), 1e-5
     for i, h in ((0, 0), (4, 1), (13, 2), (24, 0)):
         shift = np.zeros_like(z)
@@ -64,15 +65,15 @@ def test_holdout_score_is_the_error_of_unseen_points() -> None:
     assert evaluate(z, 1.0, noise).value == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("held_out", [False, True])
-def test_batch_of_processes_against_gpytorch(shape: Shape, held_out: bool) -> None:
+def test_batch_of_processes_against_gpytorch(kernel: str, held_out: bool) -> None:
     """Our factorisation inside gpytorch's batched model equals gpytorch's own likelihood, and its gradients."""
     from fflux_py.training._exact_gp import AtomicProcesses
 
     rng = np.random.default_rng(1)
     points, energies = rng.normal(size=(2, 30, 4)), rng.normal(size=(2, 30))
-    covariance = Covariance(np.ones(4), np.array([3]), shape)
+    covariance = Covariance(np.ones(4), np.array([3]), KERNELS[kernel])
     held = np.arange(30) % 5 == 0 if held_out else None
     known = rng.uniform(0.0, 0.1, (2, 30))
     model = AtomicProcesses(covariance, rng.uniform(1.0, 2.0, (2, 4)), points, energies, known, held)
@@ -189,7 +190,7 @@ def test_holdout_criterion_finds_a_lower_error() -> None:
         left = y[held] - covariance.matrix(x[held], x[~held]) @ np.linalg.solve(matrix, y[~held])
         return float(np.sqrt(np.mean(left**2)))
 
-    azimuths = phi_features(6, "spherical")
+    azimuths = FeatureSet("spherical", 6).azimuths
     start = Covariance(starting_theta(x, azimuths), azimuths)
     assert error(model.covariance, model.noise) < 0.5 * error(start, 1e-3)
     assert 0.0 < model.variance < np.inf

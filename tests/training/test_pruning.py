@@ -10,6 +10,7 @@ import pytest
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
+from fflux_py.gp.features import FeatureSet
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig
 from fflux_py.training.joint import train_jointly
@@ -21,7 +22,7 @@ from fflux_py.training.pruning import (
     force_error,
     prune,
 )
-from fflux_py.training.refit import feature_names, features_left_out, refit, training_rows
+from fflux_py.training.refit import features_left_out, refit, training_rows
 from tests.support.synthetic import fitted, label, sample
 
 
@@ -34,8 +35,8 @@ def _fit() -> tuple[Dataset, ForceField]:
 
 
 def test_kinds_of_features() -> None:
-    assert feature_names(4, "spherical") == ["first bond", "second bond", "chi", "distance", "theta", "phi"]
-    assert feature_names(5, "unit-vector")[3:] == ["distance", "x", "y", "z"] * 2
+    assert list(FeatureSet("spherical", 4).names) == ["first bond", "second bond", "chi", "distance", "theta", "phi"]
+    assert list(FeatureSet("unit-vector", 5).names[3:]) == ["distance", "x", "y", "z"] * 2
 
 
 def test_nothing_left_out_is_the_same_fit() -> None:
@@ -65,7 +66,8 @@ def test_what_is_left_out_costs_what_is_stated() -> None:
     dataset, field = _fit()
     seen: list[tuple[int, int]] = []
     chosen = find_idle_features(field, dataset, 0.05, 8, lambda done, total: seen.append((done, total)))
-    assert chosen.kept + sum(name in chosen.dropped for name in feature_names(6, "unit-vector")) == chosen.total == 15
+    names = FeatureSet("unit-vector", 6).names
+    assert chosen.kept + sum(name in chosen.dropped for name in names) == chosen.total == 15
     assert chosen.error_after <= 1.05 * chosen.error_before
     assert (chosen.n_fit, chosen.n_held_out) == (8, 4)
     assert seen[-1][0] == seen[-1][1]

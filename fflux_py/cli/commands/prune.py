@@ -121,14 +121,15 @@ def _kinds(leave_out: str | None) -> tuple[str, ...] | None:
 def _check_inputs(before: ForceField, dataset: Dataset, model: Path, data: Path, config: PruningConfig) -> HeldOut:
     """Refuse what cannot be pruned; the held-out geometries."""
     from fflux_py.analysis.pruned_models import split_held_out
-    from fflux_py.training.refit import feature_names, training_rows
+    from fflux_py.gp.features import FeatureSet
+    from fflux_py.training.refit import training_rows
 
     with reading(data):
         before.check_molecule(dataset.molecule)
     check_level(dataset, data, before, ("method", "basis", "partition"))
     with reading(model if before.joint is None else data):
         training_rows(before, dataset)
-    names = dict.fromkeys(feature_names(before.molecule.n_atoms, before.atoms[0].feature_kind))
+    names = dict.fromkeys(FeatureSet(before.atoms[0].feature_kind, before.molecule.n_atoms).names)
     unknown = [kind for kind in config.leave_out or () if kind not in names]
     if unknown:
         raise InputError("--leave-out", f"'none', or some of {', '.join(names)}", ", ".join(map(repr, unknown)))

@@ -18,7 +18,6 @@ from fflux_py.cli._threads import use_threads
 
 if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
-    from fflux_py.gp.covariance import Shape
     from fflux_py.gp.features import FeatureKind
     from fflux_py.molecules.dataset import Dataset
     from fflux_py.training import TrainingConfig
@@ -68,7 +67,9 @@ def train(
             "held-out training geometries."
         ),
     ] = "likelihood",
-    kernel: Annotated[str, typer.Option(help="'squared-exponential' or 'matern52'.")] = "squared-exponential",
+    kernel: Annotated[
+        str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
+    ] = "squared-exponential",
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),
@@ -113,7 +114,7 @@ def train(
         features=cast("FeatureKind", features),  # checked by the configuration
         prior_mean=prior_mean,
         symmetry=cast("SymmetryChoice", symmetry),
-        shape=cast("Shape", kernel),
+        kernel=kernel,
         criterion=cast("Criterion", criterion),
         workers=workers,
         threads_per_worker=max(1, cores // workers),

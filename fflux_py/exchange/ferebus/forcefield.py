@@ -25,7 +25,8 @@ from fflux_py.exchange.ferebus.tables import ENERGY
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import features, n_features, phi_features
+from fflux_py.gp.features import FeatureSet, features
+from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -65,7 +66,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
     if molecule is not None:
         _check_symbols(symbols, molecule)
     atoms = tuple(atomic_model(model) for model in _with_common_wrapping(models))
-    azimuths = phi_features(first.n_atoms, "spherical")
+    azimuths = FeatureSet("spherical", first.n_atoms).azimuths
     for atom in atoms:
         if atom.covariance.azimuth == "periodic" and not np.array_equal(atom.covariance.azimuths, azimuths):
             extra = np.setdiff1d(atom.covariance.azimuths, azimuths) + 1
@@ -198,8 +199,8 @@ def model_text(model: AtomicModel, molecule: Molecule, remarks: Mapping[str, str
         raise InputError(where, "spherical features", model.feature_kind, _WHAT_TO_TRAIN)
     if model.slopes is not None:
         raise InputError(where, "weights of energies", "weights of forces as well", _WHAT_TO_TRAIN)
-    if model.covariance.shape != "squared-exponential":
-        raise InputError(where, "the squared exponential", model.covariance.shape, "train with that kernel")
+    if model.covariance.kernel != SQUARED_EXPONENTIAL:
+        raise InputError(where, "the squared exponential", model.covariance.kernel.name, "train with that kernel")
     if len(model.rotors) or model.share != 1.0:
         raise InputError(where, "one model without symmetry", "a sum over permutations", _WHAT_TO_TRAIN)
     text = single_atom_text(
@@ -318,7 +319,7 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
                 raise InputError(where, "one kind of kernel on each feature", f"two on feature {h + 1}")
             theta[h] += factor * value
     azimuth = _azimuth(model)
-    azimuths = phi_features(model.text.n_atoms, "spherical")
+    azimuths = FeatureSet("spherical", model.text.n_atoms).azimuths
     if azimuth == "periodic":
         azimuths = np.union1d(azimuths, [h for h, kind in kinds.items() if kind == "periodic"]).astype(np.int64)
         plain = [h + 1 for h in azimuths.tolist() if kinds.get(h) == "plain"]
@@ -326,12 +327,12 @@ def _covariance(model: FerebusModel, where: str) -> Covariance:
             raise InputError(
                 where, "one kernel on all azimuths", f"an rbf on feature {plain[0]}, periodic ones elsewhere"
             )
-    return Covariance(theta, azimuths, "squared-exponential", azimuth)
+    return Covariance(theta, azimuths, SQUARED_EXPONENTIAL, azimuth)
 
 
 def _azimuth(model: FerebusModel) -> Azimuth:
     """What happens to the azimuths of a model."""
-    phi = set(phi_features(model.text.n_atoms, "spherical").tolist())
+    phi = set(FeatureSet("spherical", model.text.n_atoms).azimuths.tolist())
     kinds: set[Azimuth] = set()
     for kernel in model.text.kernels.kernels:
         if kernel.kind == "periodic":
@@ -360,8 +361,9 @@ def _local_frame(text: ModelText, where: str) -> LocalFrame:
     atom, x_axis, xy_plane = text.frame
     if xy_plane is None or text.n_atoms < 3:
         raise InputError(where, "a frame of three atoms", "one of two", "a diatomic has no force field here")
-    if text.n_features != n_features(text.n_atoms, "spherical"):
-        expected = f"{n_features(text.n_atoms, 'spherical')} spherical features of {text.n_atoms} atoms"
+    expected_features = FeatureSet("spherical", text.n_atoms).n_features
+    if text.n_features != expected_features:
+        expected = f"{expected_features} spherical features of {text.n_atoms} atoms"
         raise InputError(where, expected, str(text.n_features))
     return LocalFrame(atom, x_axis, xy_plane)
 

@@ -19,7 +19,7 @@ from fflux_py.exchange.ferebus.table_atom import TableAtom
 from fflux_py.exchange.ferebus.tables import FeatureTable
 from fflux_py.gp.atomic_model import fit_weights
 from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import phi_features
+from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.prior_mean import prior_mean as prior_mean_value
 from fflux_py.training.energies import starting_theta
 from fflux_py.training.hyperparameters import maximise_likelihood
@@ -127,7 +127,7 @@ def train_atom(
     """
     chosen = slice(None) if rows is None else rows
     points, energies = table.features[chosen], table.energies[chosen]
-    azimuths = phi_features(atom.n_atoms, "spherical") if atom.n_atoms > 2 else np.zeros(0, dtype=np.int64)
+    azimuths = FeatureSet("spherical", atom.n_atoms).azimuths if atom.n_atoms > 2 else np.zeros(0, dtype=np.int64)
     start = Covariance(starting_theta(points, azimuths), azimuths)
     best = maximise_likelihood(start, points, energies, _MAX_ITERATIONS, threads)
     covariance = Covariance(best.theta, azimuths)

@@ -175,7 +175,7 @@ def test_atoms_whose_data_do_not_tell_follow_those_whose_data_do(tmp_path: Path)
     ("change", "word"),
     [
         ({"kind": "unit-vector"}, "spherical features"),
-        ({"kind": "spherical", "shape": "matern52"}, "squared exponential"),
+        ({"kind": "spherical", "kernel": "matern52"}, "squared exponential"),
     ],
 )
 def test_what_model_files_cannot_represent_is_refused(change: dict[str, str], word: str, tmp_path: Path) -> None:
