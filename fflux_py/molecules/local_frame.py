@@ -8,7 +8,7 @@ ICHOR's.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,8 @@ _ISOTOPE_MASS: Final = {
     "P": 30.973762, "S": 31.972071, "Cl": 34.968853, "Br": 78.918338, "I": 126.904473,
 }  # fmt: skip
 LINEAR_SINE: Final = 1e-4
+# Atoms for a local frame are chosen with a sine of their angle, in the reference, of at least this.
+_SMALLEST_SINE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class LocalFrame:
 def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
     """The local frames of all atoms by the Cahn-Ingold-Prelog-like rule of ICHOR, on the molecule's geometry.
 
-    X is chosen first, then Y, among the neighbours of the atom (or the neighbours' neighbours if no neighbour is left)
-    by the sum of isotopic masses of a sphere of bonded atoms that grows until the maximum is unique.
+    X is chosen first, then Y, among the neighbours of the atom (or the neighbours' neighbours if no neighbour is left,
+    and so on) by the sum of isotopic masses of a sphere of bonded atoms that grows until the maximum is unique.  Y is
+    no atom that stands nearly on a line with the atom and X, as along a nitrile or an alkyne.
 
     Raises
     ------
@@ -60,27 +63,48 @@ def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
     masses = [_ISOTOPE_MASS[s] for s in molecule.symbols]
     frames = []
     for atom in range(molecule.n_atoms):
-        chosen = [atom]
-        for _ in range(2):
-            chosen.append(_highest_priority(atom, chosen, molecule.neighbours, masses, molecule.name))
-        frames.append(LocalFrame(chosen[0], chosen[1], chosen[2]))
+        x_axis = _highest_priority(_candidates(molecule, [atom], ()), molecule.neighbours, masses)
+        collinear = [
+            i for i in range(molecule.n_atoms) if molecule.n_atoms > 3 and _on_a_line(molecule, atom, x_axis, i)
+        ]
+        candidates = _candidates(molecule, [atom, x_axis], collinear)
+        frames.append(LocalFrame(atom, x_axis, _highest_priority(candidates, molecule.neighbours, masses)))
     check_local_frames(molecule.positions, frames)
     return tuple(frames)
 
 
-def _highest_priority(
-    atom: int, taken: list[int], neighbours: Sequence[Sequence[int]], masses: list[float], name: str
-) -> int:
-    candidates = [i for i in neighbours[atom] if i not in taken]
-    if not candidates:
-        candidates = [j for i in neighbours[atom] for j in neighbours[i] if j not in taken]
-    if not candidates:
+def _candidates(molecule: Molecule, taken: list[int], collinear: Collection[int]) -> list[int]:
+    """Atoms of the first shell of bonds around ``taken[0]`` with any that is not taken, and not collinear."""
+    shell, reached = list(molecule.neighbours[taken[0]]), {taken[0]}
+    while shell:
+        candidates = [i for i in shell if i not in taken and i not in collinear]
+        if candidates:
+            return candidates
+        reached |= set(shell)
+        further = [j for i in shell for j in molecule.neighbours[i]]
+        # the second shell leads back to the atom itself; what is reached once more in later ones ends the search
+        shell = further if not set(further) <= reached else []
+    place = f"molecule {molecule.name!r}, atom {taken[0] + 1}"
+    if collinear:
         raise GeometryError(
-            f"molecule {name!r}, atom {atom + 1}",
-            "a bonded molecule, in which two further atoms can be reached",
-            "none left",
-            "check the bonds of the start geometry",
-        )
+            place, "an atom off the line through it and its neighbour", "none",
+            "a linear molecule of more than three atoms has no local frames",
+        )  # fmt: skip
+    raise GeometryError(
+        place, "a bonded molecule, in which two further atoms can be reached", "none left",
+        "check the bonds of the start geometry",
+    )  # fmt: skip
+
+
+def _on_a_line(molecule: Molecule, atom: int, x_axis: int, other: int) -> bool:
+    """Whether the angle of two atoms at an atom is within twelve degrees of a straight or of no angle."""
+    if other in (atom, x_axis):
+        return False
+    a, b = (molecule.positions[i] - molecule.positions[atom] for i in (x_axis, other))
+    return bool(np.linalg.norm(np.cross(a, b)) < _SMALLEST_SINE * np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def _highest_priority(candidates: list[int], neighbours: Sequence[Sequence[int]], masses: list[float]) -> int:
     spheres = [[i] for i in candidates]
     priority = [masses[i] for i in candidates]
     while priority.count(max(priority)) > 1:

@@ -27,15 +27,13 @@ import numpy as np
 
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
-from fflux_py.molecules.molecule import Molecule, covalent_radius, read_only
+from fflux_py.molecules.matching import find_rotors, matchings
+from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray, IntArray
 
-_MOST_AUTOMORPHISMS: Final = 4096
-_FLAT: Final = 0.1
+_MOST_OPERATIONS: Final = 4096
 _SMALLEST_SINE: Final = 0.3
-# Bonds shorter than this part of the sum of covalent radii do not rotate (double, aromatic, amide).
-_RIGID: Final = 0.92
-_PLANAR_NEIGHBOURS: Final = 3
+_SMALLEST_SINE_FAR: Final = 0.15
 
 
 @dataclass(frozen=True)
@@ -175,140 +173,26 @@ def no_symmetry(n_atoms: int) -> Symmetry:
 
 
 def find_symmetry(molecule: Molecule) -> Symmetry:
-    """All operations of a molecule, by its graph of bonds and the chirality of its centres.
+    """All operations of a molecule, by its graph of bonds, the chirality of its centres and its rigid bonds.
 
     Raises
     ------
     InputError
-        More automorphisms than can be listed (4096, rotors apart).
+        More operations than can be used (4096, rotors apart).
     """
-    neighbours, n_atoms = molecule.neighbours, molecule.n_atoms
-    rotors = _rotors(molecule)
-    inside = {atom for atoms in rotors.values() for atom in atoms}
     operations: list[tuple[IntArray, bool]] = []
-    for skeleton in _automorphisms(molecule, rotors, inside):
-        for mirror in (False, True) if n_atoms > 3 else (False,):
-            operation = _operation(molecule, skeleton, rotors, mirror)
-            if operation is not None:
-                operations.append((operation, mirror))
-    identity = np.arange(n_atoms)
+    for mirror in (False, True) if molecule.n_atoms > 3 else (False,):
+        for permutation in matchings(molecule, molecule, mirror, rotors_once=True):
+            if len(operations) == _MOST_OPERATIONS:
+                raise InputError(
+                    f"symmetry of {molecule.name!r}", f"at most {_MOST_OPERATIONS} operations", "more",
+                    "train with the rotors alone, or without symmetry",
+                )  # fmt: skip
+            operations.append((permutation, mirror))
+    identity = np.arange(molecule.n_atoms)
     operations.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
     permutations, mirrors = np.array([p for p, _ in operations]), np.array([m for _, m in operations])
-    assert all(len(neighbours[c]) == 4 for c in rotors)
-    return Symmetry(permutations, mirrors, np.array([rotors[c] for c in sorted(rotors)], dtype=np.int64))
-
-
-def _rotors(molecule: Molecule) -> dict[int, tuple[int, int, int]]:
-    """Centres with three equal terminal atoms and one other neighbour."""
-    rotors = {}
-    for centre, around in enumerate(molecule.neighbours):
-        ends = [a for a in around if len(molecule.neighbours[a]) == 1]
-        for symbol in {molecule.symbols[a] for a in ends}:
-            alike = [a for a in ends if molecule.symbols[a] == symbol]
-            if len(around) == 4 and len(alike) == 3 and len(ends) == 3:
-                rotors[centre] = (alike[0], alike[1], alike[2])
-    return rotors
-
-
-def _automorphisms(
-    molecule: Molecule, rotors: dict[int, tuple[int, int, int]], inside: set[int]
-) -> Iterator[dict[int, int]]:
-    """Automorphisms of the graph without the rotors' atoms: elements, bonds and rotors are kept."""
-    atoms = [a for a in range(molecule.n_atoms) if a not in inside]
-    near = {a: {b for b in molecule.neighbours[a] if b not in inside} for a in atoms}
-    end = {c: molecule.symbols[ends[0]] for c, ends in rotors.items()}
-    colour = {a: (molecule.symbols[a], len(near[a]), end.get(a, "")) for a in atoms}
-    order = _connected_order(atoms, near)
-    count = 0
-
-    def extend(mapping: dict[int, int]) -> Iterator[dict[int, int]]:
-        if len(mapping) == len(order):
-            yield dict(mapping)
-            return
-        atom = order[len(mapping)]
-        taken = set(mapping.values())
-        for image in atoms:
-            if image in taken or colour[image] != colour[atom]:
-                continue
-            if all((mapping[b] in near[image]) == (b in near[atom]) for b in mapping):
-                mapping[atom] = image
-                yield from extend(mapping)
-                del mapping[atom]
-
-    for mapping in extend({}):
-        count += 1
-        if count > _MOST_AUTOMORPHISMS:
-            raise InputError(
-                f"symmetry of {molecule.name!r}", f"at most {_MOST_AUTOMORPHISMS} permutations", "more",
-                "train without symmetry",
-            )  # fmt: skip
-        yield mapping
-
-
-def _connected_order(atoms: list[int], near: dict[int, set[int]]) -> list[int]:
-    """All atoms, each after one of its neighbours where possible."""
-    order: list[int] = []
-    for first in atoms:
-        front = [first] if first not in order else []
-        while front:
-            atom = front.pop(0)
-            if atom not in order:
-                order.append(atom)
-                front += sorted(near[atom] - set(order))
-    return order
-
-
-def _operation(
-    molecule: Molecule, skeleton: dict[int, int], rotors: dict[int, tuple[int, int, int]], mirror: bool
-) -> IntArray | None:
-    """Extend a permutation of the skeleton to the rotors' atoms, so that chirality is kept; None if it cannot be."""
-    permutation = np.arange(molecule.n_atoms)
-    for atom, image in skeleton.items():
-        permutation[atom] = image
-    for centre, ends in rotors.items():
-        images = rotors[skeleton[centre]]
-        permutation[list(ends)] = images
-        if not _keeps_chirality(molecule, permutation, centre, mirror):
-            permutation[list(ends)] = (images[0], images[2], images[1])
-    centres = [c for c, around in enumerate(molecule.neighbours) if len(around) == 4]
-    kept = all(_keeps_chirality(molecule, permutation, c, mirror) for c in centres)
-    return permutation if kept and _keeps_rigid_bonds(molecule, permutation) else None
-
-
-def _signed_volume(positions: FloatArray, around: Sequence[int]) -> float:
-    """Triple product of the unit vectors from the last to the other three neighbours."""
-    arms = positions[list(around[:3])] - positions[around[3]]
-    return float(np.linalg.det(arms / np.linalg.norm(arms, axis=1)[:, None]))
-
-
-def _keeps_chirality(molecule: Molecule, permutation: IntArray, centre: int, mirror: bool) -> bool:
-    around = molecule.neighbours[centre]
-    before = _signed_volume(molecule.positions, around)
-    after = _signed_volume(molecule.positions, permutation[list(around)].tolist()) * (-1.0 if mirror else 1.0)
-    return abs(before) < _FLAT or before * after > 0.0
-
-
-def _keeps_rigid_bonds(molecule: Molecule, permutation: IntArray) -> bool:
-    """Whether neighbours across every bond that does not rotate stay cis or trans to each other."""
-    near, symbols = molecule.neighbours, molecule.symbols
-    for j, k in molecule.bonds:
-        length = float(np.linalg.norm(molecule.positions[j] - molecule.positions[k]))
-        planar = max(len(near[j]), len(near[k])) <= _PLANAR_NEIGHBOURS
-        if not planar or length > _RIGID * (covalent_radius(symbols[j]) + covalent_radius(symbols[k])):
-            continue
-        for i in near[j]:
-            for m in near[k]:
-                if i != k and m != j:
-                    path = np.array([i, j, k, m])
-                    if _side(molecule.positions, path) * _side(molecule.positions, permutation[path]) < 0.0:
-                        return False
-    return True
-
-
-def _side(positions: FloatArray, path: IntArray) -> float:
-    """Positive for cis, negative for trans; zero where three of the atoms stand on a line."""
-    i, j, k, m = positions[path]
-    return float(np.dot(np.cross(j - i, k - j), np.cross(k - j, m - k)))
+    return Symmetry(permutations, mirrors, np.array(find_rotors(molecule), dtype=np.int64))
 
 
 def symmetric_local_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[LocalFrame, ...]:
@@ -340,15 +224,22 @@ def symmetric_local_frames(molecule: Molecule, symmetry: Symmetry) -> tuple[Loca
 
 
 def _possible_local_frames(molecule: Molecule, atom: int) -> list[tuple[int, int, int]]:
+    """Local frames of an atom with a neighbour and another near atom; along a linear group with one farther away."""
     near, positions = molecule.neighbours, molecule.positions
-    frames = []
-    for x in near[atom]:
-        for y in sorted((set(near[atom]) | set(near[x])) - {atom, x}):
-            a, b = positions[x] - positions[atom], positions[y] - positions[atom]
-            sine = np.linalg.norm(np.cross(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
-            if sine > _SMALLEST_SINE:
-                frames.append((atom, x, y))
-    return frames
+    for reach in range(2, molecule.n_atoms):
+        frames = []
+        for x in near[atom]:
+            others = set(near[atom]) | set(near[x])
+            for _ in range(reach - 2):
+                others |= {far for other in others for far in near[other]}
+            for y in sorted(others - {atom, x}):
+                a, b = positions[x] - positions[atom], positions[y] - positions[atom]
+                sine = np.linalg.norm(np.cross(a, b)) / (np.linalg.norm(a) * np.linalg.norm(b))
+                if sine > (_SMALLEST_SINE if reach == 2 else _SMALLEST_SINE_FAR):
+                    frames.append((atom, x, y))
+        if frames:
+            return frames
+    return [(atom, x, y) for x in near[atom] for y in near[x] if y != atom] if molecule.n_atoms == 3 else []
 
 
 def _orbit(frame: tuple[int, int, int], generators: Sequence[IntArray]) -> set[tuple[int, int, int]]:

@@ -107,7 +107,7 @@ def test_an_atom_reached_twice_counts_twice() -> None:
     neighbours = [(1, 2), (0, 3, 4), (0, 5, 6), (1, 7), (1, 7), (2, 8), (2, 9), (3, 4), (5,), (6,)]
     for masses_8, winner in ((16.0, 1), (32.0, 2)):
         masses = [12.0] * 7 + [16.0, masses_8, 1.0]
-        assert _highest_priority(0, [0], neighbours, masses, "ring") == winner
+        assert _highest_priority([1, 2], neighbours, masses) == winner
 
 
 def test_molecules_without_frames_are_refused() -> None:
