@@ -14,7 +14,7 @@ import numpy as np
 from fflux_py._compiled import forces as kernels
 from fflux_py._compiled.features import smallest_sine
 from fflux_py._compiled.training_points import KernelArrays
-from fflux_py.errors import GeometryError, InputError
+from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features
 from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
@@ -22,7 +22,8 @@ from fflux_py.gp.posterior import NEIGHBOURS, Posterior
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LINEAR_SINE, check_local_frames
-from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
+from fflux_py.molecules.matching import Matching, match
+from fflux_py.molecules.molecule import Molecule, check_positions
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
 from fflux_py.typing import FloatArray
@@ -85,15 +86,30 @@ class ForceField:
         if self.precision not in get_args(Precision):
             raise InputError("precision", " or ".join(get_args(Precision)), repr(self.precision))
 
-    def check_molecule(self, molecule: Molecule) -> None:
-        """Refuse a molecule with other elements, another order of atoms, or another charge.
+    def match(self, molecule: Molecule) -> Matching:
+        """How the atoms of a molecule must be reordered, and whether inverted, to be those of the model.
 
         Raises
         ------
         ModelMismatchError
-            Naming the first atom that differs.
+            Other elements, charge, bonds or chirality than the model's.
         """
-        check_same_molecule(self.molecule, molecule)
+        return match(self.molecule, molecule)
+
+    def check_molecule(self, molecule: Molecule) -> None:
+        """Refuse another molecule, or its atoms in another order or hand than the model's.
+
+        Raises
+        ------
+        ModelMismatchError
+            Naming what differs.
+        """
+        matching = self.match(molecule)
+        if not matching.identity:
+            raise ModelMismatchError(
+                f"molecule {molecule.name!r}", "atoms in the model's order and hand", f"another: {matching.describe()}",
+                "reorder them by ForceField.match(molecule).to_reference(positions)",
+            )  # fmt: skip
 
     def compute(self, positions: FloatArray, deriv: Literal[0, 1] = 1) -> tuple[FloatArray, FloatArray | None]:
         """Energies and, for ``deriv=1``, forces of any number of geometries.

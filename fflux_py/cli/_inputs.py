@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fflux_py.cli._command import print_line
 from fflux_py.cli._paths import reading
 from fflux_py.errors import InputError
 
@@ -50,7 +51,12 @@ def read_start(path: Path, forcefield: ForceField | None = None) -> Molecule:
     with reading(path):
         geometry = read_molecule(path)
         if forcefield is not None:
-            forcefield.check_molecule(geometry)
+            matching = forcefield.match(geometry)
+            if not matching.identity:
+                print_line(f"{path}: {matching.describe()} to fit the model; everything is in the model's order")
+                symbols = tuple(geometry.symbols[i] for i in matching.order)
+                positions = matching.to_reference(geometry.positions)
+                geometry = Molecule(symbols, positions, geometry.charge, geometry.name)
     return geometry
 
 

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from fflux_py import model_file
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
+from fflux_py.interfaces.evaluator import Evaluator, Outside
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -32,22 +33,29 @@ class FFLUXCalculator(Calculator):
     ----------
     forcefield
         A force field, or the path of a model file.
+    outside
+        What happens at a geometry that the model does not know (bonds, contacts, distances and the lowest energy of its
+        training data): ``"warn"`` once, ``"raise"`` an error, or ``"ignore"`` it.
 
     Raises
     ------
     ModelMismatchError
-        At a calculation: the atoms are not those of the model, or in another order; names the first that differs.
+        At a calculation: the atoms are not those of the model.  In another order or hand they are matched, with a
+        warning, and results are in theirs.
     GeometryError
-        At a calculation: a local frame whose three atoms stand on a line, or two atoms on one spot.
+        At a calculation: a local frame whose three atoms stand on a line, two atoms on one spot, a position that is no
+        number; with ``outside="raise"`` a geometry that the model does not know.
     InputError
         At a calculation: periodic boundaries, across which an isolated molecule has no meaning.
     """
 
     implemented_properties: list[str] = ["energy", "free_energy", "forces", "energies", DEVIATIONS]  # noqa: RUF012
 
-    def __init__(self, forcefield: ForceField | str | os.PathLike[str]) -> None:
+    def __init__(self, forcefield: ForceField | str | os.PathLike[str], outside: Outside = "warn") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.forcefield = forcefield if isinstance(forcefield, ForceField) else model_file.load(forcefield)
+        self.evaluator = Evaluator(self.forcefield, outside)
+        self._adopted: tuple[tuple[int, ...], int] | None = None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """What changed since the last calculation, of all that an isolated molecule's energy depends on.
@@ -58,7 +66,8 @@ class FFLUXCalculator(Calculator):
         if known is None or len(known) != len(atoms):
             return list(all_changes)
         if np.array_equal(known.numbers, atoms.numbers) and np.array_equal(known.pbc, atoms.pbc):
-            return ["positions"] if np.abs(known.positions - atoms.positions).max() > tol else []
+            # the difference of a position that is no number is not at most tol
+            return [] if np.abs(known.positions - atoms.positions).max() <= tol else ["positions"]
         return ["numbers", "pbc", "positions"]
 
     def calculate(
@@ -71,11 +80,14 @@ class FFLUXCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))  # type: ignore[no-untyped-call]
         if system_changes:
             self.results = {}
-        positions = self._positions(self.atoms)
+        atoms = self.atoms
+        assert atoms is not None
+        self._adopt(atoms)
+        positions = atoms.positions / ANGSTROM
         if DEVIATIONS in properties:
-            self.results[DEVIATIONS] = self.forcefield.atomic_deviations(positions) * EV
+            self.results[DEVIATIONS] = self.evaluator.deviations(positions) * EV
         if "energy" not in self.results:
-            energies, forces = self.forcefield.atomic_energies_and_forces(positions)
+            energies, forces = self.evaluator.evaluate(positions)
             energy = float(energies.sum()) * EV
             self.results.update(energy=energy, free_energy=energy, forces=forces * EV_ANGSTROM, energies=energies * EV)
 
@@ -83,18 +95,16 @@ class FFLUXCalculator(Calculator):
         """Predictive standard deviation of every atomic energy in eV, shape ``(n_atoms,)``."""
         return np.asarray(self.get_property(DEVIATIONS, atoms))  # type: ignore[no-untyped-call]
 
-    def _positions(self, atoms: Any) -> FloatArray:
-        """Positions in bohr of atoms that belong to the model."""
-        molecule = self.forcefield.molecule
-        charge = int(atoms.info.get("total_charge", molecule.charge))
-        if not np.array_equal(atoms.numbers, molecule.numbers) or charge != molecule.charge:
-            symbols = tuple(atoms.get_chemical_symbols())
-            self.forcefield.check_molecule(
-                Molecule(symbols, atoms.positions / ANGSTROM, charge, atoms.info.get("name", "atoms"))
-            )
+    def _adopt(self, atoms: Any) -> None:
+        """Match new atoms with the model's, once for every set of elements and charge."""
+        charge = int(atoms.info.get("total_charge", self.forcefield.molecule.charge))
+        identity = (tuple(atoms.numbers.tolist()), charge)
         if atoms.pbc.any():
             raise InputError(
                 "atoms.pbc", "no periodic boundaries (the model is of one isolated molecule)", str(atoms.pbc),
                 "set atoms.pbc = False",
             )  # fmt: skip
-        return np.asarray(atoms.positions / ANGSTROM)
+        if identity != self._adopted:
+            symbols, name = tuple(atoms.get_chemical_symbols()), str(atoms.info.get("name", "atoms"))
+            self.evaluator.adopt(Molecule(symbols, atoms.positions / ANGSTROM, charge, name))
+            self._adopted = identity

@@ -19,6 +19,7 @@ from ase.calculators.socketio import IPIProtocol, SocketClosed
 
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
+from fflux_py.interfaces.evaluator import Evaluator, Outside
 
 DEFAULT_PORT: Final = 31415
 _PAUSE: Final = 0.1
@@ -30,12 +31,13 @@ def drive(
     port: int | None = DEFAULT_PORT,
     *,
     wait: float = 10.0,
+    outside: Outside = "warn",
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Connect to a server and answer until it says goodbye; the number of geometries that were evaluated.
 
-    The protocol names no elements: that the server's atoms are those of the model, in its order, cannot be checked,
-    only their number.
+    The protocol names no elements: the server's atoms are taken to be those of the model, in its order.  Bonds and
+    hands must fit that; where they fit the mirror image, or atoms of one element exchanged, they are matched.
 
     Parameters
     ----------
@@ -45,6 +47,8 @@ def drive(
         Host and port; with ``port`` None, ``address`` is the name of a Unix socket (``/tmp/ipi_NAME``).
     wait
         Seconds to wait for the server to be there.
+    outside
+        What happens at a geometry that the model does not know (:class:`fflux_py.interfaces.evaluator.Evaluator`).
     progress
         Called with (evaluations, 0): the end is not known.
 
@@ -55,7 +59,7 @@ def drive(
     ModelMismatchError
         Another number of atoms than the model's.
     """
-    n_atoms = forcefield.molecule.n_atoms
+    n_atoms, evaluator = forcefield.molecule.n_atoms, Evaluator(forcefield, outside)
     count, answer = 0, (0.0, np.zeros((n_atoms, 3)))
     with _connect(address, port, wait) as connection:
         protocol = IPIProtocol(connection)  # type: ignore[no-untyped-call]
@@ -73,7 +77,8 @@ def drive(
                 if len(positions) != n_atoms:
                     expected = f"{n_atoms} atoms as in the model"
                     raise ModelMismatchError("positions from the server", expected, str(len(positions)))
-                answer = forcefield.energy_and_forces(np.asarray(positions / units.Bohr))
+                energies, forces = evaluator.evaluate(np.asarray(positions / units.Bohr))
+                answer = float(energies.sum()), forces
                 state, count = "HAVEDATA", count + 1
                 if progress is not None:
                     progress(count, 0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fflux_py.errors import MissingDependencyError, ModelMismatchError
 from fflux_py.forcefield import ForceField
+from fflux_py.interfaces.evaluator import Evaluator, Outside
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, DALTON, KJ_MOL
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 _NANOMETER = 0.1 * ANGSTROM
 
 
-def openmm_force(forcefield: ForceField) -> openmm.PythonForce:
+def openmm_force(forcefield: ForceField, outside: Outside = "warn") -> openmm.PythonForce:
     """A force for a ``System`` whose particles are the model's atoms, in their order.
 
+    ``outside`` says what happens at a geometry that the model does not know
+    (:class:`~fflux_py.interfaces.evaluator.Evaluator`).
     Without periodic boundaries.  In a larger system it can be given to some particles (``setParticles``).  It cannot be
     serialised: the model has a file of its own.
 
@@ -33,7 +36,7 @@ def openmm_force(forcefield: ForceField) -> openmm.PythonForce:
         OpenMM is not installed, or too old to have ``PythonForce``.
     """
     module = _openmm()
-    n_atoms = forcefield.molecule.n_atoms
+    n_atoms, evaluator = forcefield.molecule.n_atoms, Evaluator(forcefield, outside)
 
     def compute(state: Any) -> tuple[float, FloatArray]:
         """Energy (kJ/mol) and forces (kJ/mol/nm) of a state in nanometer."""
@@ -41,8 +44,8 @@ def openmm_force(forcefield: ForceField) -> openmm.PythonForce:
         positions = np.asarray(positions.value_in_unit(module.unit.nanometer), dtype=np.float64)
         if len(positions) != n_atoms:
             raise ModelMismatchError("OpenMM system", f"{n_atoms} atoms as in the model", str(len(positions)))
-        energy, forces = forcefield.energy_and_forces(positions / _NANOMETER)
-        return energy * KJ_MOL, forces * (KJ_MOL / _NANOMETER)
+        energies, forces = evaluator.evaluate(positions / _NANOMETER)
+        return float(energies.sum()) * KJ_MOL, forces * (KJ_MOL / _NANOMETER)
 
     force = module.PythonForce(compute)
     force.setName("FFLUX")

@@ -35,6 +35,8 @@ _PLANAR_NEIGHBOURS: Final = 3
 _LONG: Final = 1.3
 # A bond longer than this times its length in the reference is broken.
 BROKEN: Final = 1.7
+# Sums of squared differences of distances (bohr^2) that are equal.
+_SAME: Final = 1e-6
 _ANOTHER: Final = "{} is another molecule: it needs data and a model of its own"
 
 
@@ -151,7 +153,7 @@ class Labels:
         """Which geometries have all bonds, shape ``(...)``, none longer than ``longest`` times its reference."""
         return np.asarray((_lengths(positions, self.bonds) <= longest * self.lengths).all(axis=-1))
 
-    def keep_hands(self, positions: FloatArray) -> BoolArray:
+    def keep_chirality(self, positions: FloatArray) -> BoolArray:
         """Which geometries have the reference's handedness at every centre, shape ``(...)``."""
         return np.asarray((handedness(positions, self.centres) * self.hands > 0.0).all(axis=-1))
 
@@ -169,8 +171,8 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
     """How a geometry must be reordered to have the labels of a reference molecule.
 
     The order as it is wins if bonds, hands and rigid sides fit; then an order without the mirror image, then one with
-    it; of several the one that moves fewest atoms.  A stretched or twisted geometry that no other order explains better
-    keeps its order.
+    it; of several the one whose distances are most like the reference's.  A stretched or twisted geometry that no other
+    order explains better keeps its order.
 
     Parameters
     ----------
@@ -191,28 +193,36 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
     identity = Matching(np.arange(reference.n_atoms))
     same_order = reference.symbols == geometry.symbols
     x = geometry.positions
-    if same_order and labels.keep_bonds(x) and labels.keep_hands(x) and labels.keep_sides(x):
+    if same_order and labels.keep_bonds(x) and labels.keep_chirality(x) and labels.keep_sides(x):
         return identity
     for turned, mirror in itertools.product((False, True), (False, True)):
-        order = _least_moved(matchings(reference, geometry, mirror, turned))
+        order = _nearest(reference, geometry, matchings(reference, geometry, mirror, turned))
         if order is not None:
             return Matching(order, mirror)
     # a bond is stretched, or two atoms that are not bonded have met
     if same_order and labels.keep_bonds(x, BROKEN) and labels.keep_sides(x, double=True):
         for mirror in (False, True):
-            if labels.keep_hands(-x if mirror else x):
+            if labels.keep_chirality(-x if mirror else x):
                 return Matching(identity.order, mirror)
     raise ModelMismatchError(where, *_difference(labels, geometry))
 
 
-def _least_moved(orders: Iterator[IntArray], most: int = 5000) -> IntArray | None:
-    """The order that leaves most atoms where they are, of the first ``most``."""
-    best, fewest = None, np.inf
+def _nearest(reference: Molecule, geometry: Molecule, orders: Iterator[IntArray], most: int = 5000) -> IntArray | None:
+    """The order in which distances are most like the reference's, of the first ``most``; of equals the first.
+
+    Cyclic orders of a methyl group are all right, but a model without symmetry knows the ones near its reference.
+    """
+    expected, distances = (_all_distances(m.positions) for m in (reference, geometry))
+    best, smallest = None, np.inf
     for order in itertools.islice(orders, most):
-        moved = int((order != np.arange(len(order))).sum())
-        if moved < fewest:
-            best, fewest = order, moved
+        difference = float(((distances[np.ix_(order, order)] - expected) ** 2).sum())
+        if difference < smallest - _SAME:
+            best, smallest = order, difference
     return best
+
+
+def _all_distances(positions: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.norm(positions[:, None] - positions[None], axis=-1))
 
 
 def _difference(labels: Labels, geometry: Molecule) -> tuple[str, str, str]:

@@ -16,6 +16,9 @@ from ase.optimize import BFGS
 from fflux_py import model_file
 from fflux_py.errors import FileFormatError, GeometryError, InputError, ModelMismatchError
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator
+from fflux_py.interfaces.evaluator import ReorderedAtomsWarning
+from fflux_py.molecules import shipped_data
+from fflux_py.optimization.known_region import OutsideTrainingWarning
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
 from tests.support.synthetic import MethanolPotential, fitted, methanol, sample
@@ -139,12 +142,13 @@ def test_frames_with_results_can_be_written_and_read(tmp_path: Path) -> None:
 def test_atoms_of_another_molecule_are_refused_naming_the_first() -> None:
     atoms = _atoms()
     calculator = atoms.calc
-    swapped = atoms[[0, 2, 1, 3, 4, 5]]
     shorter = atoms[:5]
+    other_element = atoms.copy()
+    other_element.symbols[1] = "N"
     charged = atoms.copy()
     charged.info["total_charge"] = 1
     for other, message in (
-        (swapped, "atom 2: .*O as in the model, found H"),
+        (other_element, "atom 2: .*O as in the model, found N"),
         (shorter, "6 atoms.*5"),
         (charged, "charge 0, found 1"),
     ):
@@ -152,6 +156,56 @@ def test_atoms_of_another_molecule_are_refused_naming_the_first() -> None:
         with pytest.raises(ModelMismatchError, match=message):
             other.get_potential_energy()
     assert atoms.get_potential_energy() < 0.0
+
+
+def test_atoms_in_another_order_have_their_own_forces() -> None:
+    atoms = _atoms()
+    energy, forces, energies = atoms.get_potential_energy(), atoms.get_forces(), atoms.calc.results["energies"]
+    order = [5, 2, 1, 4, 0, 3]
+    other = atoms[order]
+    other.calc = FFLUXCalculator(atoms.calc.forcefield)
+    with pytest.warns(ReorderedAtomsWarning, match="reordered to fit the model"):
+        assert other.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    assert np.abs(other.get_forces() - forces[order]).max() < 1e-9
+    assert np.abs(other.calc.results["energies"] - energies[order]).max() < 1e-9
+
+
+def test_the_mirror_image_of_alanine_dipeptide_has_its_energy_and_reflected_forces() -> None:
+    """In any order of atoms; symmetry of the model makes all cyclic orders of its methyl groups alike."""
+    folder = shipped_data.path("alanine_dipeptide")
+    field = model_file.load(folder / shipped_data.MODEL)
+    molecule, rng = field.molecule, np.random.default_rng(5)
+    left = Atoms(molecule.symbols, molecule.positions * ANGSTROM, calculator=FFLUXCalculator(field))
+    order = rng.permutation(len(left))
+    right = left[order]
+    right.positions *= [1.0, 1.0, -1.0]
+    right.calc = FFLUXCalculator(field)
+    with pytest.warns(ReorderedAtomsWarning, match="mirror image"):
+        assert right.get_potential_energy() == pytest.approx(left.get_potential_energy(), abs=1e-8)
+    assert np.abs(right.get_forces() - left.get_forces()[order] * [1.0, 1.0, -1.0]).max() < 1e-7
+
+
+def test_a_position_that_becomes_no_number_is_not_answered_by_the_last_result() -> None:
+    atoms = _atoms()
+    atoms.get_potential_energy()
+    atoms.positions[3, 0] = np.nan
+    with pytest.raises(GeometryError, match="NaN"):
+        atoms.get_potential_energy()
+
+
+def test_outside_of_the_training_data_there_is_one_word_or_an_error() -> None:
+    atoms = _atoms()
+    field = atoms.calc.forcefield
+    atoms.get_potential_energy()
+    away = atoms.positions[5] - atoms.positions[1]
+    atoms.positions[5] += 0.6 * away
+    with pytest.warns(OutsideTrainingWarning, match="bond O2-H6"):
+        atoms.get_potential_energy()
+    atoms.positions[5] += 0.01 * away
+    atoms.get_potential_energy()  # a second word would be an error here
+    atoms.calc = FFLUXCalculator(field, outside="raise")
+    with pytest.raises(GeometryError, match="inside of the model's training data"):
+        atoms.get_potential_energy()
 
 
 def test_periodic_and_impossible_geometries_are_refused() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,10 +49,13 @@ class Recorder:
         self.molecule = self.forcefield.molecule
         self.seen: list[tuple[FloatArray, float, FloatArray]] = []
 
-    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
-        energy, forces = self.forcefield.energy_and_forces(positions)
-        self.seen.append((positions.copy(), energy, forces))
-        return energy, forces
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.forcefield, name)
+
+    def atomic_energies_and_forces(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        energies, forces = self.forcefield.atomic_energies_and_forces(positions)
+        self.seen.append((positions.copy(), float(energies.sum()), forces))
+        return energies, forces
 
 
 def xyz_frames(path: Path, n_atoms: int) -> FloatArray:

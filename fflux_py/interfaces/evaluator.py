@@ -1,0 +1,135 @@
+"""A force field for atoms in any order and hand, which says a word where it knows nothing.
+
+Every door for other programs (ASE, i-PI, OpenMM) evaluates through an :class:`Evaluator`, so that all answer alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from fflux_py.errors import GeometryError, InputError
+from fflux_py.forcefield import ForceField
+from fflux_py.molecules.matching import Labels, Matching
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.optimization.known_region import KnownRegion, OutsideTrainingWarning
+from fflux_py.typing import FloatArray
+
+Outside = Literal["warn", "raise", "ignore"]
+OUTSIDE: Final[tuple[str, ...]] = get_args(Outside)
+"""What happens at a geometry that the model does not know: one warning, an error, or nothing."""
+
+
+class ReorderedAtomsWarning(UserWarning):
+    """The atoms are not in the model's order or hand; they were matched, and results are in their own."""
+
+
+class Evaluator:
+    """Energies and forces of a molecule in its own order of atoms.
+
+    Parameters
+    ----------
+    forcefield
+        The force field.
+    outside
+        What happens outside of what the model knows (:class:`~fflux_py.optimization.known_region.KnownRegion`):
+        ``"warn"`` (once), ``"raise"`` (:class:`~fflux_py.errors.GeometryError`) or ``"ignore"``.
+    """
+
+    def __init__(self, forcefield: ForceField, outside: Outside = "warn") -> None:
+        if outside not in OUTSIDE:
+            raise InputError("outside", " or ".join(map(repr, OUTSIDE)), repr(outside))
+        self.forcefield = forcefield
+        self.outside: Outside = outside
+        self.matching: Matching | None = None
+        self._labels = Labels(forcefield.molecule)
+        self._region = KnownRegion(forcefield)
+        self._warned = False
+
+    def adopt(self, molecule: Molecule) -> Matching:
+        """Match the atoms of a molecule; all evaluations that follow are in its order.
+
+        Raises
+        ------
+        ModelMismatchError
+            Another molecule than the model's.
+        """
+        matching = self.forcefield.match(molecule)
+        if not matching.identity:
+            text = f"{molecule.name}: {matching.describe()} to fit the model; results are in the order and hand given"
+            warnings.warn(text, ReorderedAtomsWarning, stacklevel=3)
+        self.matching = matching
+        return matching
+
+    def to_model(self, positions: FloatArray) -> FloatArray:
+        """Positions (bohr, ``(n_atoms, 3)``) in the model's order and hand; matched anew if a hand has changed.
+
+        Raises
+        ------
+        GeometryError
+            A position that is no number.
+        ModelMismatchError
+            Another number of atoms, or another molecule.
+        """
+        if not np.isfinite(positions).all():
+            raise GeometryError("positions", "finite numbers", "NaN or infinity", "correct the geometry")
+        if self.matching is None:
+            self.adopt(self._in_model_order(positions))
+        assert self.matching is not None
+        x = self.matching.to_reference(positions)
+        if not self._labels.keep_chirality(x):
+            symbols = [""] * len(x)
+            for atom, place in enumerate(self.matching.order):
+                symbols[place] = self.forcefield.molecule.symbols[atom]
+            model = self.forcefield.molecule
+            self.adopt(Molecule(tuple(symbols), positions, model.charge, "the new geometry"))
+            x = self.matching.to_reference(positions)
+        return x
+
+    def evaluate(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Energies of the atoms (hartree, ``(n_atoms,)``) and forces (hartree/bohr, ``(n_atoms, 3)``), in their order.
+
+        Raises
+        ------
+        GeometryError
+            A geometry outside of what the model knows, with ``outside="raise"``; a local frame on a line.
+        """
+        x = self.to_model(positions)
+        energies, forces = self.forcefield.atomic_energies_and_forces(x)
+        self.check(x, float(energies.sum()))
+        assert self.matching is not None
+        own_energies = np.empty_like(energies)
+        own_energies[self.matching.order] = energies
+        return own_energies, self.matching.from_reference(forces)
+
+    def deviations(self, positions: FloatArray) -> FloatArray:
+        """Standard deviations of the atoms' energies (hartree, ``(n_atoms,)``), in their order."""
+        model_order = self.forcefield.atomic_deviations(self.to_model(positions))
+        assert self.matching is not None
+        deviations = np.empty_like(model_order)
+        deviations[self.matching.order] = model_order
+        return deviations
+
+    def check(self, positions: FloatArray, energy: float) -> None:
+        """Say a word, or raise, if a geometry in the model's order is outside of what the model knows."""
+        if self.outside == "ignore" or (self._warned and self.outside == "warn"):
+            return
+        reasons = self._region.objections(positions, energy)
+        if not reasons:
+            return
+        if self.outside == "raise":
+            remedy = "label such geometries and train again, or evaluate with outside='warn'"
+            raise GeometryError("geometry", "one inside of the model's training data", "; ".join(reasons), remedy)
+        self._warned = True
+        text = f"outside of the model's training data, energy and forces are no answer: {'; '.join(reasons)}"
+        warnings.warn(text, OutsideTrainingWarning, stacklevel=4)
+
+    def _in_model_order(self, positions: FloatArray) -> Molecule:
+        """A molecule of positions alone: what has no elements is taken to stand in the model's order."""
+        model = self.forcefield.molecule
+        if len(positions) != model.n_atoms:
+            model = Molecule(model.symbols[:1] * len(positions), positions, model.charge, "positions")
+            return model
+        return Molecule(model.symbols, positions, model.charge, "positions")
