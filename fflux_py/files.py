@@ -13,12 +13,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Final
 
 from fflux_py.errors import FileFormatError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COMPRESSED: Final = ".xz"
 """Ending of the names of compressed files."""
@@ -70,8 +70,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     source = stored_path(path)
     try:
-        data = source.read_bytes()
-        text = (lzma.decompress(data) if source.suffix == COMPRESSED else data).decode("utf-8")
+        if source.suffix != COMPRESSED:
+            return source.read_text(encoding="utf-8")
+        text = lzma.decompress(source.read_bytes()).decode("utf-8")
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
     except (lzma.LZMAError, EOFError) as error:
@@ -104,6 +105,8 @@ def sha256(data: bytes) -> str:
 
 def arrays_sha256(arrays: Mapping[str, NDArray[Any]], before: bytes = b"") -> str:
     """Hexadecimal SHA-256 of ``before``, then of names, types, shapes and bytes of arrays in the order of the names."""
+    import numpy as np  # not above: the command line reads and writes files without it
+
     state = hashlib.sha256(before)
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -39,7 +39,7 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
     check_output(output, source)
     read = next((reader for accepts, reader in READERS if accepts(source)), None)
     if read is None:
-        expected = "a folder of results of 'fflux label' or of AIMAll, or an archive (.npz.xz or .npz)"
+        expected = "a folder of AIMAll results or of results of 'fflux label', or an archive (.npz or .npz.xz)"
         raise InputError(str(source), expected, "none of these", "check the path")
     data, left_out = read(source, options)
     data.write(output)
