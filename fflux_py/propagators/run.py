@@ -12,7 +12,7 @@ import numpy as np
 from fflux_py.errors import InputError, SimulationStopped
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import read_only
-from fflux_py.propagators.equipartition import EquipartitionMonitor, remove_rigid_motion
+from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
 from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
@@ -167,14 +167,14 @@ class Stepper:
             noise = self.propagator.velocity_noise(  # type: ignore[attr-defined]
                 positions, self._generator.standard_normal(positions.shape)
             )
-            noisy = velocities + remove_rigid_motion(positions, noise, self.masses)
+            noisy = velocities + mechanics.remove_rigid_motion(positions, noise, self.masses)
             velocities = self._count("variance", velocities, noisy)
         if config.correct_momentum:
             drift = np.einsum("i,ric->rc", self.masses, velocities) / self.masses.sum()
             velocities = self._count("momentum", velocities, velocities - drift[:, None])
         if config.correct_angular_momentum:
             drift = np.einsum("i,ric->rc", self.masses, velocities)[:, None] / self.masses.sum()
-            inner = remove_rigid_motion(positions, velocities - drift, self.masses)
+            inner = mechanics.remove_rigid_motion(positions, velocities - drift, self.masses)
             velocities = self._count("angular_momentum", velocities, inner + drift)
         if config.correct_energy:
             assert self._energy is not None
@@ -200,19 +200,17 @@ class Stepper:
         config = self.config
         if config.ensemble == "nve":
             return velocities
-        kept = math.exp(-0.5 * config.step / config.relaxation_time)
+        decay = math.exp(-0.5 * config.step / config.relaxation_time)
         thermal = BOLTZMANN * config.temperature
         if config.ensemble == "langevin":
-            width = np.sqrt((1.0 - kept * kept) * thermal / self.masses)[:, None]
-            noisy = kept * velocities + width * self._generator.standard_normal(velocities.shape)
-            return remove_rigid_motion(positions, noisy, self.masses)
-        # G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7
+            width = np.sqrt((1.0 - decay * decay) * thermal / self.masses)[:, None]
+            noisy = decay * velocities + width * self._generator.standard_normal(velocities.shape)
+            return mechanics.remove_rigid_motion(positions, noisy, self.masses)
         kinetic = self.kinetic(velocities)
         first = self._generator.standard_normal(len(kinetic))
         rest = self._generator.chisquare(self._freedom - 1, len(kinetic)) if self._freedom > 1 else 0.0
-        brought = (1.0 - kept) * 0.5 * thermal / kinetic
-        square = kept + brought * (first**2 + rest) + 2.0 * first * np.sqrt(kept * brought)
-        return np.asarray(velocities * np.sqrt(square)[:, None, None])
+        factor = mechanics.rescaling_factor(kinetic, thermal, decay, first, first**2 + rest)
+        return np.asarray(velocities * factor[:, None, None])
 
     def _bond_lengths(self, positions: FloatArray) -> FloatArray:
         arms = positions[:, self._bonds[:, 0]] - positions[:, self._bonds[:, 1]]
