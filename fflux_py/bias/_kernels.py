@@ -321,15 +321,27 @@ def add_bias(positions: Any, forces: Any, replicas: Any) -> Any:
     """Add the bias forces of g replicas to ``forces`` ``(g, n_atoms, 3)`` and write their energies; returns zero."""
     common, tables = replicas.bias, replicas.tables
     for r in range(positions.shape[0]):
-        own = BiasArrays(
+        arrays = BiasArrays(
             common.kinds, common.atoms, common.groups, common.minima, common.spacings, common.points, common.periodic,
             common.starts, tables[r if tables.shape[0] > 1 else 0], common.sigmas, common.constants, common.n_hills,
             common.centres, common.heights,
         )  # fmt: skip
-        replicas.energies[r], pull = energy_and_forces(positions[r], own)
-        for i in range(pull.shape[0]):
+        replicas.energies[r], bias_forces = energy_and_forces(positions[r], arrays)
+        for i in range(bias_forces.shape[0]):
             for x in range(3):
-                forces[r, i, x] += pull[i, x]
+                forces[r, i, x] += bias_forces[i, x]
+    return 0.0
+
+
+class NoBias(NamedTuple):
+    """What stands for the biases of g replicas that have none; ``energies`` ``(g,)`` are zero."""
+
+    energies: FloatArray
+
+
+@njit(cache=True, error_model="numpy")
+def add_no_bias(positions: Any, forces: Any, replicas: Any) -> Any:
+    """As :func:`add_bias` for replicas without a bias: nothing changes."""
     return 0.0
 
 

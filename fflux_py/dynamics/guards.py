@@ -45,7 +45,7 @@ _COMPILED: Final = {
     "energy": compiled.ENERGY,
     "conserved": compiled.CONSERVED,
 }
-_CODES: Final = {"off": compiled.OFF, "warn": compiled.NOTE, "save": compiled.NOTE, "stop": compiled.STOP}
+_CODES: Final = {"off": compiled.OFF, "warn": compiled.RECORD, "save": compiled.RECORD, "stop": compiled.STOP}
 _NARROWEST: Final = 1e-3
 _REMEDY: Final = "the model left what it knows: label such frames and train on them, or lower temperature or time step"
 

@@ -30,7 +30,7 @@ from fflux_py.errors import GeometryError, InputError
 from fflux_py.files import remove_leftovers
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.molecule import Molecule, check_same_molecule
-from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
+from fflux_py.units import ANGSTROM, BOLTZMANN
 
 Progress = Callable[[int, int], None]
 OnEvent = Callable[[GuardEvent], None]
@@ -185,7 +185,7 @@ class _Run:
         self._inspector = _inspector_of(forcefield, config)
         system = system_of(self._potential.molecule, config)
         self._bias = None if bias is None else RunBias(bias, start, config, numbers)
-        self._engine = Engine(self._potential, system, state, config.timestep / FEMTOSECOND, threads, self._bias)
+        self._engine = Engine(self._potential, system, state, threads, self._bias)
         self._outputs: list[RunFolder | None] = [None] * len(numbers)
         # of replicas whose output is closed, and of all their places
         self._records: list[ReplicaRecord] = []

@@ -26,7 +26,7 @@ from fflux_py.dynamics import (
     run_replicas,
 )
 from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, PREVIOUS_FILE, Checkpoint
-from fflux_py.dynamics.config import THERMOSTATS
+from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.typing import FloatArray
