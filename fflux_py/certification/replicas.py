@@ -48,7 +48,7 @@ def simulate(
                 shutil.rmtree(folder)
             run_replicas(forcefield, start, config, folder, progress, threads=threads, bias=bias)
         else:
-            found, _ = checkpoints.usable(folder)
+            found, _ = checkpoints.read_newest_checkpoint(folder)
             same = replace(found.config, steps=config.steps, checkpoint_every=config.checkpoint_every) == config
             if not same or (None if found.bias is None else found.bias.text) != bias:
                 raise InputError(

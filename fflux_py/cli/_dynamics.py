@@ -80,20 +80,23 @@ def nanoseconds_per_day(steps: int, timestep_fs: float, seconds: float) -> float
     return steps * timestep_fs * 1e-6 * 86400.0 / max(seconds, 1e-9)
 
 
-def event_teller() -> Callable[[GuardEvent], None]:
-    """Tell the first event of every kind and replica that does not stop it; the rest are in ``events.csv``."""
-    told: set[tuple[str, int]] = set()
+def make_event_printer() -> Callable[[GuardEvent], None]:
+    """Make a function that prints the first event of every kind and replica; the rest are in ``events.csv``.
 
-    def tell(event: GuardEvent) -> None:
-        if event.action != "stop" and (event.kind, event.replica) not in told:
-            told.add((event.kind, event.replica))
+    An event that stops its replica is not printed: it ends the command with its own message.
+    """
+    printed: set[tuple[str, int]] = set()
+
+    def print_event(event: GuardEvent) -> None:
+        if event.action != "stop" and (event.kind, event.replica) not in printed:
+            printed.add((event.kind, event.replica))
             saved = ", saved in flagged.extxyz" if event.action == "save" else ""
             print_line(f"guard {event.kind}, replica {event.replica}: {event.message}{saved}; more in events.csv")
 
-    return tell
+    return print_event
 
 
-def outcome(
+def summarise(
     folder: Path, steps_before: int, seconds: float, stop: SimulationStopped | None, ase_trajectory: bool
 ) -> Outcome:
     """Figures of all runs in a folder, for the terminal and for JSON.

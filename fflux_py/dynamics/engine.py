@@ -149,6 +149,8 @@ class Engine:
         ``(replicas, n_atoms, 3)``, ``forces``, ``potential``, and ``active``, zero for a replica that a guard stopped.
     system
         Masses, time step, thermostat and limits.
+    bias
+        The metadynamics, or None.
     events
         What the guards saw in the last call of :meth:`advance`.
     """
@@ -161,7 +163,7 @@ class Engine:
         threads: int,
         bias: RunBias | None = None,
     ) -> None:
-        self.system, self.state = system, state
+        self.system, self.state, self.bias = system, state, bias
         self.n_replicas = len(state.active)
         self.events = guards.new_events(self.n_replicas, state.positions.shape[1])
         size = self.n_replicas if potential.memory is not None else potential.group
@@ -224,6 +226,8 @@ class Engine:
         return float(compiled.conserved_energy(r, self.state, self.system))
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and close the files of the bias."""
         if self._pool is not None:
             self._pool.shutdown()
+        if self.bias is not None:
+            self.bias.close()

@@ -11,7 +11,7 @@ import typer
 
 from fflux_py.cli._bias import bias_of
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._dynamics import event_teller, outcome, parse_guards, run_progress
+from fflux_py.cli._dynamics import make_event_printer, parse_guards, run_progress, summarise
 from fflux_py.cli._inputs import read_model, read_start
 from fflux_py.cli._options import (
     HydrogenMassOption,
@@ -129,13 +129,13 @@ def md(
     with run_progress(f"{ensemble} {temperature:g} K (steps)", timestep) as show:
         try:
             run_replicas(
-                forcefield, geometry, config, output, show, threads=threads, on_event=event_teller(),
+                forcefield, geometry, config, output, show, threads=threads, on_event=make_event_printer(),
                 model=str(model.resolve()), bias=plumed,
             )  # fmt: skip
         except SimulationStopped as stopped:
             stop = stopped
-    found = outcome(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
+    outcome = summarise(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
     if plumed is None:
-        return found
+        return outcome
     files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
-    return replace(found, text=[*found.text, f"The bias is in plumed.dat, its files are {files}."])
+    return replace(outcome, text=[*outcome.text, f"The bias is in plumed.dat, its files are {files}."])
