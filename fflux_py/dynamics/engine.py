@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fflux_py.bias._kernels import BiasOfReplicas, NoBias, add_bias, add_no_bias
+from fflux_py.bias._compiled import BiasOfReplicas, NoBias, add_bias, add_no_bias
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import guards
 from fflux_py.dynamics._calls import compiled_loop
@@ -66,7 +66,7 @@ def initial_state(
     GeometryError
         The geometry is beyond a limit that stops a run, or has no finite energy.
     """
-    energy, forces = potential.kernel(np.array(start.positions), potential.arrays)
+    energy, forces = potential.force_function(np.array(start.positions), potential.arrays)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise GeometryError("start geometry", "finite energy and forces", "NaN or infinity", "is a frame of it linear?")
     g, n = len(numbers), start.n_atoms
@@ -178,7 +178,7 @@ class Engine:
         ]
         alone = potential.together is None
         loop: Any = compiled.advance if alone else compiled.advance_together
-        force: Any = potential.kernel if alone else potential.together
+        force: Any = potential.force_function if alone else potential.together
         add: Any = add_no_bias if bias is None else add_bias
         self._functions, self._arrays = (force, add), potential.arrays
         first = self._groups[0]

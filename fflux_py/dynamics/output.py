@@ -119,11 +119,11 @@ class RunFolder:
         self._events.write(",".join(names.EVENT_COLUMNS))
 
     def _continue(
-        self, layout: tuple[int, int, float, str], known: ReplicaRecord, first_conserved: float, step: int
+        self, layout: tuple[int, int, float, str], record: ReplicaRecord, first_conserved: float, step: int
     ) -> None:
         """Open the files of the run and cut them to the checkpoint, unless another process is writing to them."""
         folder = self.folder
-        frames, log, events = (known.sizes[name] for name in _STREAMS)
+        frames, log, events = (record.sizes[name] for name in _STREAMS)
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout, size=frames)
         _lock(self._frames, folder)
         remove_leftovers(folder)
@@ -131,8 +131,8 @@ class RunFolder:
         self._log = LineFile(folder / names.THERMO_FILE, log)
         self._events = LineFile(folder / names.EVENTS_FILE, events)
         self._first_conserved = first_conserved
-        self._counts = dict(known.events)
-        self._cut_flagged(known.flagged)
+        self._counts = dict(record.events)
+        self._cut_flagged(record.flagged)
         for name in (names.FINAL_FILE, names.STOPPED_FILE, names.ASE_FILE):
             (folder / name).unlink(missing_ok=True)
         self._record["resumed_at_steps"] = [*_resumed_before(folder), step]

@@ -1,6 +1,6 @@
 """Metadynamics of a run: one bias for every replica or one for all, hills at their pace, HILLS and COLVAR as it goes.
 
-The bias acts in the compiled loop (:func:`fflux_py.bias._kernels.add_bias`); a hill comes down between two of its
+The bias acts in the compiled loop (:func:`fflux_py.bias._compiled.add_bias`); a hill comes down between two of its
 blocks.  It counts for the positions at which it is put down: energy and forces there are those with the hill, and what
 it adds to the energy is booked as heat, so that the conserved quantity stays one.  Several walkers of one bias put
 their hills down in the order of their numbers.  So a run is the same, bit for bit, on any number of threads.
@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.bias import _kernels
+from fflux_py.bias import _compiled
 from fflux_py.bias.grid import grid_around
 from fflux_py.bias.metadynamics import Metadynamics, compiled_variables
 from fflux_py.bias.plumed_files import domain, head_lines, hills_lines, row_line
@@ -100,10 +100,10 @@ class RunBias:
         """The bias of every replica, or the one of all."""
         return tuple(self._biases)
 
-    def of_group(self, part: slice) -> _kernels.BiasOfReplicas:
+    def of_group(self, part: slice) -> _compiled.BiasOfReplicas:
         """What the compiled loop takes for a group of replicas."""
         tables = self.tables if self.plumed.walkers else self.tables[part]
-        return _kernels.BiasOfReplicas(self._common, tables, self.energies[part])
+        return _compiled.BiasOfReplicas(self._common, tables, self.energies[part])
 
     def next_stop(self, done: int) -> int:
         """The first step after ``done`` at which there is something to do."""
@@ -119,8 +119,8 @@ class RunBias:
                 file.write_lines(head)
         for files in self._prints:
             for file, each in zip(files, self.plumed.prints, strict=True):
-                asked = [v for v in self.plumed.variables if v.label in each.columns]
-                file.write_lines(head_lines(["time", *each.columns], domain(asked)))
+                printed = [v for v in self.plumed.variables if v.label in each.columns]
+                file.write_lines(head_lines(["time", *each.columns], domain(printed)))
 
     def restore(self, record: BiasRecord, folder: Path, subfolders: Sequence[str]) -> None:
         """Put the hills of a checkpoint back and cut the files to it."""
@@ -189,13 +189,13 @@ class RunBias:
         return 0 if self.plumed.walkers else r
 
     def _at(self, r: int, positions: FloatArray) -> tuple[float, FloatArray]:
-        energy, forces = _kernels.energy_and_forces(positions, self._biases[self._index(r)].arrays())
+        energy, forces = _compiled.energy_and_forces(positions, self._biases[self._index(r)].arrays())
         return float(energy), forces
 
     def _print(self, step: int, positions: FloatArray, running: Sequence[int]) -> None:
         due = [k for k, each in enumerate(self.plumed.prints) if step % each.stride == 0] if self._prints else []
         for r in running if due else ():
-            values = _kernels.values_of(positions[r], *self._variables)
+            values = _compiled.values_of(positions[r], *self._variables)
             numbers = {v.label: x * self.plumed.units.of(v)
                        for v, x in zip(self.plumed.variables, values, strict=True)}  # fmt: skip
             bias, offset = float(self.energies[r]), float(self._offsets[self._index(r)])

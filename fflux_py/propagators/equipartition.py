@@ -67,10 +67,10 @@ class EquipartitionMonitor:
         left = 3.0 - (rigid**2).reshape(*positions.shape, rank).sum((-2, -1))
         parts, freedom = [by_atom @ self._member.T], [left @ self._member.T]
         if self.modes is not None:
-            turn = orientations(positions, self.modes.positions, self.masses)
-            along = (weighted @ turn).reshape(len(positions), -1) @ self.modes.vectors
-            turned = (rigid.reshape(*positions.shape, rank).swapaxes(-1, -2) @ turn[:, None]).swapaxes(-1, -2)
-            overlap = np.einsum("rkb,km->rbm", turned.reshape(len(positions), -1, rank), self.modes.vectors)
+            rotation = orientations(positions, self.modes.positions, self.masses)
+            along = (weighted @ rotation).reshape(len(positions), -1) @ self.modes.vectors
+            rotated = (rigid.reshape(*positions.shape, rank).swapaxes(-1, -2) @ rotation[:, None]).swapaxes(-1, -2)
+            overlap = np.einsum("rkb,km->rbm", rotated.reshape(len(positions), -1, rank), self.modes.vectors)
             parts.append(0.5 * along**2)
             freedom.append(1.0 - (overlap**2).sum(1))
         self._energies.append(np.concatenate(parts, axis=1))

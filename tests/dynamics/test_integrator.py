@@ -206,7 +206,7 @@ def test_error_of_a_force_function_arrives() -> None:
     potential = ammonia_morse()
     engine = start_of(potential, MDConfig(steps=1))
     state, system = engine.state, engine.system
-    refusing = Engine(dataclasses.replace(potential, kernel=_refuses), system, state, 1)
+    refusing = Engine(dataclasses.replace(potential, force_function=_refuses), system, state, 1)
     with pytest.raises(ValueError, match="not this geometry"):
         refusing.advance(0, 1)
 
@@ -223,7 +223,7 @@ def test_loop_is_compiled_once_for_all_force_functions() -> None:
     def another(positions, arrays):
         return morse(positions, arrays)
 
-    engine = start_of(dataclasses.replace(first, kernel=another), MDConfig(steps=1))
+    engine = start_of(dataclasses.replace(first, force_function=another), MDConfig(steps=1))
     engine.advance(0, 5)
     assert engine.state.active.all()
     assert len(in_memory(compiled.advance).signatures) == before

@@ -41,7 +41,7 @@ class Kernel:
         self._potential = potential
 
     def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
-        energy, forces = self._potential.kernel(np.array(positions), self._potential.arrays)
+        energy, forces = self._potential.force_function(np.array(positions), self._potential.arrays)
         return float(energy), forces
 
 

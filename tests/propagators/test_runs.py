@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_trajectories_are_at_constant_energy_at_rest_and_thermal(made: Trajector
     potential = morse_water()
     energies = np.array(
         [
-            [potential.kernel(np.array(q), potential.arrays)[0] + mechanics.kinetic_energy(v, made.masses)
+            [potential.force_function(np.array(q), potential.arrays)[0] + mechanics.kinetic_energy(v, made.masses)
              for q, v in zip(*frames, strict=True)]
             for frames in zip(made.positions, made.velocities, strict=True)
         ]
@@ -136,9 +137,9 @@ def test_pairs_are_split_by_trajectory_and_reversed(made: TrajectorySet) -> None
     for k in (0, 5, 40, 63):
         q, v = pairs.positions[k], pairs.velocities[k]
         for _ in range(12):
-            v = v + 0.5 * h / masses * potential.kernel(np.array(q), potential.arrays)[1]
+            v = v + 0.5 * h / masses * potential.force_function(np.array(q), potential.arrays)[1]
             q = q + h * v
-            v = v + 0.5 * h / masses * potential.kernel(np.array(q), potential.arrays)[1]
+            v = v + 0.5 * h / masses * potential.force_function(np.array(q), potential.arrays)[1]
         assert np.abs(q - pairs.next_positions[k]).max() < 1e-9
         assert np.abs(v - pairs.next_velocities[k]).max() < 1e-11
     with pytest.raises(ModelMismatchError, match="multiple of 1 fs"):
@@ -369,6 +370,23 @@ def test_ase_takes_the_same_steps() -> None:
     assert abs(dynamics.get_time() / ase.units.fs - 12.0) < 1e-9
     assert abs(atoms.get_kinetic_energy() / ase.units.Hartree - result.kinetic[-1, 0]) < 1e-8
     assert dynamics.todict()["kind"] == "direct"
+
+
+def test_ase_takes_a_configuration_as_it_is() -> None:
+    """The corrections of a configuration, and of the keywords of a class, are those of the run; ASE gets the rest."""
+    faulty = Verlet(drift=2e-5, spin=3e-6, gain=1.02)
+    config = PropagationConfig(steps=1, step=2.0, correct_momentum=True, correct_angular_momentum=True)
+    by_config, by_keywords = ase_atoms(), ase_atoms()
+    PropagatorDynamics(by_config, faulty, config, loginterval=2).run(5)
+    dynamics = PropagatorNVE(by_keywords, faulty, correct_momentum=True, correct_angular_momentum=True, loginterval=2)
+    dynamics.run(5)
+    assert np.array_equal(by_config.get_positions(), by_keywords.get_positions())
+    assert dynamics.corrections["momentum"] > 1e-4
+    assert dynamics.todict()["correct_angular_momentum"]
+    expected = propagate(faulty, *starts(1), dataclasses.replace(config, steps=5)).positions[-1, 0]
+    assert np.abs(by_config.get_positions() / ANGSTROM - expected).max() < 1e-9
+    with pytest.raises(InputError, match="force field"):
+        PropagatorNVE(ase_atoms(), faulty, correct_energy=True)
 
 
 @pytest.mark.parametrize("kind", [PropagatorLangevin, PropagatorVelocityRescaling])

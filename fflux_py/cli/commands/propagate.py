@@ -176,7 +176,7 @@ def _write_trajectories(folder: Path, geometry: Molecule, config: PropagationCon
     write_atomically(folder / "topology.pdb", topology_pdb(geometry))
     n, every, step = geometry.n_atoms, config.report_every, config.step / config.fill_in
     for r in range(result.positions.shape[1]):
-        place = folder / f"trajectory-{r:03d}.dcd"
-        with DCDWriter(place, n, every, step, f"propagator, replica {r}") as stream:
+        path = folder / f"trajectory-{r:03d}.dcd"
+        with DCDWriter(path, n, every, step, f"propagator, replica {r}") as stream:
             for frame in result.positions[:, r]:
                 stream.write(frame)

@@ -244,20 +244,20 @@ def add_hill(centre: Any, height: Any, arrays: Any, group: Any) -> None:
     total = 1
     for i in range(d):
         total *= near[i]
-    place = np.empty(d, np.int64)
+    index = np.empty(d, np.int64)
     for flat in range(total):
         rest = flat
         for i in range(d - 1, -1, -1):
-            place[i] = support[i, rest % near[i]]
+            index[i] = support[i, rest % near[i]]
             rest //= near[i]
         row = 0
         for i in range(d):
-            row = row * arrays.points[first + i] + place[i]
+            row = row * arrays.points[first + i] + index[i]
         row += arrays.starts[group]
         for column in range(1 << d):
             product = height
             for i in range(d):
-                product *= shape[i, place[i], (column >> i) & 1]
+                product *= shape[i, index[i], (column >> i) & 1]
             arrays.table[row, column] += product
 
 
