@@ -127,7 +127,7 @@ def energies_of_path(
         engine.advance(step, block)
         x, v, m = state.positions[0], state.velocities[0], system.masses[:, None]
         nudge = 1e-3 / np.abs(v).max()
-        ahead, behind = (potential.kernel(x + sign * nudge * v, potential.arrays)[1] for sign in (1.0, -1.0))
+        ahead, behind = (potential.force_function(x + sign * nudge * v, potential.arrays)[1] for sign in (1.0, -1.0))
         curvature = -float((v * (ahead - behind)).sum()) / (2.0 * nudge)
         push = float((state.forces[0] ** 2 / m).sum())
         energy = engine.conserved(0)
@@ -338,7 +338,8 @@ def normal_modes(potential: CompiledPotential) -> FloatArray:
         step = np.zeros(n)
         step[k] = 1e-4
         plus, minus = (
-            potential.kernel(positions + sign * step.reshape(-1, 3), potential.arrays)[1].ravel() for sign in (1, -1)
+            potential.force_function(positions + sign * step.reshape(-1, 3), potential.arrays)[1].ravel()
+            for sign in (1, -1)
         )
         hessian[k] = (minus - plus) / 2e-4
     root = np.repeat(np.sqrt(potential.molecule.masses), 3)

@@ -65,7 +65,7 @@ def verlet(setting: Setting, replicas: int, timestep: float = 0.25, first: int =
     state = initial_state(potential, setting.forcefield.molecule, system, config, tuple(range(replicas)))
     state.positions[:], state.velocities[:] = setting.starts(replicas, first)
     for r in range(replicas):
-        state.potential[r], state.forces[r] = potential.kernel(state.positions[r], potential.arrays)
+        state.potential[r], state.forces[r] = potential.force_function(state.positions[r], potential.arrays)
     return Engine(potential, system, state, config.timestep / FEMTOSECOND, 1), state
 
 

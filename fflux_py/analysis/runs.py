@@ -17,6 +17,7 @@ from fflux_py.analysis.spectrum import FEWEST, PowerSpectrum, power_spectrum
 from fflux_py.analysis.statistics import LinearDrift, SeriesMean, autocorrelation_time, block_average, linear_drift
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import CONTACT, LONGEST, SHORTEST
+from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.dynamics.trajectory import RUN_FILE, Trajectory
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import read_text
@@ -75,13 +76,9 @@ class Run:
     def thermostat(self) -> str:
         """The thermostat in words."""
         config = self.config
-        time = f"relaxation time {config.relaxation_time:g} fs"
-        names = {
-            "nose-hoover": f"Nosé–Hoover chain of {config.chain_length}, {time}",
-            "velocity-rescaling": f"stochastic velocity rescaling, {time}",
-            "langevin": f"Langevin dynamics (BAOAB), {time}",
-        }
-        words = names.get(config.thermostat, "no thermostat")
+        words = THERMOSTATS[config.thermostat].description.format(
+            chain_length=config.chain_length, relaxation_time=config.relaxation_time
+        )
         return words if config.hydrogen_mass is None else f"{words}, hydrogen of {config.hydrogen_mass:g} Da"
 
     @property

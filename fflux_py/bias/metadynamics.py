@@ -22,7 +22,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from fflux_py.bias import _kernels
+from fflux_py.bias import _compiled
 from fflux_py.bias.collective_variables import CollectiveVariable, difference, values_and_gradients
 from fflux_py.bias.grid import Grid, check_size
 from fflux_py.errors import GeometryError, InputError
@@ -31,7 +31,7 @@ from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import BOLTZMANN
 
 HillShape = Literal["gaussian", "stretched-gaussian"]
-_KINDS: Final = {"torsion": _kernels.TORSION, "angle": _kernels.ANGLE, "distance": _kernels.DISTANCE}
+_KINDS: Final = {"torsion": _compiled.TORSION, "angle": _compiled.ANGLE, "distance": _compiled.DISTANCE}
 _STRETCH_CUTOFF: Final = 6.25
 _STRETCH: Final = 1.0 / (1.0 - np.exp(-_STRETCH_CUTOFF))
 
@@ -258,7 +258,7 @@ class Metadynamics:
     def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
         """Energy (hartree) and forces (hartree/bohr, ``(n_atoms, 3)``) at ``positions`` in bohr; deposits nothing."""
         if self.settings.grid is not None:
-            energy, forces = _kernels.energy_and_forces(np.asarray(positions, dtype=np.float64), self._arrays)
+            energy, forces = _compiled.energy_and_forces(np.asarray(positions, dtype=np.float64), self._arrays)
             if np.isfinite(energy) and np.isfinite(forces).all():
                 return float(energy), forces
             # Below, what is wrong gets its name.
@@ -269,7 +269,7 @@ class Metadynamics:
     def deposit(self, positions: FloatArray) -> float:
         """Put down one hill (in each group) at ``positions`` (bohr) and return the sum of their heights (hartree)."""
         if self.settings.grid is not None:
-            count = _kernels.deposit(np.asarray(positions, dtype=np.float64), self.arrays(1))
+            count = _compiled.deposit(np.asarray(positions, dtype=np.float64), self.arrays(1))
             if count > 0:
                 return float(self._arrays.heights[count - 1].sum())
             # Below, what is wrong gets its name.
@@ -333,10 +333,10 @@ class Metadynamics:
         table[...] = self._arrays.table
         self._arrays = self._arrays._replace(table=table)
 
-    def arrays(self, room: int = 0) -> _kernels.BiasArrays:
+    def arrays(self, room: int = 0) -> _compiled.BiasArrays:
         """The bias for compiled code, with room for that many more hills; the bias and the arrays are one.
 
-        Hills that compiled code puts down (:func:`fflux_py.bias._kernels.deposit`) stand in the bias, until the next
+        Hills that compiled code puts down (:func:`fflux_py.bias._compiled.deposit`) stand in the bias, until the next
         call of this method or of :meth:`deposit`, after which the arrays have to be asked for again.
         """
         if self.settings.grid is None:
@@ -348,13 +348,13 @@ class Metadynamics:
         """The groups' own biases ``(g,)`` and their derivatives ``(k,)``."""
         energies, slopes = np.empty(len(self._groups)), np.empty(len(self.variables))
         if self.settings.grid is not None:
-            _kernels.bias(np.asarray(values, dtype=np.float64), self._arrays, slopes, energies)
+            _compiled.bias(np.asarray(values, dtype=np.float64), self._arrays, slopes, energies)
             if not np.isfinite(energies).all():
                 found = ", ".join(f"{v.label} = {x:.4g}" for v, x in zip(self.variables, values, strict=True))
                 raise GeometryError("bias", "variables inside the grid", found, "widen GRID_MIN and GRID_MAX")
             # The kernel scales the derivatives by the shares of parallel groups; here they are the groups' own.
             for g in range(len(self._groups) if len(self._groups) > 1 else 0):
-                _kernels.group_bias(np.asarray(values, dtype=np.float64), self._arrays, g, slopes)
+                _compiled.group_bias(np.asarray(values, dtype=np.float64), self._arrays, g, slopes)
             return energies, slopes
         n = self.n_hills
         for g, group in enumerate(self._groups):
@@ -372,7 +372,7 @@ class Metadynamics:
         self._arrays.heights[n] = heights
         if self.settings.grid is not None:
             for g, height in enumerate(heights):
-                _kernels.add_hill(np.asarray(values, dtype=np.float64), float(height), self._arrays, g)
+                _compiled.add_hill(np.asarray(values, dtype=np.float64), float(height), self._arrays, g)
         self._arrays.n_hills[0] = n + 1
 
     def _reserve(self, room: int) -> None:
@@ -394,7 +394,7 @@ def compiled_variables(variables: Sequence[CollectiveVariable]) -> tuple[IntArra
     return np.array([_KINDS[v.kind] for v in variables], dtype=np.int64), atoms
 
 
-def _arrays(settings: BiasSettings, temperature: float) -> _kernels.BiasArrays:
+def _arrays(settings: BiasSettings, temperature: float) -> _compiled.BiasArrays:
     """Arrays of a bias without hills; without a grid, its table is empty."""
     variables, hills = settings.variables, settings.hills
     k = len(variables)
@@ -406,7 +406,7 @@ def _arrays(settings: BiasSettings, temperature: float) -> _kernels.BiasArrays:
     columns = 2 ** int(groups[1])
     check_size([sum(sizes), columns])
     thermal = BOLTZMANN * temperature
-    return _kernels.BiasArrays(
+    return _compiled.BiasArrays(
         kinds=kinds,
         atoms=atoms,
         groups=groups.astype(np.int64),

@@ -229,8 +229,8 @@ def read_colvar(
     """Times ``(m,)``, values ``(m, k)`` and the named energies ``(m,)`` of a COLVAR file, in atomic units."""
     table, where = read_table(path), str(path)
     values = np.stack([table.column(v.label, where) / units.of(v) for v in variables], axis=1)
-    found = {name: table.column(name, where) / units.energy for name in energies}
-    return table.column("time", where) / units.time, values, found
+    columns = {name: table.column(name, where) / units.energy for name in energies}
+    return table.column("time", where) / units.time, values, columns
 
 
 def write_free_energy(

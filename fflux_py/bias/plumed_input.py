@@ -274,13 +274,13 @@ def _variable(action: _Action) -> CollectiveVariable:
 
 
 def _settings(
-    action: _Action, known: Mapping[str, CollectiveVariable], units: PlumedUnits
+    action: _Action, defined: Mapping[str, CollectiveVariable], units: PlumedUnits
 ) -> tuple[BiasSettings, tuple[str, ...]]:
     labels = action.words("ARG")
     for label in labels:
-        if label not in known:
-            raise FileFormatError(f"{action.where}, ARG", f"one of {', '.join(known) or 'no variables'}", label)
-    variables = tuple(known[label] for label in labels)
+        if label not in defined:
+            raise FileFormatError(f"{action.where}, ARG", f"one of {', '.join(defined) or 'no variables'}", label)
+    variables = tuple(defined[label] for label in labels)
     factors = [units.of(v) for v in variables]
     sigmas = [s / f for s, f in zip(action.numbers("SIGMA", len(variables)), factors, strict=True)]
     parallel = action.name == "PBMETAD"

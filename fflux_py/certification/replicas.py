@@ -48,7 +48,7 @@ def simulate(
                 shutil.rmtree(folder)
             run_replicas(forcefield, start, config, folder, progress, threads=threads, bias=bias)
         else:
-            earlier, _ = checkpoints.usable(folder)
+            earlier, _ = checkpoints.read_newest_checkpoint(folder)
             same = replace(earlier.config, steps=config.steps, checkpoint_every=config.checkpoint_every) == config
             if not same or (None if earlier.bias is None else earlier.bias.text) != bias:
                 raise InputError(

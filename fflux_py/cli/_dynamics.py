@@ -80,10 +80,10 @@ def nanoseconds_per_day(steps: int, timestep_fs: float, seconds: float) -> float
     return steps * timestep_fs * 1e-6 * 86400.0 / max(seconds, 1e-9)
 
 
-def print_first_events() -> Callable[[GuardEvent], None]:
-    """A callback that prints the first event of every guard and replica that does not stop it.
+def make_event_printer() -> Callable[[GuardEvent], None]:
+    """Make a function that prints the first event of every kind and replica; the rest are in ``events.csv``.
 
-    The rest are in ``events.csv``.
+    An event that stops its replica is not printed: it ends the command with its own message.
     """
     printed: set[tuple[str, int]] = set()
 
@@ -96,7 +96,7 @@ def print_first_events() -> Callable[[GuardEvent], None]:
     return print_event
 
 
-def outcome(
+def summarise(
     folder: Path, steps_before: int, seconds: float, stop: SimulationStopped | None, ase_trajectory: bool
 ) -> Outcome:
     """Figures of all runs in a folder, for the terminal and for JSON.

@@ -11,60 +11,41 @@ from numba import njit
 from numba.core import types
 
 
-def compiled_call(function: Any, force: Any, *rest: Any, dimensions: int = 2) -> Callable[..., Any]:
-    """The compiled form of ``function(force, *rest)``, to be called with arguments of the same types.
+def compiled_loop(
+    loop: Any, force: Any, add_bias: Any, arrays: Any, bias: Any, *rest: Any, dimensions: int = 2
+) -> Callable[..., Any]:
+    """The compiled form of ``loop(force, add_bias, arrays, bias, *rest)``, for arguments of the same types.
 
     Numba gives every force function a type of its own, under which a caller is compiled anew, and in every process, as
-    such a type cannot be recognised on disk.  Here the caller is compiled for *any* function of the signature of
-    ``force`` (a first-class function type), and its entry point is called with ``force``.  Errors raised by ``force``
-    arrive as usual.  With the compiler switched off (``NUMBA_DISABLE_JIT``) the function itself is returned.
+    such a type cannot be recognised on disk.  Here the caller is compiled for *any* functions of the signatures of
+    ``force`` and ``add_bias`` (first-class function types), and its entry point is called with them.  Errors raised by
+    ``force`` arrive as usual.  With the compiler switched off (``NUMBA_DISABLE_JIT``) the loop itself is returned.
 
     Parameters
     ----------
-    function
-        Njit function whose first argument is a force function.
+    loop
+        Njit function.
     force
-        Njit function ``(positions, arrays) -> (energy, forces)``; ``rest`` starts with ``arrays``.
-    dimensions
-        Of the positions: 2 for one geometry, 3 for several at once.
-    """
-    if not hasattr(function, "compile"):
-        return cast(Callable[..., Any], function)
-    if _foreign(rest[0]):
-        function = in_memory(function)
-    typed = [numba.typeof(argument) for argument in rest]  # type: ignore[no-untyped-call]
-    arguments = (types.Array(types.float64, dimensions, "C"), typed[0])
-    force.compile(arguments)
-    signature = force.overloads[arguments].signature
-    whole = (types.FunctionType(signature), *typed)
-    function.compile(whole)
-    return cast(Callable[..., Any], function.overloads[whole].entry_point)
-
-
-def compiled_biased_call(
-    function: Any, force: Any, pull: Any, arrays: Any, bias: Any, *rest: Any, dimensions: int = 2
-) -> Callable[..., Any]:
-    """As :func:`compiled_call`, of ``function(force, pull, arrays, bias, *rest)``.
-
-    Parameters
-    ----------
-    pull
+        Njit function ``(positions, arrays) -> (energy, forces)``.
+    add_bias
         Njit function ``(positions, forces, bias) -> float`` of shapes ``(g, n_atoms, 3)``.
+    dimensions
+        Of the positions that ``force`` takes: 2 for one geometry, 3 for several at once.
     """
-    if not hasattr(function, "compile"):
-        return cast(Callable[..., Any], function)
+    if not hasattr(loop, "compile"):
+        return cast(Callable[..., Any], loop)
     if _foreign(arrays):
-        function = in_memory(function)
-    several = types.Array(types.float64, 3, "C")
+        loop = in_memory(loop)
     typed = [numba.typeof(argument) for argument in (arrays, bias, *rest)]  # type: ignore[no-untyped-call]
-    positions = several if dimensions == 3 else types.Array(types.float64, dimensions, "C")
+    several = types.Array(types.float64, 3, "C")
+    positions = types.Array(types.float64, dimensions, "C")
     signatures = []
-    for part, arguments in ((force, (positions, typed[0])), (pull, (several, several, typed[1]))):
-        part.compile(arguments)
-        signatures.append(types.FunctionType(part.overloads[arguments].signature))
+    for function, arguments in ((force, (positions, typed[0])), (add_bias, (several, several, typed[1]))):
+        function.compile(arguments)
+        signatures.append(types.FunctionType(function.overloads[arguments].signature))
     whole = (*signatures, *typed)
-    function.compile(whole)
-    return cast(Callable[..., Any], function.overloads[whole].entry_point)
+    loop.compile(whole)
+    return cast(Callable[..., Any], loop.overloads[whole].entry_point)
 
 
 def _foreign(arrays: Any) -> bool:

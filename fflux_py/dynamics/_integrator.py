@@ -1,12 +1,16 @@
 """The compiled part of a run: velocity Verlet, BAOAB, thermostats, guards, for a group of replicas step by step.
 
-The force function is an argument of the compiled loop (:func:`fflux_py.dynamics._calls.compiled_call`).  Everything
+The force function is an argument of the compiled loop (:func:`fflux_py.dynamics._calls.compiled_loop`).  Everything
 that the loop consists of stands in this file, for numba recompiles what it kept on disk when the *file* of the loop
 changes and does not look at the files of the functions that are called in it.
 
+A thermostat acts on the velocities at both ends of a step or between two halves of the drift: :func:`begin_step` and
+:func:`end_step` choose.  They do so themselves, for a call costs more than it does: all arrays are counted anew.  Names
+and codes of the thermostats are in :mod:`fflux_py.dynamics.thermostats`.
+
 Sources: Nose-Hoover chain: Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), section on NVT dynamics.
-Stochastic velocity rescaling: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7.  Langevin
-dynamics: Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013), the splitting BAOAB.
+Stochastic velocity rescaling: Bussi, Donadio and Parrinello, J. Chem. Phys. 126, 014101 (2007), eqs. A7 and A8.
+Langevin dynamics: Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013), the splitting BAOAB.
 """
 
 from __future__ import annotations
@@ -18,13 +22,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from fflux_py.dynamics._random import standard_normals
+from fflux_py.dynamics.thermostats import LANGEVIN, NOSE_HOOVER, RESCALING
 from fflux_py.typing import FloatArray, IntArray
-
-# Thermostats.
-NONE: Final = 0
-NOSE_HOOVER: Final = 1
-RESCALING: Final = 2
-LANGEVIN: Final = 3
 
 # Kinds of guards, and what is done when one trips.
 BOND: Final = 0
@@ -33,7 +32,7 @@ ENERGY: Final = 2
 CONSERVED: Final = 3
 N_KINDS: Final = 4
 OFF: Final = 0
-NOTE: Final = 1
+RECORD: Final = 1
 STOP: Final = 2
 
 _RANK_TOLERANCE: Final = 1e-5
@@ -46,8 +45,9 @@ class State(NamedTuple):
     ``chain_positions``, ``chain_velocities``: ``(g, chain length)``, empty without a chain.  All others have shape
     ``(g,)``.  ``potential``: energy at ``positions``.  ``heat``: energy that a stochastic thermostat brought in so far.
     ``reference``: conserved quantity that jumps are measured from.  ``kinetic``: the kinetic energy that a report
-    gives, in Langevin dynamics that of the middle of the step (:func:`collide`).  ``active``: 1, or 0 for a replica
-    that a guard stopped.  ``keys``: keys of the random numbers, ``(g, 2)``.  ``before``, ``noise``: room to work in.
+    gives, in Langevin dynamics that of the middle of the step (:func:`ornstein_uhlenbeck_step`).  ``active``: 1, or 0
+    for a replica that a guard stopped.  ``keys``: keys of the random numbers, ``(g, 2)``.  ``before``, ``noise``: room
+    to work in.
     """
 
     positions: FloatArray
@@ -66,12 +66,13 @@ class State(NamedTuple):
 
 
 class System(NamedTuple):
-    """What does not change: masses, thermostat, limits and actions of the guards (atomic units).
+    """What does not change: masses, time step, thermostat, limits and actions of the guards (atomic units).
 
     ``rate`` is the inverse relaxation time of a stochastic thermostat; ``actions`` holds what each kind of guard does.
     """
 
     masses: FloatArray
+    timestep: float
     thermostat: int
     thermal_energy: float
     degrees_of_freedom: int
@@ -99,23 +100,6 @@ class Events(NamedTuple):
     value: FloatArray
     positions: FloatArray
     velocities: FloatArray
-
-
-def suzuki_yoshida_weights(order: int) -> FloatArray:
-    """Weights of the split into 1, 3, 5 or 7 factors, shape ``(order,)``; their sum is one.
-
-    Suzuki, J. Math. Phys. 32, 400 (1991); Yoshida, Phys. Lett. A 150, 262 (1990), solution A of sixth order.
-    """
-    if order == 1:
-        return np.ones(1)
-    if order == 3:
-        w = 1.0 / (2.0 - 2.0 ** (1.0 / 3.0))
-        return np.array([w, 1.0 - 2.0 * w, w])
-    if order == 5:
-        w = 1.0 / (4.0 - 4.0 ** (1.0 / 3.0))
-        return np.array([w, w, 1.0 - 4.0 * w, w, w])
-    outer = np.array([0.784513610477560, 0.235573213359357, -1.17767998417887])
-    return np.concatenate([outer, [1.0 - 2.0 * outer.sum()], outer[::-1]])
 
 
 @njit(cache=True)
@@ -188,7 +172,7 @@ def propagate_chain(r: Any, state: Any, system: Any, duration: Any) -> Any:
 
 
 @njit(cache=True)
-def rescale(r: Any, state: Any, system: Any, step: Any, stream: Any, duration: Any) -> None:
+def rescale_velocities(r: Any, state: Any, system: Any, step: Any, stream: Any, duration: Any) -> None:
     """Stochastic velocity rescaling of replica r over ``duration``: its kinetic energy relaxes, exactly in time."""
     kinetic = kinetic_energy(state.velocities[r], system.masses)
     if not kinetic > 0.0:
@@ -198,20 +182,22 @@ def rescale(r: Any, state: Any, system: Any, step: Any, stream: Any, duration: A
     squares = 0.0
     for x in noise:
         squares += x * x
-    kept = np.exp(-system.rate * duration)
-    brought = (1.0 - kept) * 0.5 * system.thermal_energy / kinetic
-    square = kept + brought * squares + 2.0 * noise[0] * np.sqrt(kept * brought)
-    # the sign of the factor matters to the dynamics only, and then rarely; eq. A8 of the paper
-    factor = np.sqrt(square) if noise[0] + np.sqrt(kept / brought) > 0.0 else -np.sqrt(square)
+    # compiled form of mechanics.rescaling_factor
+    decay = np.exp(-system.rate * duration)
+    ratio = (1.0 - decay) * 0.5 * system.thermal_energy / kinetic
+    square = decay + ratio * squares + 2.0 * noise[0] * np.sqrt(decay * ratio)
+    factor = np.sqrt(square) if noise[0] + np.sqrt(decay / ratio) > 0.0 else -np.sqrt(square)
     scale_velocities(state.velocities[r], factor)
     state.heat[r] += (square - 1.0) * kinetic
 
 
 @njit(cache=True)
 def remove_rigid_motion(positions: Any, masses: Any, velocities: Any) -> None:
-    """Project the velocities of one replica on P = 0 and L = 0, orthogonally in mass-weighted coordinates.
+    """Project the velocities of one replica on P = 0 and L = 0, orthogonally in mass-weighted coordinates, in place.
 
-    Rotations are orthonormalised with pivoting, and one that moves nothing (atoms on a line) is left out.
+    The compiled form of :func:`fflux_py.molecules.mechanics.remove_rigid_motion`, without a singular value
+    decomposition: rotations are orthonormalised with pivoting, and one that moves nothing (atoms on a line) is left
+    out.
     """
     n = masses.shape[0]
     centre, drift, total = np.zeros(3), np.zeros(3), 0.0
@@ -220,46 +206,46 @@ def remove_rigid_motion(positions: Any, masses: Any, velocities: Any) -> None:
         for c in range(3):
             centre[c] += masses[i] * positions[i, c]
             drift[c] += masses[i] * velocities[i, c]
-    turns = np.zeros((3, n, 3))
+    rotations = np.zeros((3, n, 3))
     for i in range(n):
         root = np.sqrt(masses[i])
         for c in range(3):
             velocities[i, c] -= drift[c] / total
             arm = root * (positions[i, c] - centre[c] / total)
-            turns[(c + 1) % 3, i, (c + 2) % 3] = -arm
-            turns[(c + 2) % 3, i, (c + 1) % 3] = arm
+            rotations[(c + 1) % 3, i, (c + 2) % 3] = -arm
+            rotations[(c + 2) % 3, i, (c + 1) % 3] = arm
     largest = 0.0
-    done = np.zeros(3)
+    removed = np.zeros(3)
     for _ in range(3):
-        pick, square = -1, 0.0
+        pivot, square = -1, 0.0
         for k in range(3):
-            size = (turns[k] * turns[k]).sum()
-            if done[k] == 0.0 and size > square:
-                pick, square = k, size
+            norm = (rotations[k] * rotations[k]).sum()
+            if removed[k] == 0.0 and norm > square:
+                pivot, square = k, norm
         largest = max(largest, square)
         if not square > _RANK_TOLERANCE**2 * largest:
             return
-        done[pick] = 1.0
-        turn = turns[pick]
+        removed[pivot] = 1.0
+        rotation = rotations[pivot]
         along = 0.0
         for i in range(n):
             root = np.sqrt(masses[i])
             for c in range(3):
-                turn[i, c] /= np.sqrt(square)
-                along += root * velocities[i, c] * turn[i, c]
+                rotation[i, c] /= np.sqrt(square)
+                along += root * velocities[i, c] * rotation[i, c]
         for i in range(n):
             for c in range(3):
-                velocities[i, c] -= along * turn[i, c] / np.sqrt(masses[i])
+                velocities[i, c] -= along * rotation[i, c] / np.sqrt(masses[i])
         for k in range(3):
-            if done[k] == 0.0:
-                overlap = (turns[k] * turn).sum()
+            if removed[k] == 0.0:
+                overlap = (rotations[k] * rotation).sum()
                 for i in range(n):
                     for c in range(3):
-                        turns[k, i, c] -= overlap * turn[i, c]
+                        rotations[k, i, c] -= overlap * rotation[i, c]
 
 
 @njit(cache=True)
-def collide(r: Any, state: Any, system: Any, step: Any, duration: Any) -> None:
+def ornstein_uhlenbeck_step(r: Any, state: Any, system: Any, step: Any, duration: Any) -> None:
     """The O of BAOAB: friction and noise over ``duration``, exactly, on the motions with P = 0 and L = 0.
 
     The velocities here are those between two kicks, and for a harmonic vibration of angular frequency w their kinetic
@@ -271,11 +257,11 @@ def collide(r: Any, state: Any, system: Any, step: Any, duration: Any) -> None:
     before = kinetic_energy(velocities, system.masses)
     noise = state.noise[r, : 3 * n]
     standard_normals(state.keys[r], step, 0, noise)
-    kept = np.exp(-system.rate * duration)
+    decay = np.exp(-system.rate * duration)
     for i in range(n):
-        width = np.sqrt((1.0 - kept * kept) * system.thermal_energy / system.masses[i])
+        width = np.sqrt((1.0 - decay * decay) * system.thermal_energy / system.masses[i])
         for c in range(3):
-            velocities[i, c] = kept * velocities[i, c] + width * noise[3 * i + c]
+            velocities[i, c] = decay * velocities[i, c] + width * noise[3 * i + c]
     remove_rigid_motion(state.positions[r], system.masses, velocities)
     state.kinetic[r] = kinetic_energy(velocities, system.masses)
     state.heat[r] += state.kinetic[r] - before
@@ -306,7 +292,9 @@ def copy_atoms(source: Any, target: Any) -> None:
 
 
 @njit(cache=True)
-def note(r: Any, kind: Any, step: Any, i: Any, j: Any, value: Any, state: Any, system: Any, events: Any) -> None:
+def record_event(
+    r: Any, kind: Any, step: Any, i: Any, j: Any, value: Any, state: Any, system: Any, events: Any
+) -> None:
     """Record that a guard tripped; stop the replica, at its last geometry that was in order, if that is the action."""
     events.counts[r, kind] += 1
     if events.counts[r, kind] == 1:
@@ -337,10 +325,10 @@ def check_geometry(r: Any, step: Any, state: Any, system: Any, events: Any) -> N
             )
             if not (square >= system.contact * system.contact):
                 if not np.isfinite(square):
-                    note(r, ENERGY, step, i, j, square, state, system, events)
+                    record_event(r, ENERGY, step, i, j, square, state, system, events)
                     return
                 if system.actions[CONTACT] != OFF:
-                    note(r, CONTACT, step, i, j, np.sqrt(square), state, system, events)
+                    record_event(r, CONTACT, step, i, j, np.sqrt(square), state, system, events)
                     if state.active[r] == 0:
                         return
     if system.actions[BOND] == OFF:
@@ -353,53 +341,53 @@ def check_geometry(r: Any, step: Any, state: Any, system: Any, events: Any) -> N
             + (positions[i, 2] - positions[j, 2]) ** 2
         )
         if square < system.bond_minima[b] ** 2 or square > system.bond_maxima[b] ** 2:
-            note(r, BOND, step, i, j, np.sqrt(square), state, system, events)
+            record_event(r, BOND, step, i, j, np.sqrt(square), state, system, events)
             return
 
 
 @njit(cache=True)
-def begin_step(r: Any, step: Any, state: Any, system: Any, events: Any, timestep: Any) -> None:
+def begin_step(r: Any, step: Any, state: Any, system: Any, events: Any) -> None:
     """Everything of a step before the forces."""
     if system.thermostat == NOSE_HOOVER:
-        propagate_chain(r, state, system, 0.5 * timestep)
+        propagate_chain(r, state, system, 0.5 * system.timestep)
     elif system.thermostat == RESCALING:
-        rescale(r, state, system, step, 0, 0.5 * timestep)
-    kick(r, state, system, 0.5 * timestep)
+        rescale_velocities(r, state, system, step, 0, 0.5 * system.timestep)
+    kick(r, state, system, 0.5 * system.timestep)
     copy_atoms(state.positions[r], state.before[r])
     if system.thermostat == LANGEVIN:
-        drift(r, state, 0.5 * timestep)
-        collide(r, state, system, step, timestep)
-        drift(r, state, 0.5 * timestep)
+        drift(r, state, 0.5 * system.timestep)
+        ornstein_uhlenbeck_step(r, state, system, step, system.timestep)
+        drift(r, state, 0.5 * system.timestep)
     else:
-        drift(r, state, timestep)
+        drift(r, state, system.timestep)
     check_geometry(r, step, state, system, events)
 
 
 @njit(cache=True)
-def end_step(r: Any, step: Any, energy: Any, forces: Any, state: Any, system: Any, events: Any, timestep: Any) -> None:
+def end_step(r: Any, step: Any, energy: Any, forces: Any, state: Any, system: Any, events: Any) -> None:
     """Everything of a step after the forces."""
     if not np.isfinite(energy):
-        note(r, ENERGY, step, -1, -1, energy, state, system, events)
+        record_event(r, ENERGY, step, -1, -1, energy, state, system, events)
         return
     state.potential[r] = energy
     copy_atoms(forces, state.forces[r])
-    kick(r, state, system, 0.5 * timestep)
+    kick(r, state, system, 0.5 * system.timestep)
     if system.thermostat == NOSE_HOOVER:
-        propagate_chain(r, state, system, 0.5 * timestep)
+        propagate_chain(r, state, system, 0.5 * system.timestep)
     elif system.thermostat == RESCALING:
-        rescale(r, state, system, step, 1, 0.5 * timestep)
+        rescale_velocities(r, state, system, step, 1, 0.5 * system.timestep)
     if system.thermostat != LANGEVIN:
         state.kinetic[r] = kinetic_energy(state.velocities[r], system.masses)
     if system.actions[CONSERVED] != OFF:
         change = conserved_energy(r, state, system) - state.reference[r]
         if not (abs(change) <= system.jump):
             state.reference[r] += change
-            note(r, CONSERVED, step, -1, -1, change, state, system, events)
+            record_event(r, CONSERVED, step, -1, -1, change, state, system, events)
 
 
 @njit(cache=True, nogil=True)
 def advance(
-    force: Any, arrays: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any, n_steps: Any
+    force: Any, add_bias: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, first: Any, n_steps: Any
 ) -> None:
     """Run the steps ``first + 1`` to ``first + n_steps`` of all active replicas of a group, in place.
 
@@ -407,24 +395,30 @@ def advance(
     ----------
     force, arrays
         ``force(positions, arrays)`` gives the energy (hartree) and the forces (hartree/bohr) of one geometry.
+    add_bias, bias
+        ``add_bias(positions, forces, bias)`` takes shapes ``(g, n_atoms, 3)``, adds the forces of the bias to
+        ``forces`` and puts its energies into ``bias.energies``; its own value says nothing.
     state, system, events
         :class:`State`, :class:`System`, and :class:`Events` with all counts at zero.
-    timestep
-        Atomic units of time.
     """
+    energies, forces = np.zeros(state.active.shape[0]), np.zeros_like(state.positions)
     for step in range(first + 1, first + n_steps + 1):
         for r in range(state.active.shape[0]):
             if state.active[r] == 1:
-                begin_step(r, step, state, system, events, timestep)
+                begin_step(r, step, state, system, events)
         for r in range(state.active.shape[0]):
             if state.active[r] == 1:
-                energy, forces = force(state.positions[r], arrays)
-                end_step(r, step, energy, forces, state, system, events, timestep)
+                energies[r], forces_of_one = force(state.positions[r], arrays)
+                copy_atoms(forces_of_one, forces[r])
+        add_bias(state.positions, forces, bias)
+        for r in range(state.active.shape[0]):
+            if state.active[r] == 1:
+                end_step(r, step, energies[r] + bias.energies[r], forces[r], state, system, events)
 
 
 @njit(cache=True, nogil=True)
 def advance_together(
-    force: Any, arrays: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any, n_steps: Any
+    force: Any, add_bias: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, first: Any, n_steps: Any
 ) -> None:
     """As :func:`advance`, with a force function of all replicas at once.
 
@@ -435,52 +429,9 @@ def advance_together(
     for step in range(first + 1, first + n_steps + 1):
         for r in range(state.active.shape[0]):
             if state.active[r] == 1:
-                begin_step(r, step, state, system, events, timestep)
+                begin_step(r, step, state, system, events)
         energies, forces = force(state.positions, arrays)
+        add_bias(state.positions, forces, bias)
         for r in range(state.active.shape[0]):
             if state.active[r] == 1:
-                end_step(r, step, energies[r], forces[r], state, system, events, timestep)
-
-
-@njit(cache=True, nogil=True)
-def advance_biased(
-    force: Any, pull: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any,
-    n_steps: Any,
-) -> None:  # fmt: skip
-    """As :func:`advance`, with a bias on top.
-
-    ``pull(positions, forces, bias)`` takes shapes ``(g, n_atoms, 3)``, adds the forces of the bias to ``forces`` and
-    puts its energies into ``bias.energies``; its own value says nothing.
-    """
-    energies, forces = np.zeros(state.active.shape[0]), np.zeros_like(state.positions)
-    for step in range(first + 1, first + n_steps + 1):
-        for r in range(state.active.shape[0]):
-            if state.active[r] == 1:
-                begin_step(r, step, state, system, events, timestep)
-        for r in range(state.active.shape[0]):
-            if state.active[r] == 1:
-                energies[r], own = force(state.positions[r], arrays)
-                copy_atoms(own, forces[r])
-        pull(state.positions, forces, bias)
-        for r in range(state.active.shape[0]):
-            if state.active[r] == 1:
-                energy = energies[r] + bias.energies[r]
-                end_step(r, step, energy, forces[r], state, system, events, timestep)
-
-
-@njit(cache=True, nogil=True)
-def advance_together_biased(
-    force: Any, pull: Any, arrays: Any, bias: Any, state: Any, system: Any, events: Any, timestep: Any, first: Any,
-    n_steps: Any,
-) -> None:  # fmt: skip
-    """As :func:`advance_together`, with a bias as in :func:`advance_biased`."""
-    for step in range(first + 1, first + n_steps + 1):
-        for r in range(state.active.shape[0]):
-            if state.active[r] == 1:
-                begin_step(r, step, state, system, events, timestep)
-        energies, forces = force(state.positions, arrays)
-        pull(state.positions, forces, bias)
-        for r in range(state.active.shape[0]):
-            if state.active[r] == 1:
-                energy = energies[r] + bias.energies[r]
-                end_step(r, step, energy, forces[r], state, system, events, timestep)
+                end_step(r, step, energies[r] + bias.energies[r], forces[r], state, system, events)

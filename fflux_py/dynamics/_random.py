@@ -63,8 +63,8 @@ def standard_normals(key: NDArray[np.uint64], step: int, stream: int, out: Float
         One-dimensional, at most 2^33 numbers.
     """
     counter, words = np.empty(4, dtype=np.uint64), np.empty(4, dtype=np.uint64)
-    place = np.uint64(step)
-    counter[0], counter[1], counter[2] = place & _MASK, place >> _HALF, np.uint64(stream)
+    word = np.uint64(step)
+    counter[0], counter[1], counter[2] = word & _MASK, word >> _HALF, np.uint64(stream)
     for pair in range((out.shape[0] + 1) // 2):
         counter[3] = np.uint64(pair)
         philox(counter, key, words)

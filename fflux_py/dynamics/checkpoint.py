@@ -229,8 +229,12 @@ class Checkpoint:
             raise FileFormatError(str(path), "a checkpoint of this version", f"{error}") from error
 
 
-def usable(folder: Path) -> tuple[Checkpoint, str]:
-    """The newest checkpoint that is whole and whose outputs are there, and a word if it is not the newest of all.
+def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint, str]:
+    """Read the newest checkpoint that is whole and whose outputs are there.
+
+    Returns
+    -------
+    The checkpoint, and one line that says why if it is not the newest of all; else an empty string.
 
     Raises
     ------
@@ -240,22 +244,22 @@ def usable(folder: Path) -> tuple[Checkpoint, str]:
     reasons: list[str] = []
     for name in (CHECKPOINT_FILE, FRESH_FILE, PREVIOUS_FILE):
         try:
-            found = Checkpoint.read(folder / name)
-            _check_outputs(folder, found)
+            checkpoint = Checkpoint.read(folder / name)
+            _check_outputs(folder, checkpoint)
         except FFLUXError as error:
             if name != FRESH_FILE:
                 reasons.append(str(error))
             continue
-        notice = f"{reasons[0]}; going on from {name}, step {found.step}" if reasons else ""
-        return found, notice
+        notice = f"{reasons[0]}; going on from {name}, step {checkpoint.step}" if reasons else ""
+        return checkpoint, notice
     raise FileFormatError(str(folder), "a checkpoint", f"none that can be used ({'; '.join(reasons)})", "run again")
 
 
 def _check_outputs(folder: Path, checkpoint: Checkpoint) -> None:
-    sizes = {Path(r.folder) / name: size for r in checkpoint.replicas for name, size in r.sizes.items()}
+    expected = {Path(r.folder) / name: size for r in checkpoint.replicas for name, size in r.sizes.items()}
     if checkpoint.bias is not None:
-        sizes.update({Path(name): size for name, size in checkpoint.bias.sizes.items()})
-    for name, size in sizes.items():
+        expected.update({Path(name): size for name, size in checkpoint.bias.sizes.items()})
+    for name, size in expected.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else 0
         if found < size:

@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from fflux_py.dynamics.thermostats import SUZUKI_YOSHIDA_ORDERS, THERMOSTATS
 from fflux_py.errors import InputError
-
-THERMOSTATS: Final = ("nose-hoover", "velocity-rescaling", "langevin", "none")
-SUZUKI_YOSHIDA_ORDERS: Final = (1, 3, 5, 7)
-RELAXATION_TIMES: Final = {"nose-hoover": 20.0, "velocity-rescaling": 100.0, "langevin": 100.0, "none": 20.0}
-"""Default relaxation time of every thermostat in femtosecond."""
 
 ACTIONS: Final = ("off", "warn", "save", "stop")
 LARGEST_HYDROGEN_MASS: Final = 4.5
@@ -143,7 +139,7 @@ class MDConfig:
         if self.thermostat not in THERMOSTATS:
             raise InputError("thermostat", f"one of {', '.join(THERMOSTATS)}", repr(self.thermostat))
         if self.relaxation_time is None:
-            object.__setattr__(self, "relaxation_time", RELAXATION_TIMES[self.thermostat])
+            object.__setattr__(self, "relaxation_time", THERMOSTATS[self.thermostat].relaxation_time)
         for name, unit in (("timestep", "fs"), ("relaxation_time", "fs"), ("temperature", "K")):
             zero_allowed = name == "temperature" and self.thermostat == "none"
             object.__setattr__(self, name, _positive(name, getattr(self, name), unit, zero_allowed))

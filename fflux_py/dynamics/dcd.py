@@ -54,8 +54,8 @@ def header(n_atoms: int, interval: int, timestep: float, title: str, n_frames: i
 def frame(positions: FloatArray) -> bytes:
     """One frame: three Fortran records with x, y and z of positions in bohr, shape ``(n_atoms, 3)``."""
     table = np.ascontiguousarray((positions * ANGSTROM).T, dtype="<f4")
-    mark = struct.pack("<i", table.shape[1] * 4)
-    return b"".join(mark + axis.tobytes() + mark for axis in table)
+    length = struct.pack("<i", table.shape[1] * 4)
+    return b"".join(length + axis.tobytes() + length for axis in table)
 
 
 class DCDWriter:

@@ -8,31 +8,25 @@ as making training data does, takes :meth:`Engine.at_start`.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fflux_py.bias._kernels import add_bias
+from fflux_py.bias._compiled import BiasOfReplicas, NoBias, add_bias, add_no_bias
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import guards
-from fflux_py.dynamics._calls import compiled_biased_call, compiled_call
+from fflux_py.dynamics._calls import compiled_loop
 from fflux_py.dynamics._random import stream_key
 from fflux_py.dynamics.checkpoint import STATE_ARRAYS, Checkpoint
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.dynamics.run_bias import RunBias
+from fflux_py.dynamics.thermostats import THERMOSTATS, suzuki_yoshida_weights
 from fflux_py.errors import GeometryError
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
-
-_THERMOSTATS: Final = {
-    "none": compiled.NONE,
-    "nose-hoover": compiled.NOSE_HOOVER,
-    "velocity-rescaling": compiled.RESCALING,
-    "langevin": compiled.LANGEVIN,
-}
 
 
 def system_of(reference: Molecule, config: MDConfig) -> compiled.System:
@@ -46,12 +40,13 @@ def system_of(reference: Molecule, config: MDConfig) -> compiled.System:
     bonds, lengths = guards.bond_limits(reference)
     return compiled.System(
         masses=mechanics.masses(reference, config.hydrogen_mass),
-        thermostat=_THERMOSTATS[config.thermostat],
+        timestep=config.timestep / FEMTOSECOND,
+        thermostat=THERMOSTATS[config.thermostat].code,
         thermal_energy=thermal,
         degrees_of_freedom=freedom,
         rate=1.0 / relaxation,
         chain_masses=chain,
-        weights=compiled.suzuki_yoshida_weights(config.suzuki_yoshida_order),
+        weights=suzuki_yoshida_weights(config.suzuki_yoshida_order),
         bonds=bonds,
         bond_minima=config.guards.bond_shortest * lengths,
         bond_maxima=config.guards.bond_longest * lengths,
@@ -71,7 +66,7 @@ def initial_state(
     GeometryError
         The geometry is beyond a limit that stops a run, or has no finite energy.
     """
-    energy, forces = potential.kernel(np.array(start.positions), potential.arrays)
+    energy, forces = potential.force_function(np.array(start.positions), potential.arrays)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise GeometryError("start geometry", "finite energy and forces", "NaN or infinity", "is a frame of it linear?")
     g, n = len(numbers), start.n_atoms
@@ -127,13 +122,21 @@ def _state(seed: int, numbers: tuple[int, ...], **arrays: FloatArray) -> compile
     )
 
 
+class _Group(NamedTuple):
+    """Replicas that one thread advances: parts of the arrays of the run."""
+
+    bias: BiasOfReplicas | NoBias
+    state: compiled.State
+    events: compiled.Events
+
+
 class Engine:
     """Advances all replicas of a run.
 
     Parameters
     ----------
-    potential, system, state, timestep
-        What moves; ``timestep`` in atomic units.
+    potential, system, state
+        What moves.
     threads
         Groups that are advanced at the same time.  The groups themselves do not depend on it.
     bias
@@ -145,7 +148,9 @@ class Engine:
         Arrays of all replicas in atomic units, which every step changes: ``positions`` and ``velocities``, shape
         ``(replicas, n_atoms, 3)``, ``forces``, ``potential``, and ``active``, zero for a replica that a guard stopped.
     system
-        Masses, thermostat and limits.
+        Masses, time step, thermostat and limits.
+    bias
+        The metadynamics, or None.
     events
         What the guards saw in the last call of :meth:`advance`.
     """
@@ -155,37 +160,30 @@ class Engine:
         potential: CompiledPotential,
         system: compiled.System,
         state: compiled.State,
-        timestep: float,
         threads: int,
         bias: RunBias | None = None,
     ) -> None:
-        self.system, self.state = system, state
+        self.system, self.state, self.bias = system, state, bias
         self.n_replicas = len(state.active)
-        self._timestep = timestep
         self.events = guards.new_events(self.n_replicas, state.positions.shape[1])
         size = self.n_replicas if potential.memory is not None else potential.group
-        cuts = [slice(a, min(a + size, self.n_replicas)) for a in range(0, self.n_replicas, size)]
+        parts = [slice(a, min(a + size, self.n_replicas)) for a in range(0, self.n_replicas, size)]
         self._groups = [
-            (
-                () if bias is None else (bias.of_group(cut),),
-                compiled.State._make(array[cut] for array in state),
-                compiled.Events._make(array[cut] for array in self.events),
+            _Group(
+                NoBias(np.zeros(self.n_replicas)[part]) if bias is None else bias.of_group(part),
+                compiled.State._make(array[part] for array in state),
+                compiled.Events._make(array[part] for array in self.events),
             )
-            for cut in cuts
+            for part in parts
         ]
-        pulls, group_state, group_events = self._groups[0]
-        rest = (group_state, system, group_events, timestep, 0, 1)
         alone = potential.together is None
-        force: Any = potential.kernel if alone else potential.together
-        self._arrays, dimensions = potential.arrays, 2 if alone else 3
-        if bias is None:
-            loop: Any = compiled.advance if alone else compiled.advance_together
-            self._functions: tuple[Any, ...] = (force,)
-            self._call = compiled_call(loop, force, self._arrays, *rest, dimensions=dimensions)
-        else:
-            loop = compiled.advance_biased if alone else compiled.advance_together_biased
-            self._functions = (force, add_bias)
-            self._call = compiled_biased_call(loop, force, add_bias, self._arrays, *pulls, *rest, dimensions=dimensions)
+        loop: Any = compiled.advance if alone else compiled.advance_together
+        force: Any = potential.force_function if alone else potential.together
+        add: Any = add_no_bias if bias is None else add_bias
+        self._functions, self._arrays = (force, add), potential.arrays
+        first = self._groups[0]
+        arguments = (self._arrays, first.bias, first.state, system, first.events, 0, 1)
+        self._call = compiled_loop(loop, force, add, *arguments, dimensions=2 if alone else 3)
         workers = min(threads, len(self._groups))
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
 
@@ -206,18 +204,16 @@ class Engine:
         """
         system = system_of(potential.molecule, config)
         state = initial_state(potential, start, system, config, tuple(range(replicas)))
-        return cls(potential, system, state, config.timestep / FEMTOSECOND, threads)
+        return cls(potential, system, state, threads)
 
     def advance(self, first: int, n_steps: int) -> None:
         """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps."""
         self.events.counts[:] = 0
 
-        def run(group: tuple[tuple[Any, ...], compiled.State, compiled.Events]) -> None:
-            pulls, state, events = group
-            if state.active.any():
-                self._call(
-                    *self._functions, self._arrays, *pulls, state, self.system, events, self._timestep, first, n_steps
-                )
+        def run(group: _Group) -> None:
+            if group.state.active.any():
+                self._call(*self._functions, self._arrays, group.bias, group.state, self.system, group.events, first,
+                           n_steps)  # fmt: skip
 
         if self._pool is None:
             for group in self._groups:
@@ -230,6 +226,8 @@ class Engine:
         return float(compiled.conserved_energy(r, self.state, self.system))
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and close the files of the bias."""
         if self._pool is not None:
             self._pool.shutdown()
+        if self.bias is not None:
+            self.bias.close()

@@ -45,7 +45,7 @@ _COMPILED: Final = {
     "energy": compiled.ENERGY,
     "conserved": compiled.CONSERVED,
 }
-_CODES: Final = {"off": compiled.OFF, "warn": compiled.NOTE, "save": compiled.NOTE, "stop": compiled.STOP}
+_CODES: Final = {"off": compiled.OFF, "warn": compiled.RECORD, "save": compiled.RECORD, "stop": compiled.STOP}
 _NARROWEST: Final = 1e-3
 _REMEDY: Final = "the model left what it knows: label such frames and train on them, or lower temperature or time step"
 
@@ -170,7 +170,7 @@ def compiled_events(
         if not events.counts[r, k]:
             continue
         i, j, value = int(events.atoms[r, k, 0]), int(events.atoms[r, k, 1]), float(events.value[r, k])
-        place, expected, found, shown = _words(kind, i, j, value, system, molecule, guards)
+        place, expected, found, converted = _describe(kind, i, j, value, system, molecule, guards)
         step = int(events.step[r, k])
         yield GuardEvent(
             kind=kind,
@@ -182,13 +182,13 @@ def compiled_events(
             place=place,
             expected=expected,
             found=found,
-            value=shown,
+            value=converted,
             positions=events.positions[r, k].copy(),
             velocities=events.velocities[r, k].copy(),
         )
 
 
-def _words(
+def _describe(
     kind: str, i: int, j: int, value: float, system: compiled.System, molecule: Molecule, guards: GuardConfig
 ) -> tuple[str, str, str, float]:
     if kind == "energy":
@@ -221,16 +221,16 @@ class Inspector:
         self._ranges = []
         for model in forcefield.atoms:
             plain = replace(model.covariance, theta=np.ones_like(model.covariance.theta))
-            known = plain.embed(model.points)
+            training = plain.embed(model.points)
             # of a wrapped angle the range says nothing
-            self._ranges.append((plain, known.min(axis=0), known.max(axis=0), plain.periods() == 0.0))
+            self._ranges.append((plain, training.min(axis=0), training.max(axis=0), plain.periods() == 0.0))
 
     def excess(self, positions: FloatArray) -> FloatArray:
         """Largest distance of a feature of every atom from its training range, in ranges, shape ``(m, n_atoms)``."""
         columns = []
         for model, (plain, low, high, compared) in zip(self._forcefield.atoms, self._ranges, strict=True):
-            seen = plain.embed(features(positions, model.frame, model.feature_kind))
-            beyond = np.maximum(low - seen, seen - high) / np.maximum(high - low, _NARROWEST)
+            values = plain.embed(features(positions, model.frame, model.feature_kind))
+            beyond = np.maximum(low - values, values - high) / np.maximum(high - low, _NARROWEST)
             columns.append(np.maximum(beyond[:, compared].max(axis=1), 0.0))
         return np.stack(columns, axis=-1)
 
@@ -239,11 +239,11 @@ class Inspector:
     ) -> Iterator[GuardEvent]:
         """What is wrong with one frame (bohr, shape ``(n_atoms, 3)``)."""
         guards, molecule = self._guards, self._forcefield.molecule
-        looks = (
+        quantities = (
             ("features", self.excess, guards.features_margin, 1.0, "of the training range beyond it"),
             ("deviation", self._forcefield.atomic_deviations, guards.deviation_limit, KCAL_MOL, "kcal/mol"),
         )
-        for kind, measure, limit, unit, word in looks:
+        for kind, measure, limit, unit, word in quantities:
             action = getattr(guards, kind)
             if action == "off":
                 continue

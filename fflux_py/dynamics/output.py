@@ -25,6 +25,7 @@ from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.dcd import DCDWriter
 from fflux_py.dynamics.guards import GuardEvent
 from fflux_py.dynamics.line_file import LineFile
+from fflux_py.dynamics.reports import Report
 from fflux_py.dynamics.topology import topology_pdb
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.files import read_text, remove_leftovers, write_atomically
@@ -118,11 +119,11 @@ class RunFolder:
         self._events.write(",".join(names.EVENT_COLUMNS))
 
     def _continue(
-        self, layout: tuple[int, int, float, str], known: ReplicaRecord, first_conserved: float, step: int
+        self, layout: tuple[int, int, float, str], record: ReplicaRecord, first_conserved: float, step: int
     ) -> None:
         """Open the files of the run and cut them to the checkpoint, unless another process is writing to them."""
         folder = self.folder
-        frames, log, events = (known.sizes[name] for name in _STREAMS)
+        frames, log, events = (record.sizes[name] for name in _STREAMS)
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout, size=frames)
         _lock(self._frames, folder)
         remove_leftovers(folder)
@@ -130,17 +131,16 @@ class RunFolder:
         self._log = LineFile(folder / names.THERMO_FILE, log)
         self._events = LineFile(folder / names.EVENTS_FILE, events)
         self._first_conserved = first_conserved
-        self._counts = dict(known.events)
-        self._cut_flagged(known.flagged)
+        self._counts = dict(record.events)
+        self._cut_flagged(record.flagged)
         for name in (names.FINAL_FILE, names.STOPPED_FILE, names.ASE_FILE):
             (folder / name).unlink(missing_ok=True)
         self._record["resumed_at_steps"] = [*_resumed_before(folder), step]
         self._write_record()
 
-    def report(
-        self, step: int, positions: FloatArray, potential: float, kinetic: float, conserved: float, temperature: float
-    ) -> None:
+    def write_report(self, report: Report, positions: FloatArray) -> None:
         """One frame and one line (atomic units, kelvin)."""
+        step, potential, kinetic, conserved, temperature = report
         if step == 0:
             self._first_conserved = conserved
         drift = (conserved - self._first_conserved) * KCAL_MOL
@@ -148,7 +148,7 @@ class RunFolder:
         self._frames.write(positions)
         self._log.write(f"{step}," + ",".join(repr(float(x)) for x in numbers))
 
-    def event(self, event: GuardEvent) -> None:
+    def write_event(self, event: GuardEvent) -> None:
         """One line for an event of a guard; its frame too, if it is to be saved."""
         self._counts[event.kind] = self._counts.get(event.kind, 0) + event.count
         words = f'"{event.place}","{event.expected}","{event.found}"'
@@ -177,12 +177,12 @@ class RunFolder:
         for stream in (self._frames, self._log, self._events):
             stream.sync()
 
-    def state(self, base: Path) -> ReplicaRecord:
+    def record(self, base: Path) -> ReplicaRecord:
         """What a checkpoint in ``base`` has to know."""
         sizes = dict(zip(_STREAMS, (self._frames.size, self._log.size, self._events.size), strict=True))
         flagged = 0 if self._flagged is None else len(self._flagged)
-        place = os.path.relpath(self.folder, base)
-        return ReplicaRecord(self._replica, place, sizes, dict(self._counts), flagged)
+        subfolder = os.path.relpath(self.folder, base)
+        return ReplicaRecord(self._replica, subfolder, sizes, dict(self._counts), flagged)
 
     def close(self, status: str, steps_done: int, message: str = "") -> None:
         """Close the files and write how the run ended."""
@@ -195,16 +195,16 @@ class RunFolder:
 
     def _flag(self, event: GuardEvent) -> None:
         """Add a frame to those to be labelled; one on which no label exists (atoms on one spot) is left out."""
-        already = self._flagged
-        if already is not None and len(already) >= MOST_FLAGGED:
+        flagged = self._flagged
+        if flagged is not None and len(flagged) >= MOST_FLAGGED:
             return
         try:
             check_positions(event.positions, "frame")
         except FFLUXError:
             return
         source = f"{self._source}-{event.kind}"
-        old = np.empty((0, *event.positions.shape)) if already is None else already.positions
-        sources = () if already is None else already.source
+        old = np.empty((0, *event.positions.shape)) if flagged is None else flagged.positions
+        sources = () if flagged is None else flagged.source
         count = len(old) + 1
         self._flagged = GeometrySet(
             molecule=self._start,
@@ -271,10 +271,10 @@ def _resumed_before(folder: Path) -> list[int]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in ("fflux_py", "numpy", "numba"):
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed (run from its source)"
-    return found
+            versions[package] = "not installed (run from its source)"
+    return versions

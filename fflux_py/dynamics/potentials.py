@@ -24,25 +24,25 @@ class CompiledPotential:
     ----------
     molecule
         The molecule; the bonds of its geometry and their lengths are the reference of the guards.
-    kernel
+    force_function
         Numba function ``(positions, arrays) -> (energy, forces)`` in hartree, bohr: shapes ``(n_atoms, 3)``, ``()``,
         ``(n_atoms, 3)``.
     arrays
         Its parameters, a named tuple of arrays.
     together
         Numba function of the same for ``g`` geometries at once, shapes ``(g, n_atoms, 3)``, ``(g,)``,
-        ``(g, n_atoms, 3)``; replicas then run in groups.  None: one by one through ``kernel``.
+        ``(g, n_atoms, 3)``; replicas then run in groups.  None: one by one through ``force_function``.
     group
         Replicas in a group.  It is fixed, whatever the number of threads, so that the bits of a run are too.
     memory
-        One of ``arrays`` that the kernel itself changes during the run (a bias that grows), or None.  It goes into the
-        checkpoints and is put back on resuming; all replicas share it, in one group.
+        One of ``arrays`` that the function itself changes during the run (a bias that grows), or None.  It goes into
+        the checkpoints and is put back on resuming; all replicas share it, in one group.
     identity
-        What tells this potential from all others; made of kernel and arrays if empty.
+        What tells this potential from all others; made of function and arrays if empty.
     """
 
     molecule: Molecule
-    kernel: Callable[..., Any]
+    force_function: Callable[..., Any]
     arrays: Any
     together: Callable[..., Any] | None = None
     group: int = 1
@@ -57,7 +57,7 @@ class CompiledPotential:
 
     @classmethod
     def of(cls, potential: ForceField | CompiledPotential) -> CompiledPotential:
-        """A force field's kernel and arrays."""
+        """A force field's compiled function and arrays."""
         if isinstance(potential, CompiledPotential):
             return potential
         return cls(
@@ -73,7 +73,7 @@ class CompiledPotential:
         """SHA-256 that two potentials have in common only if they are the same."""
         if self.identity:
             return self.identity
-        parts = [" ".join(self.molecule.symbols).encode(), getattr(self.kernel, "__name__", "").encode()]
+        parts = [" ".join(self.molecule.symbols).encode(), getattr(self.force_function, "__name__", "").encode()]
         parts += [np.ascontiguousarray(array).tobytes() for array in self.arrays if array is not self.memory]
         return sha256(b"\n".join(parts))
 

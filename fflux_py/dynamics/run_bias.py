@@ -1,6 +1,6 @@
 """Metadynamics of a run: one bias for every replica or one for all, hills at their pace, HILLS and COLVAR as it goes.
 
-The bias acts in the compiled loop (:func:`fflux_py.bias._kernels.add_bias`); a hill comes down between two of its
+The bias acts in the compiled loop (:func:`fflux_py.bias._compiled.add_bias`); a hill comes down between two of its
 blocks.  It counts for the positions at which it is put down: energy and forces there are those with the hill, and what
 it adds to the energy is booked as heat, so that the conserved quantity stays one.  Several walkers of one bias put
 their hills down in the order of their numbers.  So a run is the same, bit for bit, on any number of threads.
@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.bias import _kernels
+from fflux_py.bias import _compiled
 from fflux_py.bias.grid import grid_around
 from fflux_py.bias.metadynamics import Metadynamics, compiled_variables
 from fflux_py.bias.plumed_files import domain, head_lines, hills_lines, row_line
@@ -39,7 +39,7 @@ PLUMED_FILE: Final = "plumed.dat"
 _COLVAR_NUMBER: Final = "%.9f"
 
 
-def input_of(bias: PlumedInput | str) -> PlumedInput:
+def plumed_input_of(bias: PlumedInput | str) -> PlumedInput:
     """A PLUMED input, or what its text says."""
     return parse_plumed_input(bias, "bias") if isinstance(bias, str) else bias
 
@@ -100,29 +100,29 @@ class RunBias:
         """The bias of every replica, or the one of all."""
         return tuple(self._biases)
 
-    def of_group(self, part: slice) -> _kernels.BiasOfReplicas:
+    def of_group(self, part: slice) -> _compiled.BiasOfReplicas:
         """What the compiled loop takes for a group of replicas."""
         tables = self.tables if self.plumed.walkers else self.tables[part]
-        return _kernels.BiasOfReplicas(self._common, tables, self.energies[part])
+        return _compiled.BiasOfReplicas(self._common, tables, self.energies[part])
 
     def next_stop(self, done: int) -> int:
         """The first step after ``done`` at which there is something to do."""
         strides = [self.pace, *(each.stride for each in self.plumed.prints if self._prints)]
         return min((done // stride + 1) * stride for stride in strides)
 
-    def begin(self, folder: Path, places: Sequence[str]) -> None:
+    def begin(self, folder: Path, subfolders: Sequence[str]) -> None:
         """Make the files of a new run."""
         write_atomically(folder / PLUMED_FILE, self.plumed.text)
-        self._open(folder, places, None)
+        self._open(folder, subfolders, None)
         for b, files in enumerate(self._hills):
             for file, head in zip(files, self._hills_heads(b), strict=True):
                 file.write_lines(head)
         for files in self._prints:
             for file, each in zip(files, self.plumed.prints, strict=True):
-                asked = [v for v in self.plumed.variables if v.label in each.columns]
-                file.write_lines(head_lines(["time", *each.columns], domain(asked)))
+                printed = [v for v in self.plumed.variables if v.label in each.columns]
+                file.write_lines(head_lines(["time", *each.columns], domain(printed)))
 
-    def restore(self, record: BiasRecord, folder: Path, places: Sequence[str]) -> None:
+    def restore(self, record: BiasRecord, folder: Path, subfolders: Sequence[str]) -> None:
         """Put the hills of a checkpoint back and cut the files to it."""
         ends = np.cumsum(record.counts)
         for bias, end, count in zip(self._biases, ends, record.counts, strict=True):
@@ -130,7 +130,7 @@ class RunBias:
         self.energies[:] = record.energies
         if self._uses_offset:
             self._offsets[:] = [bias.offset() for bias in self._biases]
-        self._open(folder, places, record.sizes)
+        self._open(folder, subfolders, record.sizes)
 
     def record(self) -> BiasRecord:
         """What a checkpoint has to know; all files are synced to the disk."""
@@ -177,7 +177,7 @@ class RunBias:
             state.heat[r] += new - old
             self.energies[r] = new
 
-    def named(self, event: GuardEvent) -> GuardEvent:
+    def explain_event(self, event: GuardEvent) -> GuardEvent:
         """An event of an energy that is not a number, in the words of the bias if it is the bias's."""
         try:
             self._biases[0].energy_and_forces(event.positions)
@@ -189,13 +189,13 @@ class RunBias:
         return 0 if self.plumed.walkers else r
 
     def _at(self, r: int, positions: FloatArray) -> tuple[float, FloatArray]:
-        energy, forces = _kernels.energy_and_forces(positions, self._biases[self._index(r)].arrays())
+        energy, forces = _compiled.energy_and_forces(positions, self._biases[self._index(r)].arrays())
         return float(energy), forces
 
     def _print(self, step: int, positions: FloatArray, running: Sequence[int]) -> None:
         due = [k for k, each in enumerate(self.plumed.prints) if step % each.stride == 0] if self._prints else []
         for r in running if due else ():
-            values = _kernels.values_of(positions[r], *self._variables)
+            values = _compiled.values_of(positions[r], *self._variables)
             numbers = {v.label: x * self.plumed.units.of(v)
                        for v, x in zip(self.plumed.variables, values, strict=True)}  # fmt: skip
             bias, offset = float(self.energies[r]), float(self._offsets[self._index(r)])
@@ -206,16 +206,16 @@ class RunBias:
                 row = [time, *(numbers[name] for name in self.plumed.prints[k].columns)]
                 self._prints[r][k].write_lines([row_line(row, _COLVAR_NUMBER)])
 
-    def _open(self, folder: Path, places: Sequence[str], sizes: Mapping[str, int] | None) -> None:
+    def _open(self, folder: Path, subfolders: Sequence[str], sizes: Mapping[str, int] | None) -> None:
         self._folder = folder
 
-        def opened(place: str, name: str) -> LineFile:
-            path = folder / place / name
+        def open_file(subfolder: str, name: str) -> LineFile:
+            path = folder / subfolder / name
             return LineFile(path, None if sizes is None else sizes[os.path.relpath(path, folder)])
 
-        homes = ["."] if self.plumed.walkers else list(places)
-        self._hills = [[opened(place, name) for name in self.plumed.files] for place in homes]
-        self._prints = [[opened(place, each.file) for each in self.plumed.prints] for place in places]
+        of_hills = ["."] if self.plumed.walkers else list(subfolders)
+        self._hills = [[open_file(subfolder, name) for name in self.plumed.files] for subfolder in of_hills]
+        self._prints = [[open_file(subfolder, each.file) for each in self.plumed.prints] for subfolder in subfolders]
 
     def _hills_heads(self, b: int) -> Iterator[list[str]]:
         for hills in self._biases[b].hills(self._timestep):

@@ -1,10 +1,13 @@
-"""Mechanics of a free molecule: momenta, degrees of freedom, initial velocities.
+"""Mechanics of a free molecule: momenta, degrees of freedom, initial velocities, stochastic velocity rescaling.
+
+Plain functions on arrays, one of each for the whole package; the compiled counterparts in the loop of the dynamics and
+the differentiable one of the propagators are tested against them.
 
 The forces of an isolated molecule conserve its momentum P and its angular momentum L, and a Nose-Hoover chain or
 velocity rescaling, which scale all velocities by one factor, keep P = 0 and L = 0.  So both are removed once, at the
 start, and the number of degrees of freedom of the kinetic energy is 3N - 6 for the whole run, 3N - 5 = 1 for a diatomic
 molecule.  The noise of Langevin dynamics would set the molecule in motion as a whole; its part along the rigid motions
-is projected out at every collision, so that all thermostats sample the same ensemble with the same count.  (The noise
+is projected out in every step, so that all thermostats sample the same ensemble with the same count.  (The noise
 is Gaussian with the covariance kT M^-1; projected orthogonally in mass-weighted coordinates it is Gaussian on P = 0,
 L = 0, and friction plus noise leave that distribution exactly as it is.)
 
@@ -33,28 +36,30 @@ _RANK_TOLERANCE: Final = 1e-5
 
 
 def rigid_motions(positions: FloatArray, masses: FloatArray) -> FloatArray:
-    """Orthonormal basis of mass-weighted translations and rotations, shape ``(3 n_atoms, rank)``.
+    """Orthonormal basis of mass-weighted translations and rotations, shape ``(..., 3 n_atoms, rank)``.
 
-    The rank is 6, and 5 if the atoms stand on a line, to within 1e-5 of the molecule's extent.
+    The rank is 6, and 5 if the atoms stand on a line, to within 1e-5 of the molecule's extent.  Of many geometries the
+    rank is the largest one; the last column of a geometry on a line is then zero.
 
     Parameters
     ----------
     positions, masses
-        Bohr, shape ``(n_atoms, 3)``, and electron masses, shape ``(n_atoms,)``.
+        Bohr, shape ``(..., n_atoms, 3)``, and electron masses, shape ``(n_atoms,)``.
     """
-    root = np.sqrt(masses)
-    centred = positions - masses @ positions / masses.sum()
-    columns = []
-    for axis in np.eye(3):
-        columns.append((root[:, None] * axis).ravel())
-    for axis in np.eye(3):
-        columns.append((root[:, None] * np.cross(axis, centred)).ravel())
-    matrix = np.array(columns).T
-    # one scale for the three rotations: scaling each column by itself would lift a vanishing rotation to rank one
-    matrix[:, :3] /= np.sqrt(masses.sum())
-    matrix[:, 3:] /= max(float(np.linalg.norm(matrix[:, 3:])), np.finfo(float).tiny)
-    left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
-    return np.ascontiguousarray(left[:, singular > _RANK_TOLERANCE])
+    root = np.sqrt(masses)[:, None]
+    centred = positions - (masses @ positions)[..., None, :] / masses.sum()
+    translations = [root * np.broadcast_to(axis, centred.shape) for axis in np.eye(3)]
+    rotations = [root * np.cross(axis, centred) for axis in np.eye(3)]
+    motions = np.stack([*translations, *rotations], axis=-3).reshape(*positions.shape[:-2], 6, -1)
+    # one scale for the three rotations: scaling each by itself would lift a vanishing rotation to rank one
+    flat = motions[..., 3:, :].reshape(*positions.shape[:-2], 1, -1)
+    extent = np.sqrt(flat @ np.swapaxes(flat, -1, -2))
+    motions[..., :3, :] /= np.sqrt(masses.sum())
+    motions[..., 3:, :] /= np.maximum(extent, np.finfo(float).tiny)
+    left, singular, _ = np.linalg.svd(np.swapaxes(motions, -1, -2), full_matrices=False)
+    independent = singular > _RANK_TOLERANCE
+    rank = int(independent.sum(axis=-1).max())
+    return np.ascontiguousarray((left * independent[..., None, :])[..., :rank])
 
 
 def degrees_of_freedom(n_atoms: int) -> int:
@@ -77,15 +82,15 @@ def masses(molecule: Molecule, hydrogen_mass: float | None = None) -> FloatArray
     table = np.array(molecule.masses)
     if hydrogen_mass is None:
         return table
-    wanted = hydrogen_mass / DALTON
+    mass = hydrogen_mass / DALTON
     for hydrogen in np.flatnonzero(molecule.numbers == 1):
         heavy = [a for a in molecule.neighbours[hydrogen] if molecule.numbers[a] > 1]
         if not heavy:
             raise InputError("hydrogen_mass", "hydrogen atoms bonded to heavy atoms", f"H{hydrogen + 1} without one")
-        table[heavy[0]] -= wanted - table[hydrogen]
-        table[hydrogen] = wanted
+        table[heavy[0]] -= mass - table[hydrogen]
+        table[hydrogen] = mass
     lightest = int(np.where(molecule.numbers > 1, table, np.inf).argmin())
-    if table[lightest] < wanted:
+    if table[lightest] < mass:
         name = f"{molecule.symbols[lightest]}{lightest + 1}"
         found = f"{table[lightest] * DALTON:.2f} Da left for {name}"
         raise InputError("hydrogen_mass", "heavy atoms that stay heavier than hydrogen", found, "choose a smaller mass")
@@ -93,17 +98,24 @@ def masses(molecule: Molecule, hydrogen_mass: float | None = None) -> FloatArray
 
 
 def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
-    """Velocities without net momentum and angular momentum (atomic units, shape ``(n_atoms, 3)``).
+    """Velocities without net momentum and angular momentum.
 
     An orthogonal projection in mass-weighted coordinates.  Applied to Maxwell-Boltzmann velocities it gives exactly
     their distribution under the condition P = 0, L = 0.
+
+    Parameters
+    ----------
+    positions, velocities
+        Atomic units, shape ``(..., n_atoms, 3)``: one geometry or many.
+    masses
+        Electron masses, shape ``(n_atoms,)``.
     """
     basis = rigid_motions(positions, masses)
     root = np.sqrt(masses)[:, None]
-    weighted = (root * velocities).ravel()
+    weighted = (root * velocities).reshape(*velocities.shape[:-2], -1, 1)
     for _ in range(2):  # the second pass removes the rounding error of the first
-        weighted = weighted - basis @ (basis.T @ weighted)
-    return np.asarray(weighted.reshape(-1, 3) / root)
+        weighted = weighted - basis @ (np.swapaxes(basis, -1, -2) @ weighted)
+    return np.asarray(weighted.reshape(velocities.shape) / root)
 
 
 def linear_momentum(velocities: FloatArray, masses: FloatArray) -> FloatArray:
@@ -141,9 +153,41 @@ def maxwell_boltzmann(
     spread = np.sqrt(BOLTZMANN * temperature / masses)[:, None]
     velocities = remove_rigid_motion(positions, spread * generator.standard_normal(positions.shape), masses)
     if exact and temperature > 0.0:
-        wanted = 0.5 * degrees_of_freedom(len(masses)) * BOLTZMANN * temperature
-        velocities = velocities * np.sqrt(wanted / kinetic_energy(velocities, masses))
+        mean = 0.5 * degrees_of_freedom(len(masses)) * BOLTZMANN * temperature
+        velocities = velocities * np.sqrt(mean / kinetic_energy(velocities, masses))
     return velocities
+
+
+def rescaling_factor(
+    kinetic: FloatArray, thermal_energy: float, decay: float, first: FloatArray, squares: FloatArray
+) -> FloatArray:
+    """Factor by which stochastic velocity rescaling multiplies all velocities of a replica, one for each of r replicas.
+
+    The kinetic energy relaxes exactly in time to its canonical distribution.  The factor may be negative: the sign is
+    that of ``first + sqrt(c / ratio)`` with ``c = decay`` and ``ratio = (1 - c) kT / (2 K)``.  It leaves kinetic
+    energies alone, but velocities without it would remember their directions for too long; for one degree of freedom
+    the signed step is exactly that of Langevin dynamics.
+
+    Parameters
+    ----------
+    kinetic
+        Kinetic energies, hartree, shape ``(r,)``.
+    thermal_energy
+        kT in hartree.
+    decay
+        ``exp(-t / tau)``, with the duration t of the step and the relaxation time tau.
+    first
+        One standard normal number for each replica, shape ``(r,)``.
+    squares
+        The sum of its square and of those of f - 1 others, f being the degrees of freedom, shape ``(r,)``.
+
+    Notes
+    -----
+    G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007), eqs. A7 and A8.
+    """
+    ratio = (1.0 - decay) * 0.5 * thermal_energy / kinetic
+    square = decay + ratio * squares + 2.0 * first * np.sqrt(decay * ratio)
+    return np.asarray(np.where(first + np.sqrt(decay / ratio) > 0.0, np.sqrt(square), -np.sqrt(square)))
 
 
 def random_stream(seed: int, replica: int) -> np.random.Generator:

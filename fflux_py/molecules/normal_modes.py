@@ -78,20 +78,18 @@ def hessian(
 
 
 def rigid_motions(positions: FloatArray, masses: FloatArray) -> FloatArray:
-    """Orthonormal mass-weighted translations and rotations, ``(3 n_atoms, 6)``; ``(3 n_atoms, 5)`` if it is linear."""
-    motions = rigid_motions_of_many(positions[None], masses)[0]
-    return np.asarray(motions[:, motions.any(axis=0)])
+    """Orthonormal mass-weighted translations and rotations, ``(3 n_atoms, 6)``; ``(3 n_atoms, 5)`` if it is linear.
 
-
-def rigid_motions_of_many(positions: FloatArray, masses: FloatArray) -> FloatArray:
-    """The same of many geometries, ``(r, n_atoms, 3)``: shape ``(r, 3 n_atoms, 6)``, the last column zero if linear."""
+    The same space as that of :func:`fflux_py.molecules.mechanics.rigid_motions`, in another basis: the last bits of
+    a geometry optimisation depend on it.
+    """
     root = np.sqrt(masses)[:, None]
-    centred = positions - (masses @ positions)[:, None] / masses.sum()
+    centred = positions - masses @ positions / masses.sum()
     columns = [root * np.broadcast_to(axis, centred.shape) for axis in np.eye(3)]
     columns += [root * np.cross(axis, centred) for axis in np.eye(3)]
-    matrices = np.stack([c.reshape(len(positions), -1) for c in columns], axis=-1)
-    left, values, _ = np.linalg.svd(matrices, full_matrices=False)
-    return np.asarray(left * (values > 1e-8 * values[:, :1])[:, None])
+    matrix = np.stack([c.ravel() for c in columns], axis=-1)
+    left, values, _ = np.linalg.svd(matrix, full_matrices=False)
+    return np.asarray(left[:, values > 1e-8 * values[0]])
 
 
 def normal_modes(potential: PotentialEnergy, positions: FloatArray, masses: FloatArray) -> NormalModes:

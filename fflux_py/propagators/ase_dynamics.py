@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import ase.units
 from ase import Atoms
@@ -34,15 +34,12 @@ class PropagatorDynamics(MolecularDynamics):
         a training with heavy hydrogen.
     propagator
         Any of the three kinds.
-    step_fs
-        Time of a step in femtosecond; None takes the model's.
-    ensemble, temperature_K, relaxation_time_fs, seed
-        As in :class:`~fflux_py.propagators.run.PropagationConfig`.
-    correct_momentum, correct_angular_momentum, correct_energy, correct_variance
-        Corrections, off by default; what they did is in ``corrections``.  The energy correction needs ``forcefield``,
-        or atoms with a :class:`~fflux_py.interfaces.ase_calculator.FFLUXCalculator`.
+    config
+        Step, ensemble and corrections; its number of steps does not count, as :meth:`run` is told that.  What the
+        corrections did is in ``corrections``.
     forcefield
-        For the energy correction.
+        For the energy correction; that of the atoms' :class:`~fflux_py.interfaces.ase_calculator.FFLUXCalculator` if
+        not given.
     options
         Of ASE's class: ``trajectory``, ``logfile``, ``loginterval``, ...
 
@@ -53,27 +50,23 @@ class PropagatorDynamics(MolecularDynamics):
     """
 
     def __init__(
-        self, atoms: Atoms, propagator: Propagator, step_fs: float | None = None, ensemble: str = "nve",
-        temperature_K: float = 300.0, relaxation_time_fs: float = 100.0, *, correct_momentum: bool = False,
-        correct_angular_momentum: bool = False, correct_energy: bool = False, correct_variance: bool = False,
-        forcefield: ForceField | None = None, seed: int = 0, **options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        atoms: Atoms,
+        propagator: Propagator,
+        config: PropagationConfig,
+        forcefield: ForceField | None = None,
+        **options: Any,
+    ) -> None:
         header = propagator.header
-        step = header.step if step_fs is None else step_fs
         charge = int(atoms.info.get("total_charge", header.molecule.charge))
         molecule = Molecule(symbols_of(atoms.numbers), atoms.positions / ANGSTROM, charge, "atoms")
-        header.check(molecule, atoms.get_masses() / DALTON, step)
+        header.check(molecule, atoms.get_masses() / DALTON, config.step)
         if atoms.pbc.any():
             raise InputError("atoms.pbc", "no periodic boundaries", str(atoms.pbc), "set atoms.pbc = False")
         if forcefield is None and isinstance(atoms.calc, FFLUXCalculator):
             forcefield = atoms.calc.forcefield
-        config = PropagationConfig(
-            steps=1, step=step, ensemble=ensemble, temperature=temperature_K, relaxation_time=relaxation_time_fs,
-            correct_momentum=correct_momentum, correct_angular_momentum=correct_angular_momentum,
-            correct_energy=correct_energy, correct_variance=correct_variance, seed=seed,
-        )  # fmt: skip
         self.stepper = Stepper(propagator, config, forcefield)
-        super().__init__(atoms, step * ase.units.fs, **options)
+        super().__init__(atoms, config.step * ase.units.fs, **options)
 
     @property
     def corrections(self) -> dict[str, float]:
@@ -118,28 +111,68 @@ class PropagatorDynamics(MolecularDynamics):
         return done
 
 
+_SETTINGS: Final = (
+    "temperature", "relaxation_time", "correct_momentum", "correct_angular_momentum", "correct_energy",
+    "correct_variance", "seed",
+)  # fmt: skip
+"""Settings of :class:`PropagationConfig` that the classes of one ensemble take by name."""
+
+
+def _config_of(
+    propagator: Propagator, ensemble: str, step_fs: float | None, options: dict[str, Any]
+) -> PropagationConfig:
+    """The configuration of an ensemble; its settings are taken out of ``options``, and the rest is ASE's."""
+    settings = {name: options.pop(name) for name in _SETTINGS if name in options}
+    step = propagator.header.step if step_fs is None else step_fs
+    return PropagationConfig(steps=1, step=step, ensemble=ensemble, **settings)
+
+
 class PropagatorNVE(PropagatorDynamics):
-    """Constant energy: the propagator alone, and what corrections are switched on."""
+    """Constant energy: the propagator alone, and what corrections are switched on.
+
+    Parameters
+    ----------
+    atoms, propagator
+        As in :class:`PropagatorDynamics`.
+    step_fs
+        Time of a step in femtosecond; None takes the model's.
+    options
+        ``forcefield``, the corrections of :class:`~fflux_py.propagators.run.PropagationConfig` by their names, and
+        those of ASE.
+    """
 
     def __init__(self, atoms: Atoms, propagator: Propagator, step_fs: float | None = None, **options: Any) -> None:
-        super().__init__(atoms, propagator, step_fs, "nve", **options)
+        config = _config_of(propagator, "nve", step_fs, options)
+        super().__init__(atoms, propagator, config, **options)
 
 
 class PropagatorLangevin(PropagatorDynamics):
-    """Constant temperature by friction and noise on every atom, at P = 0 and L = 0."""
+    """Constant temperature by friction and noise on every atom, at P = 0 and L = 0.
+
+    Parameters
+    ----------
+    atoms, propagator, step_fs, options
+        As in :class:`PropagatorNVE`; ``seed`` is one of the options too.
+    temperature_K, relaxation_time_fs
+        Of the thermostat, kelvin and femtosecond.
+    """
 
     def __init__(
         self, atoms: Atoms, propagator: Propagator, step_fs: float | None = None, *, temperature_K: float = 300.0,
         relaxation_time_fs: float = 100.0, **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(atoms, propagator, step_fs, "langevin", temperature_K, relaxation_time_fs, **options)
+        options.update(temperature=temperature_K, relaxation_time=relaxation_time_fs)
+        config = _config_of(propagator, "langevin", step_fs, options)
+        super().__init__(atoms, propagator, config, **options)
 
 
 class PropagatorVelocityRescaling(PropagatorDynamics):
-    """Constant temperature by stochastic velocity rescaling."""
+    """Constant temperature by stochastic velocity rescaling; parameters as in :class:`PropagatorLangevin`."""
 
     def __init__(
         self, atoms: Atoms, propagator: Propagator, step_fs: float | None = None, *, temperature_K: float = 300.0,
         relaxation_time_fs: float = 100.0, **options: Any,
     ) -> None:  # fmt: skip
-        super().__init__(atoms, propagator, step_fs, "velocity-rescaling", temperature_K, relaxation_time_fs, **options)
+        options.update(temperature=temperature_K, relaxation_time=relaxation_time_fs)
+        config = _config_of(propagator, "velocity-rescaling", step_fs, options)
+        super().__init__(atoms, propagator, config, **options)

@@ -13,20 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from fflux_py.errors import InputError
+from fflux_py.molecules.mechanics import rigid_motions
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.normal_modes import NormalModes, rigid_motions_of_many
+from fflux_py.molecules.normal_modes import NormalModes
 from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
-
-
-def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
-    """Velocities at P = 0 and L = 0 of many geometries, shape ``(r, n_atoms, 3)``."""
-    root = np.sqrt(masses)[:, None]
-    rigid = rigid_motions_of_many(positions, masses)
-    weighted = (root * velocities).reshape(len(positions), -1)
-    for _ in range(2):  # the second pass removes the rounding error of the first
-        weighted = weighted - np.einsum("rkb,rb->rk", rigid, np.einsum("rkb,rk->rb", rigid, weighted))
-    return np.asarray(weighted.reshape(velocities.shape) / root)
 
 
 def orientations(positions: FloatArray, reference: FloatArray, masses: FloatArray) -> FloatArray:
@@ -69,16 +60,17 @@ class EquipartitionMonitor:
     def add(self, positions: FloatArray, velocities: FloatArray) -> None:
         """Frames of all replicas, atomic units, shape ``(r, n_atoms, 3)``; the same replicas at every call."""
         root = np.sqrt(self.masses)[:, None]
-        rigid = rigid_motions_of_many(positions, self.masses)
+        rigid = rigid_motions(positions, self.masses)
+        rank = rigid.shape[-1]
         weighted = root * velocities
         by_atom = 0.5 * (weighted**2).sum(-1)
-        left = 3.0 - (rigid**2).reshape(*positions.shape, 6).sum((-2, -1))
+        left = 3.0 - (rigid**2).reshape(*positions.shape, rank).sum((-2, -1))
         parts, freedom = [by_atom @ self._member.T], [left @ self._member.T]
         if self.modes is not None:
-            turn = orientations(positions, self.modes.positions, self.masses)
-            along = (weighted @ turn).reshape(len(positions), -1) @ self.modes.vectors
-            turned = (rigid.reshape(*positions.shape, 6).swapaxes(-1, -2) @ turn[:, None]).swapaxes(-1, -2)
-            overlap = np.einsum("rkb,km->rbm", turned.reshape(len(positions), -1, 6), self.modes.vectors)
+            rotation = orientations(positions, self.modes.positions, self.masses)
+            along = (weighted @ rotation).reshape(len(positions), -1) @ self.modes.vectors
+            rotated = (rigid.reshape(*positions.shape, rank).swapaxes(-1, -2) @ rotation[:, None]).swapaxes(-1, -2)
+            overlap = np.einsum("rkb,km->rbm", rotated.reshape(len(positions), -1, rank), self.modes.vectors)
             parts.append(0.5 * along**2)
             freedom.append(1.0 - (overlap**2).sum(1))
         self._energies.append(np.concatenate(parts, axis=1))

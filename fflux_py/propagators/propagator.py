@@ -72,17 +72,17 @@ class Header:
         """
         check_same_molecule(self.molecule, molecule)
         if masses is not None:
-            wrong = np.flatnonzero(np.abs(masses / self.masses - 1.0) > _MASS_TOLERANCE)
-            if len(wrong):
-                k = int(wrong[0])
+            different = np.flatnonzero(np.abs(masses / self.masses - 1.0) > _MASS_TOLERANCE)
+            if len(different):
+                k = int(different[0])
                 raise ModelMismatchError(
                     f"mass of atom {k + 1}", f"{self.masses[k]:.2f} electron masses as in the model",
                     f"{masses[k]:.2f}", "a step is learned for fixed masses: use a model made with these",
                 )  # fmt: skip
         if step is None:
             return
-        wanted = step <= self.step * (1 + 1e-9) if self.kind == "continuous" else abs(step - self.step) < 1e-9
-        if not (wanted and step > 0.0):
+        fits = step <= self.step * (1 + 1e-9) if self.kind == "continuous" else abs(step - self.step) < 1e-9
+        if not (fits and step > 0.0):
             up_to = "up to " if self.kind == "continuous" else ""
             raise ModelMismatchError(
                 "step", f"{up_to}{self.step:g} fs as in the model", f"{step:g} fs", "choose that step or another model"

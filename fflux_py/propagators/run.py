@@ -12,7 +12,7 @@ import numpy as np
 from fflux_py.errors import InputError, SimulationStopped
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import read_only
-from fflux_py.propagators.equipartition import EquipartitionMonitor, remove_rigid_motion
+from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Propagator
 from fflux_py.typing import FloatArray
 from fflux_py.units import BOLTZMANN
@@ -142,11 +142,11 @@ class Stepper:
         config = self.config
         if config.correct_energy and self._energy is None:
             self._energy = self._potential(positions) + self.kinetic(velocities)
-        velocities = self._thermostat(positions, velocities)
+        velocities = self._apply_thermostat(positions, velocities)
         positions, velocities = self._advance(positions, velocities)
-        self._check(positions)
-        velocities = self._corrected(positions, velocities)
-        return positions, self._thermostat(positions, velocities)
+        self._check_bonds(positions)
+        velocities = self._correct(positions, velocities)
+        return positions, self._apply_thermostat(positions, velocities)
 
     def _advance(self, positions: FloatArray, velocities: FloatArray) -> tuple[FloatArray, FloatArray]:
         config = self.config
@@ -161,33 +161,35 @@ class Stepper:
         """Kinetic energies in hartree, shape ``(r,)``."""
         return np.asarray(0.5 * np.einsum("i,ric->r", self.masses, velocities**2))
 
-    def _corrected(self, positions: FloatArray, velocities: FloatArray) -> FloatArray:
+    def _correct(self, positions: FloatArray, velocities: FloatArray) -> FloatArray:
         config = self.config
         if config.correct_variance:
             noise = self.propagator.velocity_noise(  # type: ignore[attr-defined]
                 positions, self._generator.standard_normal(positions.shape)
             )
-            noisy = velocities + remove_rigid_motion(positions, noise, self.masses)
-            velocities = self._count("variance", velocities, noisy)
+            noisy = velocities + mechanics.remove_rigid_motion(positions, noise, self.masses)
+            velocities = self._record_change("variance", velocities, noisy)
         if config.correct_momentum:
             drift = np.einsum("i,ric->rc", self.masses, velocities) / self.masses.sum()
-            velocities = self._count("momentum", velocities, velocities - drift[:, None])
+            velocities = self._record_change("momentum", velocities, velocities - drift[:, None])
         if config.correct_angular_momentum:
             drift = np.einsum("i,ric->rc", self.masses, velocities)[:, None] / self.masses.sum()
-            inner = remove_rigid_motion(positions, velocities - drift, self.masses)
-            velocities = self._count("angular_momentum", velocities, inner + drift)
+            inner = mechanics.remove_rigid_motion(positions, velocities - drift, self.masses)
+            velocities = self._record_change("angular_momentum", velocities, inner + drift)
         if config.correct_energy:
             assert self._energy is not None
-            kinetic, wanted = self.kinetic(velocities), self._energy - self._potential(positions)
-            if not (wanted > 0.0).all():
+            kinetic, expected = self.kinetic(velocities), self._energy - self._potential(positions)
+            if not (expected > 0.0).all():
                 raise SimulationStopped(
                     "energy correction", "a potential energy below the total", "one above it",
                     "the propagator has left what it knows",
                 )  # fmt: skip
-            velocities = self._count("energy", velocities, velocities * np.sqrt(wanted / kinetic)[:, None, None])
+            velocities = self._record_change(
+                "energy", velocities, velocities * np.sqrt(expected / kinetic)[:, None, None]
+            )
         return velocities
 
-    def _count(self, name: str, before: FloatArray, after: FloatArray) -> FloatArray:
+    def _record_change(self, name: str, before: FloatArray, after: FloatArray) -> FloatArray:
         change = np.abs(self.kinetic(after) / self.kinetic(before) - 1.0)
         self.corrections[name] = max(self.corrections[name], float(change.max()))
         return after
@@ -196,29 +198,27 @@ class Stepper:
         assert self.potential is not None
         return self.potential.compute(positions, deriv=0)[0]
 
-    def _thermostat(self, positions: FloatArray, velocities: FloatArray) -> FloatArray:
+    def _apply_thermostat(self, positions: FloatArray, velocities: FloatArray) -> FloatArray:
         config = self.config
         if config.ensemble == "nve":
             return velocities
-        kept = math.exp(-0.5 * config.step / config.relaxation_time)
+        decay = math.exp(-0.5 * config.step / config.relaxation_time)
         thermal = BOLTZMANN * config.temperature
         if config.ensemble == "langevin":
-            width = np.sqrt((1.0 - kept * kept) * thermal / self.masses)[:, None]
-            noisy = kept * velocities + width * self._generator.standard_normal(velocities.shape)
-            return remove_rigid_motion(positions, noisy, self.masses)
-        # G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. A7
+            width = np.sqrt((1.0 - decay * decay) * thermal / self.masses)[:, None]
+            noisy = decay * velocities + width * self._generator.standard_normal(velocities.shape)
+            return mechanics.remove_rigid_motion(positions, noisy, self.masses)
         kinetic = self.kinetic(velocities)
         first = self._generator.standard_normal(len(kinetic))
         rest = self._generator.chisquare(self._freedom - 1, len(kinetic)) if self._freedom > 1 else 0.0
-        brought = (1.0 - kept) * 0.5 * thermal / kinetic
-        square = kept + brought * (first**2 + rest) + 2.0 * first * np.sqrt(kept * brought)
-        return np.asarray(velocities * np.sqrt(square)[:, None, None])
+        factor = mechanics.rescaling_factor(kinetic, thermal, decay, first, first**2 + rest)
+        return np.asarray(velocities * factor[:, None, None])
 
     def _bond_lengths(self, positions: FloatArray) -> FloatArray:
         arms = positions[:, self._bonds[:, 0]] - positions[:, self._bonds[:, 1]]
         return np.asarray(np.linalg.norm(arms, axis=-1))
 
-    def _check(self, positions: FloatArray) -> None:
+    def _check_bonds(self, positions: FloatArray) -> None:
         ratio = self._bond_lengths(positions) / self._lengths
         # written so that NaN, which compares false, stops too
         fine = (ratio < FARTHEST) & (ratio > 1.0 / FARTHEST)

@@ -219,8 +219,8 @@ class TrajectorySet:
         header, arrays = self._header(), self._arrays()
         text = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
         stream = io.BytesIO()
-        mark = np.array(_digest(header, arrays))
-        np.savez(stream, **arrays, header=text, sha256=mark)  # type: ignore[arg-type]
+        checksum = np.array(_digest(header, arrays))
+        np.savez(stream, **arrays, header=text, sha256=checksum)  # type: ignore[arg-type]
         write_atomically(path, stream.getvalue())
 
     @classmethod
@@ -232,7 +232,7 @@ class TrajectorySet:
         FileFormatError
             Another kind of file, a truncated or altered one, or one of a newer schema.
         """
-        where, wanted = str(path), "trajectories written by 'fflux trajectories'"
+        where, expected = str(path), "trajectories written by 'fflux trajectories'"
         try:
             archive = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
             arrays = {name: archive[name] for name in archive.files}
@@ -241,9 +241,9 @@ class TrajectorySet:
         except OSError as error:
             raise FileFormatError(where, "a readable file", error.strerror or str(error), "check the path") from error
         except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-            raise FileFormatError(where, wanted, "another kind of file, or a truncated one") from error
+            raise FileFormatError(where, expected, "another kind of file, or a truncated one") from error
         if header.get("format") != FORMAT or header.get("schema") != SCHEMA or set(arrays) != set(_ARRAYS):
-            raise FileFormatError(where, f"{wanted}, schema {SCHEMA}", f"{header.get('format')!r}, another content")
+            raise FileFormatError(where, f"{expected}, schema {SCHEMA}", f"{header.get('format')!r}, another content")
         if stored != _digest(header, arrays):
             raise FileFormatError(
                 where, f"the checksum {stored[:12]}...", "another", "the file was altered: copy it again"
@@ -293,7 +293,7 @@ def make_trajectories(
                 done += steps
             batch = min(config.replicas, config.trajectories - made)
             state = engine.state
-            frames.append(_constant_energy(potential, start, config, temperature, state, batch))
+            frames.append(_run_at_constant_energy(potential, start, config, temperature, state, batch))
             temperatures += [temperature] * batch
             made += batch
             if progress is not None:
@@ -339,25 +339,32 @@ def _advance(engine: Engine, first: int, steps: int, temperature: float) -> None
         )  # fmt: skip
 
 
-def _constant_energy(
-    potential: CompiledPotential, start: Molecule, config: TrajectoryConfig, temperature: float, state: Any, batch: int
+def _run_at_constant_energy(
+    potential: CompiledPotential,
+    start: Molecule,
+    config: TrajectoryConfig,
+    temperature: float,
+    thermal: Any,
+    batch: int,
 ) -> tuple[FloatArray, FloatArray]:
-    """Frames from the first ``batch`` replicas of a state, at constant energy."""
+    """Run from the first ``batch`` replicas of a thermostatted state at constant energy; return their frames."""
     md = _md_config(config, temperature, "none", config.timestep, config.seed)
     engine = Engine.at_start(potential, start, md, batch)
-    own = engine.state
-    own.positions[:], own.velocities[:] = state.positions[:batch], state.velocities[:batch]
+    state = engine.state
+    state.positions[:], state.velocities[:] = thermal.positions[:batch], thermal.velocities[:batch]
     for r in range(batch):
-        own.velocities[r] = mechanics.remove_rigid_motion(own.positions[r], own.velocities[r], engine.system.masses)
-        energy, forces = potential.kernel(own.positions[r], potential.arrays)
-        own.potential[r], own.forces[r] = energy, forces
-        own.reference[r] = engine.conserved(r)
+        state.velocities[r] = mechanics.remove_rigid_motion(
+            state.positions[r], state.velocities[r], engine.system.masses
+        )
+        energy, forces = potential.force_function(state.positions[r], potential.arrays)
+        state.potential[r], state.forces[r] = energy, forces
+        state.reference[r] = engine.conserved(r)
     stored = round(config.length / config.interval)
     per_frame = round(config.interval / config.timestep)
-    positions, velocities = [own.positions.copy()], [own.velocities.copy()]
+    positions, velocities = [state.positions.copy()], [state.velocities.copy()]
     for frame in range(stored):
         _advance(engine, frame * per_frame, per_frame, temperature)
-        positions.append(own.positions.copy())
-        velocities.append(own.velocities.copy())
+        positions.append(state.positions.copy())
+        velocities.append(state.velocities.copy())
     engine.close()
     return np.stack(positions, axis=1), np.stack(velocities, axis=1)

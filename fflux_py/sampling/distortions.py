@@ -103,7 +103,7 @@ class DistortionConfig:
         train = self.train_conformers if self.train_frames else 0
         return train + (self.test_conformers if self.test_frames else 0)
 
-    def tried(self, molecule: Molecule) -> int:
+    def n_tried(self, molecule: Molecule) -> int:
         """Distorted geometries of one conformer that are tried."""
         return (len(molecule.bonds) + len(angles_of(molecule))) * self.values + self.pairs
 
@@ -157,7 +157,7 @@ def distort(molecule: Molecule, changes: Sequence[Change]) -> FloatArray:
     positions = np.array(molecule.positions)
     for atoms, factor in changes:
         j, k = atoms[-2], atoms[-1]
-        moving = _hanging(molecule, j, k)
+        moving = _side_of(molecule, j, k)
         arm = positions[k] - positions[j]
         if len(atoms) == 2:
             positions[moving] += (factor - 1.0) * arm
@@ -172,7 +172,7 @@ def distort(molecule: Molecule, changes: Sequence[Change]) -> FloatArray:
     return positions
 
 
-def _hanging(molecule: Molecule, j: int, k: int) -> list[int]:
+def _side_of(molecule: Molecule, j: int, k: int) -> list[int]:
     """Atom k and what is connected with it but not through j."""
     ring = molecule.in_ring(j, k)
     moving, front = {k}, [k]
@@ -210,46 +210,49 @@ def extra_frames(
         If no conformer relaxes.
     """
     potential = make(reference)
-    conformers: dict[Split, list[tuple[int, Molecule]]] = {"train": [(1, _tightly(reference, potential))], "test": []}
+    conformers: dict[Split, list[tuple[int, Molecule]]] = {
+        "train": [(1, _relax_tightly(reference, potential))],
+        "test": [],
+    }
     n_train = config.train_conformers
     n_all = n_train + (config.test_conformers if config.test_frames else 0)
     for number in range(2, n_all + 1):
         rng = np.random.default_rng([seed, _STREAM + number])
-        relaxed = _tightly(random_conformer(reference, potential, torsions, rng), potential)
+        relaxed = _relax_tightly(random_conformer(reference, potential, torsions, rng), potential)
         conformers["train" if number <= n_train else "test"].append((number, relaxed))
     energies = [potential.energy_and_forces(c.positions)[0] for group in conformers.values() for _, c in group]
     ceiling = min(energies) + config.ceiling
     frames: list[MarkedGeometry] = []
     if minima:
-        frames += _minima(conformers["train"] + conformers["test"], n_train, torsions)
-    counter = _Counter(0, config.tried(reference) * config.n_conformers, progress)
+        frames += _distinct_minima(conformers["train"] + conformers["test"], n_train, torsions)
+    counter = _Counter(0, config.n_tried(reference) * config.n_conformers, progress)
     for stream, (split, group) in enumerate(conformers.items(), start=n_all + 1):
-        wanted = config.train_frames if split == "train" else config.test_frames
-        if not wanted:
+        n_frames = config.train_frames if split == "train" else config.test_frames
+        if not n_frames:
             continue
         rng = np.random.default_rng([seed, _STREAM + stream])
-        kept = _under_ceiling(group, potential, ceiling, split, config, rng, counter)
-        if len(kept) < wanted:
+        kept = _distort_under_ceiling(group, potential, ceiling, split, config, rng, counter)
+        if len(kept) < n_frames:
             raise InputError(f"distortions for {split}ing", f"at most {len(kept)} frames (those under the ceiling)",
-                             str(wanted), "ask for fewer, take more conformers, or raise the ceiling")  # fmt: skip
+                             str(n_frames), "ask for fewer, take more conformers, or raise the ceiling")  # fmt: skip
         if split == "test":
-            frames += [kept[i][0] for i in rng.permutation(len(kept))[:wanted]]
+            frames += [kept[i][0] for i in rng.permutation(len(kept))[:n_frames]]
         else:
-            frames += _diverse(kept, wanted, torsions)
-    return frames + _displaced(conformers["train"], config, np.random.default_rng([seed, _STREAM]))
+            frames += _most_diverse(kept, n_frames, torsions)
+    return frames + _displace(conformers["train"], config, np.random.default_rng([seed, _STREAM]))
 
 
-def _displaced(
+def _displace(
     conformers: Sequence[tuple[int, Molecule]], config: DistortionConfig, rng: np.random.Generator
 ) -> list[MarkedGeometry]:
-    """Conformers with all coordinates moved; whatever has no new bond and no contact, a hundred tries for each."""
+    """Move all coordinates of conformers at random, until there is no new bond and no contact; a hundred tries each."""
     frames: list[MarkedGeometry] = []
     for k in range(config.displaced_frames):
         number, conformer = conformers[k % len(conformers)]
         for _ in range(_TRIES):
             most = config.displacement * rng.uniform(0.3, 1.0)
             positions = conformer.positions + most * rng.uniform(-1.0, 1.0, conformer.positions.shape)
-            if _sound(conformer, positions):
+            if _is_sound(conformer, positions):
                 break
         else:
             raise InputError("distortions, displacement", "one that leaves the bonds as they are",
@@ -258,8 +261,8 @@ def _displaced(
     return frames
 
 
-def _tightly(conformer: Molecule, potential: PotentialEnergy) -> Molecule:
-    """The conformer relaxed further; as it is if that does not converge or leads to another molecule."""
+def _relax_tightly(conformer: Molecule, potential: PotentialEnergy) -> Molecule:
+    """Relax the conformer further; leave it as it is if that does not converge or leads to another molecule."""
     try:
         relaxed = relax(conformer, potential, fmax=1e-4)
     except ConvergenceError:
@@ -279,7 +282,7 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-def _minima(
+def _distinct_minima(
     conformers: Sequence[tuple[int, Molecule]], n_train: int, torsions: Sequence[Torsion]
 ) -> list[MarkedGeometry]:
     frames: list[MarkedGeometry] = []
@@ -292,7 +295,7 @@ def _minima(
     return frames
 
 
-def _under_ceiling(
+def _distort_under_ceiling(
     conformers: Sequence[tuple[int, Molecule]],
     potential: PotentialEnergy,
     ceiling: float,
@@ -301,26 +304,26 @@ def _under_ceiling(
     rng: np.random.Generator,
     counter: _Counter,
 ) -> list[tuple[MarkedGeometry, tuple[Change, ...]]]:
-    """All distortions of these conformers that may be kept."""
+    """Make all distortions of these conformers; keep those that are sound and under the ceiling."""
     kept = []
     for number, conformer in conformers:
         for changes in _changes(conformer, config, rng, exact=split == "train"):
             positions = distort(conformer, changes)
-            if _sound(conformer, positions) and _energy(potential, positions) <= ceiling:
+            if _is_sound(conformer, positions) and _energy(potential, positions) <= ceiling:
                 kept.append((MarkedGeometry(positions, _source(conformer, number, changes), split), changes))
-        counter.add(config.tried(conformer))
+        counter.add(config.n_tried(conformer))
     return kept
 
 
-def _diverse(
-    kept: Sequence[tuple[MarkedGeometry, tuple[Change, ...]]], wanted: int, torsions: Sequence[Torsion]
+def _most_diverse(
+    kept: Sequence[tuple[MarkedGeometry, tuple[Change, ...]]], n_frames: int, torsions: Sequence[Torsion]
 ) -> list[MarkedGeometry]:
     """The extremes of every bond and angle, then what differs most from what is there."""
     features = pair_features(np.array([frame.positions for frame, _ in kept]), torsions)
     begin = _extremes([changes for _, changes in kept])
-    if len(begin) > wanted:
-        begin = [begin[i] for i in extend_farthest(features[begin], wanted, [0])]
-    return [kept[i][0] for i in extend_farthest(features, wanted, begin or [0])]
+    if len(begin) > n_frames:
+        begin = [begin[i] for i in extend_farthest(features[begin], n_frames, [0])]
+    return [kept[i][0] for i in extend_farthest(features, n_frames, begin or [0])]
 
 
 def _extremes(changes: Sequence[tuple[Change, ...]]) -> list[int]:
@@ -371,7 +374,7 @@ def _changes(
 
 def _lighter_last(molecule: Molecule, atoms: tuple[int, ...]) -> tuple[int, ...]:
     """The atoms in the order in which the smaller part of the molecule hangs on the last."""
-    forward, backward = _hanging(molecule, *atoms[-2:]), _hanging(molecule, atoms[1], atoms[0])
+    forward, backward = _side_of(molecule, *atoms[-2:]), _side_of(molecule, atoms[1], atoms[0])
     return atoms if len(forward) <= len(backward) else atoms[::-1]
 
 
@@ -380,12 +383,12 @@ def _angle(positions: FloatArray, atoms: tuple[int, ...]) -> float:
     return float(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b))
 
 
-def _sound(molecule: Molecule, positions: FloatArray) -> bool:
+def _is_sound(molecule: Molecule, positions: FloatArray) -> bool:
     """No contact under 0.5 angstrom and no new bond; a bond may be stretched beyond what counts as one."""
     distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
-    known = set(find_bonds(molecule.symbols, positions)) <= set(molecule.bonds)
-    return known and bool(distance.min() >= CLOSEST_CONTACT)
+    no_new_bond = set(find_bonds(molecule.symbols, positions)) <= set(molecule.bonds)
+    return no_new_bond and bool(distance.min() >= CLOSEST_CONTACT)
 
 
 def _energy(potential: PotentialEnergy, positions: FloatArray) -> float:

@@ -249,15 +249,15 @@ class SamplingConfig:
         parallel = len(torsions) > _MOST_JOINT if self.parallel is None else self.parallel
         return BiasSettings(tuple(CollectiveVariable("torsion", atoms) for atoms in torsions), self.hills, parallel)
 
-    def turned_torsions(self, molecule: Molecule) -> tuple[Torsion, ...]:
+    def conformer_torsions(self, molecule: Molecule) -> tuple[Torsion, ...]:
         """The torsions that random conformers turn: every rotatable bond, and the plan's torsions outside rings."""
-        turned = list(molecule.torsions())
-        axes = {frozenset(atoms[1:3]) for atoms in turned}
+        torsions = list(molecule.torsions())
+        axes = {frozenset(atoms[1:3]) for atoms in torsions}
         for atoms in self.torsions or ():
             if frozenset(atoms[1:3]) not in axes and not molecule.in_ring(*atoms[1:3]):
                 axes.add(frozenset(atoms[1:3]))
-                turned.append(atoms)
-        return tuple(turned)
+                torsions.append(atoms)
+        return tuple(torsions)
 
     def steps(self, time: float) -> int:
         """Whole number of steps in ``time`` (atomic units)."""

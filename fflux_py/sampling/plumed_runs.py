@@ -63,9 +63,9 @@ def write_plumed_files(folder: Path, run: BiasedRun, plumed: PlumedInput) -> Non
         positions = run.positions[chosen]
         values = np.array([values_and_gradients(x, variables)[0] for x in positions]).reshape(-1, len(variables))
         energies = _energies(run, plumed, hills, positions, (steps[chosen] - 1) // run.bias.pace)
-        asked = {name: energies[name] for name in each_print.columns if name in energies}
+        printed = {name: energies[name] for name in each_print.columns if name in energies}
         path = folder / f"{each_print.file}.{run.source}"
-        write_colvar(path, run.timestep * steps[chosen], variables, values, asked, plumed.units)
+        write_colvar(path, run.timestep * steps[chosen], variables, values, printed, plumed.units)
 
 
 def _energies(

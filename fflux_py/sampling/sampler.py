@@ -94,22 +94,22 @@ def sample(
     config = config or SamplingConfig()
     make = potential or _gfn2
     energy = make(molecule)
-    reference = _relaxed(molecule, energy)
+    reference = _relax_start(molecule, energy)
     metadata = {"sampling": getattr(energy, "program", type(energy).__name__), **config.settings()}
     metadata.update(config.bias_settings(reference))
     plan = _plan(config)
     distortions = config.distortions or DistortionConfig(0)
-    tried = distortions.tried(reference) * distortions.n_conformers
-    counter = _Counter(sum(t.steps for t in plan) + tried, progress)
+    n_tried = distortions.n_tried(reference) * distortions.n_conformers
+    counter = _Counter(sum(t.steps for t in plan) + n_tried, progress)
     extra: list[MarkedGeometry] = []
     if config.distortions is not None or config.minima:
-        turned = config.turned_torsions(reference)
-        extra = extra_frames(reference, make, turned, distortions, config.minima, config.seed, counter)
-        counter.finished += tried
+        torsions = config.conformer_torsions(reference)
+        extra = extra_frames(reference, make, torsions, distortions, config.minima, config.seed, counter)
+        counter.finished += n_tried
     frames: dict[_Trajectory, FloatArray] = {}
     failures: list[str] = []
     for trajectory in plan:
-        run, stops = _run(reference, make, config, trajectory, counter)
+        run, stops = _run_trajectory(reference, make, config, trajectory, counter)
         frames[trajectory] = run.positions
         if record is not None and isinstance(run, BiasedRun):
             record(run)
@@ -121,7 +121,7 @@ def sample(
     return _collect(reference, config, plan, frames, extra, metadata)
 
 
-def _relaxed(molecule: Molecule, energy: PotentialEnergy) -> Molecule:
+def _relax_start(molecule: Molecule, energy: PotentialEnergy) -> Molecule:
     reference = relax(molecule, energy)
     if reference.bonds != molecule.bonds:
         raise InputError(f"start geometry of {molecule.name!r}", f"bonds that relaxation keeps, {molecule.bonds}",
@@ -156,20 +156,20 @@ class _Counter:
             self.progress(self.finished + done, self.total)
 
 
-def _run(
+def _run_trajectory(
     reference: Molecule,
     make: Callable[[Molecule], PotentialEnergy],
     config: SamplingConfig,
     trajectory: _Trajectory,
     counter: _Counter,
 ) -> tuple[LangevinRun | BiasedRun, list[str]]:
-    """One trajectory, and why earlier attempts were thrown away."""
+    """Run one trajectory; return it, and why earlier attempts were thrown away."""
     stops: list[str] = []
     for attempt in range(config.max_restarts + 1):
         # The seed depends on nothing but the place in the plan, so that trajectories may run in any order.
         rng = np.random.default_rng([config.seed, trajectory.number, attempt])
         try:
-            return _attempt(reference, make(reference), config, trajectory, rng, counter), stops
+            return _run_once(reference, make(reference), config, trajectory, rng, counter), stops
         except (SimulationStopped, ConvergenceError, GeometryError) as stop:
             stops.append(f"{trajectory.source}: {stop.where}: {stop.found}")
     raise SimulationStopped(
@@ -180,7 +180,7 @@ def _run(
     )
 
 
-def _attempt(
+def _run_once(
     reference: Molecule,
     potential: PotentialEnergy,
     config: SamplingConfig,
@@ -189,7 +189,7 @@ def _attempt(
     counter: _Counter,
 ) -> LangevinRun | BiasedRun:
     kind = trajectory.kind
-    start = random_conformer(reference, potential, config.turned_torsions(reference), rng)
+    start = random_conformer(reference, potential, config.conformer_torsions(reference), rng)
 
     def settings(steps: int) -> LangevinConfig:
         stride = min(config.stride, steps)
@@ -233,27 +233,27 @@ def _collect(
     """Choose the frames of every class and split, mix them, and mark them."""
     rng = np.random.default_rng([config.seed, 0])
 
-    def marked(positions: FloatArray, t: _Trajectory) -> _Marked:
+    def mark(positions: FloatArray, t: _Trajectory) -> _Marked:
         return _Marked(positions, t.source, t.kind.temperature, t.split)
 
     groups: list[list[_Marked]] = []
     for kind in config.classes:
         train = [(x, t) for t in plan if t.kind is kind and t.split == "train" for x in frames[t]]
         if train:
-            features = pair_features(np.array([x for x, _ in train]), config.turned_torsions(reference))
+            features = pair_features(np.array([x for x, _ in train]), config.conformer_torsions(reference))
             chosen = farthest_points(features, kind.train_frames, int(rng.integers(len(train))))
-            groups.append([marked(*train[k]) for k in chosen])
+            groups.append([mark(*train[k]) for k in chosen])
         tests = [t for t in plan if t.kind is kind and t.split == "test"]
         for k, t in enumerate(tests):
             share = kind.test_frames // len(tests) + (k < kind.test_frames % len(tests))
-            groups.append([marked(frames[t][i], t) for i in evenly_spaced(len(frames[t]), share)])
+            groups.append([mark(frames[t][i], t) for i in evenly_spaced(len(frames[t]), share)])
     for split in ("train", "test"):
         added = [_Marked(x.positions, x.source, np.nan, x.split) for x in extra if x.split == split]
         groups += [added] if added else []
-    chosen_frames = _mixed(groups, rng)
+    chosen_frames = _mix(groups, rng)
     return GeometrySet(
         molecule=reference,
-        positions=np.array([_aligned(reference, x.positions) for x in chosen_frames]),
+        positions=np.array([_align(reference, x.positions) for x in chosen_frames]),
         source=tuple(x.source for x in chosen_frames),
         temperature=np.array([x.temperature for x in chosen_frames]),
         split=tuple(x.split for x in chosen_frames),
@@ -261,18 +261,18 @@ def _collect(
     )
 
 
-def _mixed(groups: Sequence[list[_Marked]], rng: np.random.Generator) -> list[_Marked]:
+def _mix(groups: Sequence[list[_Marked]], rng: np.random.Generator) -> list[_Marked]:
     """Shuffle every group, then merge them so that any first part holds all of them in proportion."""
-    placed: list[tuple[float, _Marked]] = []
+    ranked: list[tuple[float, _Marked]] = []
     for group in groups:
         order = rng.permutation(len(group))
         offset = rng.uniform()
-        placed += [((rank + offset) / len(group), group[k]) for rank, k in enumerate(order)]
-    return [frame for _, frame in sorted(placed, key=lambda entry: entry[0])]
+        ranked += [((rank + offset) / len(group), group[k]) for rank, k in enumerate(order)]
+    return [frame for _, frame in sorted(ranked, key=lambda entry: entry[0])]
 
 
-def _aligned(reference: Molecule, positions: FloatArray) -> FloatArray:
-    """Positions moved and turned onto the reference by mass-weighted least squares."""
+def _align(reference: Molecule, positions: FloatArray) -> FloatArray:
+    """Move and rotate positions onto the reference by mass-weighted least squares."""
     masses = reference.masses
     centre = masses @ reference.positions / masses.sum()
     arm = positions - masses @ positions / masses.sum()

@@ -64,7 +64,7 @@ def relax(molecule: Molecule, potential: PotentialEnergy, fmax: float = 1e-3, ma
     return molecule.with_positions(result.x.reshape(shape))
 
 
-def turn(molecule: Molecule, atoms: Torsion, angle: float) -> Molecule:
+def set_torsion(molecule: Molecule, atoms: Torsion, angle: float) -> Molecule:
     """Set the torsion ``atoms`` to ``angle`` (radian) by turning everything behind its axis rigidly."""
     _, j, k, _ = atoms
     moving, front = {k}, [k]
@@ -98,7 +98,7 @@ def random_conformer(
         angles = rng.uniform(-np.pi, np.pi, size=len(torsions))
         try:
             for atoms, angle in zip(torsions, angles, strict=True):
-                trial = turn(trial, atoms, float(angle))
+                trial = set_torsion(trial, atoms, float(angle))
             problem = fault(molecule, trial.positions)
             if problem is not None:
                 continue

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fflux_py.errors import InputError, SimulationStopped
+from fflux_py.molecules.mechanics import maxwell_boltzmann
 from fflux_py.molecules.molecule import Molecule, find_bonds, read_only
 from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.typing import FloatArray
@@ -94,35 +95,6 @@ class LangevinRun:
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
 
-def remove_rigid_motion(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
-    """Velocities without net momentum and angular momentum.
-
-    Parameters
-    ----------
-    positions, velocities
-        Bohr and atomic units, ``(n_atoms, 3)``.
-    masses
-        Electron masses, ``(n_atoms,)``.
-    """
-    moving = velocities - masses @ velocities / masses.sum()
-    arm = positions - masses @ positions / masses.sum()
-    momentum = np.einsum("a,ai->i", masses, np.cross(arm, moving))
-    inertia = np.einsum("a,aij->ij", masses, np.einsum("ak,ak,ij->aij", arm, arm, np.eye(3)))
-    inertia -= np.einsum("a,ai,aj->ij", masses, arm, arm)
-    # The pseudo-inverse serves one atom and linear molecules, whose inertia tensor is singular.
-    spin = np.linalg.pinv(inertia, rcond=1e-10, hermitian=True) @ momentum
-    return np.asarray(moving - np.cross(spin, arm))
-
-
-def thermal_velocities(
-    molecule: Molecule, positions: FloatArray, temperature: float, rng: np.random.Generator
-) -> FloatArray:
-    """Maxwell-Boltzmann velocities (atomic units, ``(n_atoms, 3)``) without net momentum and rotation."""
-    width = np.sqrt(BOLTZMANN * temperature / molecule.masses)
-    velocities = rng.standard_normal(positions.shape) * width[:, None]
-    return remove_rigid_motion(positions, velocities, molecule.masses)
-
-
 def fault(molecule: Molecule, positions: FloatArray) -> str | None:
     """What is wrong with a geometry (bohr) as a geometry of ``molecule``, or None.
 
@@ -181,7 +153,10 @@ def run_langevin(
     """
     masses = molecule.masses[:, None]
     x = np.array(molecule.positions)
-    v = np.array(velocities) if velocities is not None else thermal_velocities(molecule, x, config.temperature, rng)
+    if velocities is None:
+        v = maxwell_boltzmann(x, molecule.masses, config.temperature, rng)
+    else:
+        v = np.array(velocities)
     half = 0.5 * config.timestep
     memory = np.exp(-config.friction * config.timestep)
     kick = np.sqrt((1.0 - memory**2) * BOLTZMANN * config.temperature / masses)

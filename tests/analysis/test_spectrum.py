@@ -58,7 +58,7 @@ def normal_modes() -> FloatArray:
         shifted = [positions.copy(), positions.copy()]
         for sign, moved in zip((1.0, -1.0), shifted, strict=True):
             moved.reshape(-1)[k] += sign * 1e-4
-        plus, minus = (potential.kernel(moved, potential.arrays)[1].ravel() for moved in shifted)
+        plus, minus = (potential.force_function(moved, potential.arrays)[1].ravel() for moved in shifted)
         hessian[k] = -(plus - minus) / 2e-4
     root = np.repeat(np.sqrt(potential.molecule.masses), 3)
     values = np.linalg.eigvalsh(0.5 * (hessian + hessian.T) / np.outer(root, root))

@@ -148,7 +148,7 @@ def test_reported_energies_are_those_of_the_force_field() -> None:
     potential = peroxide()
     run = run_nvt(potential, potential.molecule, config_of(300), bias=JOINT)
     for k in (7, 20, 30):
-        energy, _ = potential.kernel(np.array(run.positions[k]), potential.arrays)
+        energy, _ = potential.force_function(np.array(run.positions[k]), potential.arrays)
         assert run.potential[k] == pytest.approx(energy, abs=1e-14)
 
 

@@ -136,7 +136,7 @@ def test_noise_along_rigid_motions_would_be_seen(monkeypatch: pytest.MonkeyPatch
         pass
 
     monkeypatch.setattr(compiled, "remove_rigid_motion", nothing)
-    collide = njit(compiled.collide.py_func)  # compiled again, with the name that was replaced
+    unprojected = njit(compiled.ornstein_uhlenbeck_step.py_func)  # compiled again, with the name that was replaced
     potential, rng_free = ammonia_morse(), []
     for project in (True, False):
         config = MDConfig(steps=1, temperature=300.0, thermostat="langevin", relaxation_time=1.0)
@@ -144,7 +144,10 @@ def test_noise_along_rigid_motions_would_be_seen(monkeypatch: pytest.MonkeyPatch
         state = initial_state(potential, potential.molecule, system, config, (0,))
         energies = []
         for step in range(4000):
-            (compiled.collide if project and hasattr(collide, "signatures") else collide)(0, state, system, step, 200.0)
+            step_of = (
+                compiled.ornstein_uhlenbeck_step if project and hasattr(unprojected, "signatures") else unprojected
+            )
+            step_of(0, state, system, step, 200.0)
             energies.append(compiled.kinetic_energy(state.velocities[0], system.masses))
         rng_free.append(2.0 * float(np.mean(energies)) / system.thermal_energy)
     assert rng_free[0] == pytest.approx(6.0, abs=0.25)

@@ -83,7 +83,7 @@ def test_energies_are_those_of_the_frames() -> None:
     run = run_in(None)
     potential = ammonia_morse()
     for frame, energy in zip(run.positions, run.potential, strict=True):
-        assert potential.kernel(np.array(frame), potential.arrays)[0] == pytest.approx(energy, abs=1e-14)
+        assert potential.force_function(np.array(frame), potential.arrays)[0] == pytest.approx(energy, abs=1e-14)
 
 
 def test_description_start_and_end(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from fflux_py.dynamics import CompiledPotential, MDConfig, run_nvt
 from fflux_py.dynamics import _integrator as compiled
 from fflux_py.dynamics import run as run_module
 from fflux_py.dynamics._calls import in_memory
-from fflux_py.dynamics.config import THERMOSTATS
 from fflux_py.dynamics.engine import Engine
+from fflux_py.dynamics.thermostats import THERMOSTATS, suzuki_yoshida_weights
 from fflux_py.molecules import mechanics
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
 from tests.support.compiled_potentials import ammonia_morse, ammonia_springs, hydrogen_chloride, morse
@@ -134,13 +134,13 @@ def test_compiled_projection_is_that_of_the_singular_value_decomposition(shape: 
 @pytest.mark.core
 def test_suzuki_yoshida_weights_satisfy_their_order_conditions() -> None:
     for order in (1, 3, 5, 7):
-        weights = compiled.suzuki_yoshida_weights(order)
+        weights = suzuki_yoshida_weights(order)
         assert len(weights) == order
         assert weights.sum() == pytest.approx(1.0, abs=1e-14)
         assert np.array_equal(weights, weights[::-1])
         if order > 1:  # a symmetric product of second-order steps is of fourth order if this vanishes
             assert (weights**3).sum() == pytest.approx(0.0, abs=1e-13)
-    assert (compiled.suzuki_yoshida_weights(7) ** 5).sum() == pytest.approx(0.0, abs=1e-12)
+    assert (suzuki_yoshida_weights(7) ** 5).sum() == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -206,7 +206,7 @@ def test_error_of_a_force_function_arrives() -> None:
     potential = ammonia_morse()
     engine = start_of(potential, MDConfig(steps=1))
     state, system = engine.state, engine.system
-    refusing = Engine(dataclasses.replace(potential, kernel=_refuses), system, state, 1.0, 1)
+    refusing = Engine(dataclasses.replace(potential, force_function=_refuses), system, state, 1)
     with pytest.raises(ValueError, match="not this geometry"):
         refusing.advance(0, 1)
 
@@ -223,7 +223,7 @@ def test_loop_is_compiled_once_for_all_force_functions() -> None:
     def another(positions, arrays):
         return morse(positions, arrays)
 
-    engine = start_of(dataclasses.replace(first, kernel=another), MDConfig(steps=1))
+    engine = start_of(dataclasses.replace(first, force_function=another), MDConfig(steps=1))
     engine.advance(0, 5)
     assert engine.state.active.all()
     assert len(in_memory(compiled.advance).signatures) == before

@@ -26,7 +26,7 @@ from fflux_py.dynamics import (
     run_replicas,
 )
 from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, PREVIOUS_FILE, Checkpoint
-from fflux_py.dynamics.config import THERMOSTATS
+from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.typing import FloatArray
@@ -187,7 +187,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(tmp_path: Pa
 def test_a_crash_between_the_two_renamings_loses_nothing(tmp_path: Path) -> None:
     interrupted(tmp_path / "run", 230)
     (tmp_path / "run" / CHECKPOINT_FILE).rename(tmp_path / "run" / checkpoint.FRESH_FILE)
-    assert checkpoint.usable(tmp_path / "run")[0].step == 200
+    assert checkpoint.read_newest_checkpoint(tmp_path / "run")[0].step == 200
 
 
 def test_every_altered_byte_is_seen(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on_afterwards(
     assert "\n" not in str(error.value)
     assert error.value.exit_code == 2
     assert "free space" in str(error.value)
-    assert checkpoint.usable(folder)[0].step == 200
+    assert checkpoint.read_newest_checkpoint(folder)[0].step == 200
     resume(ammonia_morse(), folder)
     run_nvt(ammonia_morse(), ammonia(), config, tmp_path / "whole")
     assert outputs(folder) == outputs(tmp_path / "whole")

@@ -11,7 +11,7 @@ import pytest
 from fflux_py.dynamics import CompiledPotential
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError, ModelMismatchError
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.normal_modes import hessian, normal_modes, rigid_motions, rigid_motions_of_many
+from fflux_py.molecules.normal_modes import hessian, normal_modes, rigid_motions
 from fflux_py.optimization.newton import restricted_step, update_hessian
 from fflux_py.optimization.search import OptimizationResult, optimize, optimize_to_minimum
 from fflux_py.typing import FloatArray
@@ -41,7 +41,7 @@ class Kernel:
         self._potential = potential
 
     def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
-        energy, forces = self._potential.kernel(np.array(positions), self._potential.arrays)
+        energy, forces = self._potential.force_function(np.array(positions), self._potential.arrays)
         return float(energy), forces
 
 
@@ -299,24 +299,6 @@ def test_hessian_of_springs_and_the_modes_of_a_diatomic(central: bool) -> None:
     exact = np.sqrt(constant * (1.0 / masses).sum()) * WAVENUMBER
     assert modes.wavenumbers[0] == pytest.approx(exact, rel=1e-2)
     assert rigid_motions(np.array(positions), masses).shape == (6, 5)
-
-
-def test_rigid_motions_of_many_geometries() -> None:
-    generator = np.random.default_rng(5)
-    masses = generator.uniform(1.0, 10.0, 4)
-    positions = generator.standard_normal((3, 4, 3))
-    positions[1] = np.outer(generator.standard_normal(4), [1.0, 2.0, -0.5])  # one of them on a line
-    many = rigid_motions_of_many(positions, masses)
-    assert many.shape == (3, 12, 6)
-    root = np.sqrt(masses)[:, None]
-    for one, found, rank in zip(positions, many, (6, 5, 6), strict=True):
-        alone = rigid_motions(one, masses)
-        assert alone.shape == (12, rank)
-        np.testing.assert_array_equal(found[:, :rank], alone)
-        np.testing.assert_allclose(found.T @ found, np.diag([1.0] * rank + [0.0] * (6 - rank)), atol=1e-12)
-        # Every velocity field v + omega x r lies in them.
-        moving = (root * (generator.standard_normal(3) + np.cross(generator.standard_normal(3), one))).ravel()
-        np.testing.assert_allclose(found @ (found.T @ moving), moving, atol=1e-12)
 
 
 def test_a_way_down_is_a_negative_wavenumber() -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("pytorch_optimizer")
 pytest.importorskip("safetensors")
 
 from fflux_py.propagators._torch import action as _action  # noqa: E402
-from fflux_py.propagators._torch import action_kernels as kernels  # noqa: E402
+from fflux_py.propagators._torch import action_compiled as compiled  # noqa: E402
 from fflux_py.propagators._torch import network as _networks  # noqa: E402
 from fflux_py.propagators.propagator import Header  # noqa: E402
 
@@ -251,7 +251,7 @@ def test_compiled_field_is_that_of_automatic_differentiation(even: bool) -> None
     expected = torch.cat([by_u.flatten(1), by_y.flatten(1)], dim=1).numpy()
     arrays, out = network.net.arrays(), np.empty(expected.shape[1])
     for k, z in enumerate(torch.cat([y.flatten(1), u.flatten(1)], dim=1).numpy()):
-        kernels.field(z, arrays, out)
+        compiled.symplectic_gradient(z, arrays, out)
         np.testing.assert_allclose(out, expected[k], atol=1e-11)
 
 
@@ -259,7 +259,7 @@ def test_compiled_steps_are_those_of_newton() -> None:
     """Also after many steps on one inverse Jacobian, and when other geometries come in between."""
     network = random_action()
     y, u = scaled(network, 4)
-    stepper = _action.Stepper(network.net)
+    stepper = _action.ActionSolver(network.net)
     for _ in range(25):
         with torch.no_grad():
             newton = _action.solve_step(network.net, y, u)
@@ -275,7 +275,7 @@ def test_compiled_steps_are_those_of_newton() -> None:
 def test_a_step_that_has_no_solution_is_an_error_and_leaves_no_trace() -> None:
     network = random_action()
     y, u = scaled(network, 2)
-    stepper = _action.Stepper(network.net)
+    stepper = _action.ActionSolver(network.net)
     before = stepper.solve(y, u)
     with pytest.raises(ConvergenceError, match="residual"):
         stepper.solve(y, 1e3 * u)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,18 +23,14 @@ from fflux_py.propagators.ase_dynamics import (
     PropagatorNVE,
     PropagatorVelocityRescaling,
 )
-from fflux_py.propagators.equipartition import (
-    EquipartitionMonitor,
-    orientations,
-    remove_rigid_motion,
-)
+from fflux_py.propagators.equipartition import EquipartitionMonitor, orientations
 from fflux_py.propagators.propagator import Header
 from fflux_py.propagators.run import PropagationConfig, propagate, thermal_starts
 from fflux_py.propagators.trajectories import SPLITS, TrajectoryConfig, TrajectorySet, make_trajectories
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, DALTON, FEMTOSECOND
 from tests.support.compiled_potentials import Pairs as MorsePairs
-from tests.support.compiled_potentials import morse
+from tests.support.compiled_potentials import hydrogen_chloride, morse
 from tests.support.synthetic import MethanolPotential, methanol
 
 
@@ -112,7 +109,7 @@ def test_trajectories_are_at_constant_energy_at_rest_and_thermal(made: Trajector
     potential = morse_water()
     energies = np.array(
         [
-            [potential.kernel(np.array(q), potential.arrays)[0] + mechanics.kinetic_energy(v, made.masses)
+            [potential.force_function(np.array(q), potential.arrays)[0] + mechanics.kinetic_energy(v, made.masses)
              for q, v in zip(*frames, strict=True)]
             for frames in zip(made.positions, made.velocities, strict=True)
         ]
@@ -140,9 +137,9 @@ def test_pairs_are_split_by_trajectory_and_reversed(made: TrajectorySet) -> None
     for k in (0, 5, 40, 63):
         q, v = pairs.positions[k], pairs.velocities[k]
         for _ in range(12):
-            v = v + 0.5 * h / masses * potential.kernel(np.array(q), potential.arrays)[1]
+            v = v + 0.5 * h / masses * potential.force_function(np.array(q), potential.arrays)[1]
             q = q + h * v
-            v = v + 0.5 * h / masses * potential.kernel(np.array(q), potential.arrays)[1]
+            v = v + 0.5 * h / masses * potential.force_function(np.array(q), potential.arrays)[1]
         assert np.abs(q - pairs.next_positions[k]).max() < 1e-9
         assert np.abs(v - pairs.next_velocities[k]).max() < 1e-11
     with pytest.raises(ModelMismatchError, match="multiple of 1 fs"):
@@ -187,7 +184,7 @@ def test_monitor_finds_the_temperature_of_every_part_away_from_the_minimum() -> 
     generator = np.random.default_rng(4)
     bent = q + 0.2 * generator.standard_normal((3000, *q.shape))
     spread = np.sqrt(BOLTZMANN * 300.0 / molecule.masses)[:, None]
-    v = remove_rigid_motion(bent, spread * generator.standard_normal(bent.shape), molecule.masses)
+    v = mechanics.remove_rigid_motion(bent, spread * generator.standard_normal(bent.shape), molecule.masses)
     monitor.add(bent, v)
     found = monitor.temperatures()
     assert set(found) >= {"C", "O", "H"}
@@ -198,7 +195,7 @@ def test_monitor_finds_the_temperature_of_every_part_away_from_the_minimum() -> 
     cold = v.copy()
     cold[:, 5] *= 0.5
     monitor = EquipartitionMonitor(molecule, molecule.masses, modes)
-    monitor.add(bent, remove_rigid_motion(bent, cold, molecule.masses))
+    monitor.add(bent, mechanics.remove_rigid_motion(bent, cold, molecule.masses))
     assert monitor.temperatures()["H"][0] < 280.0
 
 
@@ -210,6 +207,42 @@ def test_thermostats_alone_make_the_canonical_distribution(ensemble: str) -> Non
     kinetic = propagate(Verlet(still=True), q, v, config).kinetic[-1] / (BOLTZMANN * 300.0)
     assert abs(kinetic.mean() - 6.0) < 4.0 * np.sqrt(6.0 / 400)
     assert abs(kinetic.var() - 6.0) < 4.0 * 6.0 * np.sqrt(2.0 / 400 * 1.5)
+
+
+@dataclass
+class Rest:
+    """A propagator of hydrogen chloride that moves nothing: only the thermostat acts, on one degree of freedom."""
+
+    step: float
+
+    @property
+    def header(self) -> Header:
+        molecule = hydrogen_chloride().molecule
+        return Header("direct", molecule, molecule.masses, self.step)
+
+    def advance(self, positions: FloatArray, velocities: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
+        return positions, velocities
+
+
+@pytest.mark.parametrize("step", [10.0, 100.0, 400.0])
+@pytest.mark.parametrize("ensemble", ["langevin", "velocity-rescaling"])
+def test_velocity_of_one_degree_of_freedom_forgets_its_direction(ensemble: str, step: float) -> None:
+    """<v(0) v(h)> / <v^2> is exp(-h / tau) for Langevin dynamics and exp(-h / 2 tau) for rescaling.
+
+    The tau of rescaling is that of the energy.  Without the sign of its factor (eq. A8 of Bussi, Donadio and
+    Parrinello) no velocity would ever be reversed.
+    """
+    propagator, replicas = Rest(step), 3000
+    molecule = propagator.header.molecule
+    q, v = thermal_starts(np.array(molecule.positions), molecule.masses, 300.0, replicas, 11)
+    config = PropagationConfig(steps=1, step=step, ensemble=ensemble, temperature=300.0, relaxation_time=100.0)
+    start, end = propagate(propagator, q, v, config).velocities
+    weights = molecule.masses[:, None]
+    correlation = float((weights * start * end).sum() / (weights * start * start).sum())
+    expected = np.exp(-step / (100.0 if ensemble == "langevin" else 200.0))
+    assert abs(correlation - expected) < 4.0 / np.sqrt(replicas)
+    reversed_share = float(((weights * start * end).sum((1, 2)) < 0.0).mean())
+    assert reversed_share == pytest.approx(np.arccos(expected) / np.pi, abs=2.0 / np.sqrt(replicas))
 
 
 def test_exact_propagator_keeps_the_energy_and_the_log_says_that_nothing_was_corrected() -> None:
@@ -337,6 +370,23 @@ def test_ase_takes_the_same_steps() -> None:
     assert abs(dynamics.get_time() / ase.units.fs - 12.0) < 1e-9
     assert abs(atoms.get_kinetic_energy() / ase.units.Hartree - result.kinetic[-1, 0]) < 1e-8
     assert dynamics.todict()["kind"] == "direct"
+
+
+def test_ase_takes_a_configuration_as_it_is() -> None:
+    """The corrections of a configuration, and of the keywords of a class, are those of the run; ASE gets the rest."""
+    faulty = Verlet(drift=2e-5, spin=3e-6, gain=1.02)
+    config = PropagationConfig(steps=1, step=2.0, correct_momentum=True, correct_angular_momentum=True)
+    by_config, by_keywords = ase_atoms(), ase_atoms()
+    PropagatorDynamics(by_config, faulty, config, loginterval=2).run(5)
+    dynamics = PropagatorNVE(by_keywords, faulty, correct_momentum=True, correct_angular_momentum=True, loginterval=2)
+    dynamics.run(5)
+    assert np.array_equal(by_config.get_positions(), by_keywords.get_positions())
+    assert dynamics.corrections["momentum"] > 1e-4
+    assert dynamics.todict()["correct_angular_momentum"]
+    expected = propagate(faulty, *starts(1), dataclasses.replace(config, steps=5)).positions[-1, 0]
+    assert np.abs(by_config.get_positions() / ANGSTROM - expected).max() < 1e-9
+    with pytest.raises(InputError, match="force field"):
+        PropagatorNVE(ase_atoms(), faulty, correct_energy=True)
 
 
 @pytest.mark.parametrize("kind", [PropagatorLangevin, PropagatorVelocityRescaling])

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from fflux_py.errors import InputError, SimulationStopped
+from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.sampling.thermostatted import (
     LangevinConfig,
     fault,
-    remove_rigid_motion,
     run_langevin,
-    thermal_velocities,
 )
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND
@@ -21,10 +20,6 @@ from tests.support.sampling_models import Crystal, Springs, hydrogen_peroxide
 
 def water() -> Molecule:
     return Molecule(("O", "H", "H"), np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]) / ANGSTROM, name="water")
-
-
-def angular_momentum(positions: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
-    return np.asarray(np.sum(masses[:, None] * np.cross(positions, velocities), axis=0))
 
 
 def test_harmonic_ensemble_is_exact_in_positions() -> None:
@@ -68,49 +63,12 @@ def test_energy_is_conserved_without_friction() -> None:
     assert spread[1] / spread[0] == pytest.approx(4.0, rel=0.25)
 
 
-@pytest.mark.parametrize(
-    "positions",
-    [
-        water().positions,
-        np.array([[0, 0, -2.2], [0, 0, 0], [0, 0, 2.2]]),
-        np.array([[0, 1, 0], [0, 1, 2], [0, 1, 7.0]]),
-    ],
-    ids=["bent", "linear", "linear, off the origin"],
-)
-def test_rigid_motion_is_removed(positions: FloatArray) -> None:
-    rng = np.random.default_rng(3)
-    masses = np.array([16.0, 1.0, 12.0]) * 1822.9
-    velocities = rng.normal(size=(3, 3)) * 1e-3
-    left = remove_rigid_motion(positions, velocities, masses)
-    np.testing.assert_allclose(masses @ left, 0.0, atol=1e-11)
-    np.testing.assert_allclose(angular_momentum(positions, left, masses), 0.0, atol=1e-10)
-    # A projection: a second time changes nothing, and it takes away kinetic energy, never adds.
-    np.testing.assert_allclose(remove_rigid_motion(positions, left, masses), left, atol=1e-15)
-    assert np.sum(masses[:, None] * left**2) < np.sum(masses[:, None] * velocities**2)
-    # A rigid motion leaves nothing.
-    rigid = np.array([1.0, -2.0, 3.0]) + np.cross([0.3, 0.2, -0.1], positions)
-    np.testing.assert_allclose(remove_rigid_motion(positions, rigid, masses), 0.0, atol=1e-12)
-
-
-def test_rigid_motion_of_one_atom() -> None:
-    assert not remove_rigid_motion(np.ones((1, 3)), np.ones((1, 3)), np.array([4.0])).any()
-
-
-def test_thermal_velocities_have_the_temperature_of_the_internal_motion() -> None:
-    molecule, rng = water(), np.random.default_rng(6)
-    masses = molecule.masses[:, None]
-    draws = [thermal_velocities(molecule, molecule.positions, 500.0, rng) for _ in range(2000)]
-    kinetic = np.array([0.5 * np.sum(masses * v**2) for v in draws])
-    assert kinetic.mean() == pytest.approx(0.5 * 3 * BOLTZMANN * 500.0, rel=0.04)
-    assert max(np.abs(molecule.masses @ v).max() for v in draws) < 1e-12
-
-
 def test_runs_start_without_rigid_motion() -> None:
     molecule = water()
     config = LangevinConfig(300.0, 1, 1, timestep=1e-6, friction=1e-12)
     run = run_langevin(molecule, Springs(molecule), config, np.random.default_rng(1))
     assert np.abs(molecule.masses @ run.velocities[0]).max() < 1e-6
-    assert np.abs(angular_momentum(run.positions[0], run.velocities[0], molecule.masses)).max() < 1e-6
+    assert np.abs(mechanics.angular_momentum(run.positions[0], run.velocities[0], molecule.masses)).max() < 1e-6
     assert run.kinetic_energies[0] > 1e-5
 
 

@@ -291,12 +291,12 @@ def test_conformers_turn_all_rotatable_bonds_and_the_chosen_ones() -> None:
     molecule = glycol()
     torsions = molecule.torsions()
     config = SamplingConfig(torsions=torsions[1:2])
-    assert config.turned_torsions(molecule) == torsions
+    assert config.conformer_torsions(molecule) == torsions
     # Another torsion about an axis that turns anyway does not turn it twice.
     i, j, k, last = torsions[0]
     other = next(a for a in molecule.neighbours[j] if a not in (i, k))
-    assert SamplingConfig(torsions=((other, j, k, last),)).turned_torsions(molecule) == torsions
-    assert len(SamplingConfig().turned_torsions(methanol())) == 1
+    assert SamplingConfig(torsions=((other, j, k, last),)).conformer_torsions(molecule) == torsions
+    assert len(SamplingConfig().conformer_torsions(methanol())) == 1
     with pytest.raises(InputError, match="a molecule with a torsion, found CH4O without"):
         SamplingConfig().bias_of("torsions", methanol())
     # Who names it gets it.

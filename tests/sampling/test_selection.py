@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from fflux_py.bias.collective_variables import periodic_difference, torsion
 from fflux_py.errors import ConvergenceError, InputError, SimulationStopped
 from fflux_py.sampling.selection import evenly_spaced, farthest_points, pair_features
-from fflux_py.sampling.starts import random_conformer, relax, turn
+from fflux_py.sampling.starts import random_conformer, relax, set_torsion
 from fflux_py.sampling.thermostatted import fault
 from fflux_py.typing import FloatArray
 from tests.support.sampling_models import Springs, hydrogen_peroxide
@@ -92,7 +92,7 @@ def test_pair_features_are_invariant_and_tell_conformers_apart() -> None:
 def test_turn_sets_the_torsion_and_nothing_else(angle: float) -> None:
     molecule = hydrogen_peroxide()
     atoms = molecule.torsions()[0]
-    turned = turn(molecule, atoms, angle)
+    turned = set_torsion(molecule, atoms, angle)
     assert abs(periodic_difference(torsion(turned.positions, atoms), angle)) < 1e-12
     for i, j in ((0, 1), (1, 2), (2, 3), (0, 2), (1, 3)):
         before = np.linalg.norm(molecule.positions[i] - molecule.positions[j])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from fflux_py.bias._kernels import TORSION, variable
+from fflux_py.bias._compiled import TORSION, variable
 from fflux_py.dynamics import CompiledPotential
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray

@@ -11,7 +11,7 @@ import typer
 
 from fflux_py.cli._bias import bias_of
 from fflux_py.cli._command import Outcome, command
-from fflux_py.cli._dynamics import outcome, parse_guards, print_first_events, run_progress
+from fflux_py.cli._dynamics import make_event_printer, parse_guards, run_progress, summarise
 from fflux_py.cli._inputs import read_model, read_start
 from fflux_py.cli._options import (
     HydrogenMassOption,
@@ -48,6 +48,21 @@ _Parallel = Annotated[
         show_default=False,
     ),
 ]
+_Thermostat = Annotated[str, typer.Option(help="nose-hoover, velocity-rescaling, langevin, or none (constant energy).")]
+_RelaxationTime = Annotated[
+    float | None, typer.Option(help="Time of the thermostat in femtosecond. By default 20 (nose-hoover) or 100.")
+]
+_Precision = Annotated[
+    str, typer.Option(help="Training points in double, or fixed: 32 bits each, faster where they fill the cache.")
+]
+_Guard = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=ACTION[:LIMIT]",
+        help="Guards: bond (0.5-1.5), contact (angstrom), conserved and deviation (kcal/mol), features (share of "
+        "range); actions: off, warn, save, stop. May be given several times.",
+    ),
+]
 
 
 @command(interrupted="go on with 'fflux resume' and the output folder")
@@ -58,33 +73,20 @@ def md(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; new or empty.")],
     temperature: Annotated[float, typer.Option(help="Temperature in kelvin.")] = 300.0,
     timestep: TimestepOption = 0.5,
-    thermostat: Annotated[
-        str, typer.Option(help="nose-hoover, velocity-rescaling, langevin, or none (constant energy).")
-    ] = "nose-hoover",
-    relaxation_time: Annotated[
-        float | None, typer.Option(help="Time of the thermostat in femtosecond. By default 20 (nose-hoover) or 100.")
-    ] = None,
+    thermostat: _Thermostat = "nose-hoover",
+    relaxation_time: _RelaxationTime = None,
     chain_length: Annotated[int, typer.Option(min=1, help="Thermostats in the Nose-Hoover chain.")] = 4,
     suzuki_yoshida: Annotated[int, typer.Option(help="Factors of the chain's split: 1, 3, 5 or 7.")] = 3,
     hydrogen_mass: HydrogenMassOption = None,
     bias: _Bias = None,
     torsions: _Torsions = None,
     parallel: _Parallel = None,
-    precision: Annotated[
-        str, typer.Option(help="Training points in double, or fixed: 32 bits each, faster where they fill the cache.")
-    ] = "double",
+    precision: _Precision = "double",
     replicas: Annotated[int, typer.Option(min=1, help="Independent runs from the same start.")] = 1,
     seed: SeedOption = 0,
     report_every: Annotated[int, typer.Option(min=1, help="Steps between two lines of the log and two frames.")] = 10,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 5000,
-    guard: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ACTION[:LIMIT]",
-            help="Guards: bond (0.5-1.5), contact (angstrom), conserved and deviation (kcal/mol), features (share of "
-            "range); actions: off, warn, save, stop. May be given several times.",
-        ),
-    ] = None,
+    guard: _Guard = None,
     guard_every: Annotated[int, typer.Option(min=1, help="Steps between two looks at features and deviations.")] = 1000,
     ase_trajectory: Annotated[
         bool, typer.Option("--ase-trajectory", help="Write trajectory.traj of ASE too, at the end of the run.")
@@ -129,13 +131,13 @@ def md(
     with run_progress(f"{ensemble} {temperature:g} K (steps)", timestep) as show:
         try:
             run_replicas(
-                forcefield, geometry, config, output, show, threads=threads, on_event=print_first_events(),
+                forcefield, geometry, config, output, show, threads=threads, on_event=make_event_printer(),
                 model=str(model.resolve()), bias=plumed,
             )  # fmt: skip
         except SimulationStopped as stopped:
             stop = stopped
-    found = outcome(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
+    outcome = summarise(output, 0, time.perf_counter() - begin, stop, ase_trajectory)
     if plumed is None:
-        return found
+        return outcome
     files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
-    return replace(found, text=[*found.text, f"The bias is in plumed.dat, its files are {files}."])
+    return replace(outcome, text=[*outcome.text, f"The bias is in plumed.dat, its files are {files}."])

@@ -72,19 +72,15 @@ def propagate(
 
     from fflux_py import model_file
     from fflux_py.molecules.extended_xyz import read_molecule
-    from fflux_py.propagators.propagator import load_propagator, networks
+    from fflux_py.propagators.propagator import networks
     from fflux_py.propagators.run import PropagationConfig, thermal_starts
     from fflux_py.propagators.run import propagate as run
 
     networks().use_threads(threads)
-    with reading(model):
-        propagator = load_propagator(model)
+    propagator = _load(model, guide)
     with reading(start):
         geometry = read_molecule(start)
         propagator.header.check(geometry)
-    if guide is not None:
-        with reading(guide):
-            propagator = networks().Network(propagator.header, propagator.net, load_propagator(guide))  # type: ignore[attr-defined]
     config = PropagationConfig(
         steps=steps, step=propagator.header.step if step is None else step, ensemble=ensemble, temperature=temperature,
         relaxation_time=relaxation_time, correct_momentum=correct_momentum,
@@ -107,6 +103,18 @@ def propagate(
         result = run(propagator, positions, velocities, config, potential, monitor, show)
     seconds = time.perf_counter() - begin
     return _outcome(output, geometry, propagator, config, result, monitor, seconds)
+
+
+def _load(model: Path, guide: Path | None) -> Propagator:
+    """Read the propagator, and the direct predictor from which an action starts."""
+    from fflux_py.propagators.propagator import load_propagator, networks
+
+    with reading(model):
+        propagator = load_propagator(model)
+    if guide is None:
+        return propagator
+    with reading(guide):
+        return networks().Network(propagator.header, propagator.net, load_propagator(guide))  # type: ignore[attr-defined,no-any-return]
 
 
 def _monitor(propagator: Propagator, geometry: Molecule, potential: ForceField | None) -> EquipartitionMonitor:
@@ -176,7 +184,7 @@ def _write_trajectories(folder: Path, geometry: Molecule, config: PropagationCon
     write_atomically(folder / "topology.pdb", topology_pdb(geometry))
     n, every, step = geometry.n_atoms, config.report_every, config.step / config.fill_in
     for r in range(result.positions.shape[1]):
-        place = folder / f"trajectory-{r:03d}.dcd"
-        with DCDWriter(place, n, every, step, f"propagator, replica {r}") as stream:
+        path = folder / f"trajectory-{r:03d}.dcd"
+        with DCDWriter(path, n, every, step, f"propagator, replica {r}") as stream:
             for frame in result.positions[:, r]:
                 stream.write(frame)

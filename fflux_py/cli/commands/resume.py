@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from fflux_py.cli._command import Outcome, command, print_line
-from fflux_py.cli._dynamics import outcome, print_first_events, run_progress
+from fflux_py.cli._dynamics import make_event_printer, run_progress, summarise
 from fflux_py.cli._options import JsonOption
 from fflux_py.cli._paths import reading
 from fflux_py.cli._threads import use_threads
@@ -44,39 +44,41 @@ def resume(
         raise InputError(str(folder), "a folder that 'fflux md' wrote", found)
     use_threads(threads)
     from fflux_py import model_file
-    from fflux_py.dynamics import resume as go_on
-    from fflux_py.dynamics.checkpoint import usable
+    from fflux_py.dynamics import resume as resume_run
+    from fflux_py.dynamics.checkpoint import read_newest_checkpoint
     from fflux_py.errors import SimulationStopped
 
-    known, _ = usable(folder)
-    path = model if model is not None else Path(known.model)
+    checkpoint, _ = read_newest_checkpoint(folder)
+    path = model if model is not None else Path(checkpoint.model)
     if not path.is_file():
         raise InputError("--model", "the model of the run", f"nothing at {path}", "say where the model is now")
     with reading(path):
-        forcefield = _as_before(model_file.load(path), known)
-    before = _steps_before(folder, known)
+        forcefield = _with_precision_of_run(model_file.load(path), checkpoint)
+    before = _steps_before(folder, checkpoint)
     stop: SimulationStopped | None = None
     begin = time.perf_counter()
-    with run_progress(f"from step {known.step} (steps)", known.config.timestep) as show:
+    with run_progress(f"from step {checkpoint.step} (steps)", checkpoint.config.timestep) as show:
         try:
-            go_on(forcefield, folder, steps, show, threads=threads, on_event=print_first_events(), on_notice=print_line)
+            resume_run(
+                forcefield, folder, steps, show, threads=threads, on_event=make_event_printer(), on_notice=print_line
+            )
         except SimulationStopped as stopped:
             stop = stopped
-    return outcome(folder, before, time.perf_counter() - begin, stop, ase_trajectory)
+    return summarise(folder, before, time.perf_counter() - begin, stop, ase_trajectory)
 
 
-def _as_before(forcefield: ForceField, known: Checkpoint) -> ForceField:
+def _with_precision_of_run(forcefield: ForceField, checkpoint: Checkpoint) -> ForceField:
     """The model in the precision of the run; as it is if it is another model, which is refused later."""
     from fflux_py.dynamics.potentials import identity_of
     from fflux_py.gp.kernel_arrays import Precision
 
-    each = [forcefield.with_precision(precision) for precision in get_args(Precision)]
-    return next((one for one in each if identity_of(one) == known.model_sha256), forcefield)
+    candidates = [forcefield.with_precision(precision) for precision in get_args(Precision)]
+    return next((one for one in candidates if identity_of(one) == checkpoint.model_sha256), forcefield)
 
 
-def _steps_before(folder: Path, known: Checkpoint) -> int:
+def _steps_before(folder: Path, checkpoint: Checkpoint) -> int:
     """Steps of all replicas up to the checkpoint; of one that was stopped before, up to there."""
     from fflux_py.analysis.runs import read_run
 
-    places = zip(known.replicas, known.active, strict=True)
-    return sum(known.step if active else read_run(folder / record.folder).steps_done for record, active in places)
+    records = zip(checkpoint.replicas, checkpoint.active, strict=True)
+    return sum(checkpoint.step if active else read_run(folder / record.folder).steps_done for record, active in records)

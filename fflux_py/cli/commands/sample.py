@@ -132,8 +132,8 @@ def _extra(distortions: int, displaced: int, test_frames: int, minima: bool) -> 
 
     config = None
     if distortions or displaced:
-        tested = -(-distortions // 5) if test_frames else 0
-        config = DistortionConfig(distortions, tested, displaced_frames=displaced)
+        n_test = -(-distortions // 5) if test_frames else 0
+        config = DistortionConfig(distortions, n_test, displaced_frames=displaced)
     return {"distortions": config, "minima": minima}
 
 
@@ -153,18 +153,18 @@ def _plumed_plan(
 
     if not Path(file).is_file():
         raise InputError("--bias", "'torsions' or 'none' or a PLUMED input file", repr(file))
-    found = read_plumed_input(file)
-    temperatures = _different(temperatures or list(_TEMPERATURES))
-    biased = [found.temperature] if found.temperature is not None else _biased(temperatures)
+    plumed = read_plumed_input(file)
+    temperatures = _check_different(temperatures or list(_TEMPERATURES))
+    biased = [plumed.temperature] if plumed.temperature is not None else _biased(temperatures)
     classes = standard_classes(temperatures, biased, frames, test_frames, "variables")
-    config = SamplingConfig(classes=classes, seed=seed, bias=found.bias)
-    for variable in found.variables:
+    config = SamplingConfig(classes=classes, seed=seed, bias=plumed.bias)
+    for variable in plumed.variables:
         variable.check(start.n_atoms)
-    check_prints(found, config)
-    return config, lambda run: write_plumed_files(output.parent, run, found)
+    check_prints(plumed, config)
+    return config, lambda run: write_plumed_files(output.parent, run, plumed)
 
 
-def _different(temperatures: list[float]) -> list[float]:
+def _check_different(temperatures: list[float]) -> list[float]:
     if len(set(temperatures)) != len(temperatures):
         raise InputError("--temperature", "different temperatures", " ".join(f"{t:g}" for t in temperatures))
     return temperatures
@@ -179,7 +179,7 @@ def plan(temperatures: list[float], bias: bool, frames: int, test_frames: int, s
     """The kinds of trajectories: unbiased at every temperature, biased at all but the highest."""
     from fflux_py.sampling import SamplingConfig, standard_classes
 
-    temperatures = _different(temperatures)
+    temperatures = _check_different(temperatures)
     biased = _biased(temperatures) if bias else []
     return SamplingConfig(classes=standard_classes(temperatures, biased, frames, test_frames), seed=seed)
 
@@ -187,11 +187,11 @@ def plan(temperatures: list[float], bias: bool, frames: int, test_frames: int, s
 def parse_torsions(text: str, molecule: Molecule) -> tuple[Torsion, ...]:
     """Torsions (atoms from 0) from a text such as ``5-7-9-15,7-9-15-17`` (atoms from 1) or ``backbone``."""
     if text.strip() == "backbone":
-        found = molecule.backbone_torsions()
-        if not found:
+        backbone = molecule.backbone_torsions()
+        if not backbone:
             raise InputError("--torsions backbone", "a peptide, with C-N-CA-C and N-CA-C-N between amide bonds",
                              f"none in {molecule.formula}", "name the torsions by their atoms")  # fmt: skip
-        return found
+        return backbone
     chosen = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)-(\d+)-(\d+)-(\d+)\s*", part, re.ASCII)

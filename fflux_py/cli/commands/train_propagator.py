@@ -45,9 +45,9 @@ def train_propagator(
 
     A checkpoint is written every minute; with more --minutes the same command goes on from it.
     """
-    checkpoint_path = output.with_name(output.name + ".checkpoint") if checkpoint is None else checkpoint
+    checkpoint = output.with_name(output.name + ".checkpoint") if checkpoint is None else checkpoint
     check_output(output, trajectories)
-    check_output(checkpoint_path, trajectories, output)
+    check_output(checkpoint, trajectories, output)
     use_threads(threads)
     from fflux_py.propagators.config import PropagatorTraining
     from fflux_py.propagators.config import train_propagator as train
@@ -63,10 +63,10 @@ def train_propagator(
     with reading(trajectories):
         data = TrajectorySet.load(trajectories)
     with progress(f"training a {kind} propagator of {step:g} fs (seconds)") as show:
-        trained = train(data, config, checkpoint_path, show)
-    package.save(trained, output)
-    metadata = dict(trained.header.metadata)
-    figures = {"output": str(output), "checkpoint": str(checkpoint_path), "kind": kind, "step_fs": step, **metadata}
+        propagator = train(data, config, checkpoint, show)
+    package.save(propagator, output)
+    metadata = dict(propagator.header.metadata)
+    figures = {"output": str(output), "checkpoint": str(checkpoint), "kind": kind, "step_fs": step, **metadata}
     if "position_rms_pm" in metadata:
         line = (
             f"One step on held-out trajectories: positions to {metadata['position_rms_pm']:.3g} pm, velocities to "

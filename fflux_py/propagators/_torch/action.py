@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import grad, jacfwd, vmap
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.propagators._torch import action_kernels as kernels
+from fflux_py.propagators._torch import action_compiled as compiled
 from fflux_py.propagators._torch.frames import Frames, local_velocities, shape_features
 
 Generator = Callable[[Tensor, Tensor], Tensor]
@@ -44,17 +44,17 @@ class Solved(NamedTuple):
     residual: float
 
 
-def _field(generator: Generator, n: int) -> Callable[[Tensor], Tensor]:
+def _symplectic_gradient(generator: Generator, n: int) -> Callable[[Tensor], Tensor]:
     """J grad S as a function of one z, shape ``(6 n_atoms,)``."""
 
     def scalar(z: Tensor) -> Tensor:
         return generator(z[: 3 * n].reshape(n, 3), z[3 * n :].reshape(n, 3))
 
-    def field(z: Tensor) -> Tensor:
+    def symplectic_gradient(z: Tensor) -> Tensor:
         slope = grad(scalar)(z)
         return torch.cat([slope[3 * n :], -slope[: 3 * n]])
 
-    return field
+    return symplectic_gradient
 
 
 def solve_step(
@@ -83,8 +83,8 @@ def solve_step(
         Not converged, for example beyond the pole at wh = pi.
     """
     b, n = y.shape[0], y.shape[1]
-    field = _field(generator, n)
-    fields, jacobians = vmap(field), vmap(jacfwd(field))
+    gradient = _symplectic_gradient(generator, n)
+    gradients, jacobians = vmap(gradient), vmap(jacfwd(gradient))
     z = torch.cat([y.reshape(b, -1), u.reshape(b, -1)], dim=1)
     end = z + torch.cat([z[:, 3 * n :], torch.zeros_like(z[:, 3 * n :])], dim=1)
     if guess is not None:
@@ -94,7 +94,7 @@ def solve_step(
     factors: Any = None
     before = float("inf")
     for iteration in range(iterations):
-        residual = middle - z - 0.5 * fields(middle)
+        residual = middle - z - 0.5 * gradients(middle)
         size = float(residual.abs().max())
         if size < tolerance:
             end = 2.0 * middle - z
@@ -108,7 +108,7 @@ def solve_step(
     raise _not_converged(iterations, size)
 
 
-class Stepper:
+class ActionSolver:
     """The same steps of one trained action, compiled, each begun with the inverse Jacobian that the last one left.
 
     The residual of a step is below :data:`TOLERANCE` whatever it began with; its last bits depend on that.
@@ -124,7 +124,7 @@ class Stepper:
         self._inverse = np.empty((0, 6 * net.n, 6 * net.n))
 
     def solve(self, y: Tensor, u: Tensor, guess: tuple[Tensor, Tensor] | None = None) -> Solved:
-        """As :func:`solve_step`, by Broyden's method (:mod:`fflux_py.propagators._torch.action_kernels`)."""
+        """As :func:`solve_step`, by Broyden's method (:mod:`fflux_py.propagators._torch.action_compiled`)."""
         b, n = y.shape[0], y.shape[1]
         z = torch.cat([y.reshape(b, -1), u.reshape(b, -1)], dim=1).numpy()
         if guess is None:
@@ -137,13 +137,15 @@ class Stepper:
             self._inverse = np.empty((b, 6 * n, 6 * n))
         most, largest = 0, 0.0
         for k in range(b):
-            needed, size = kernels.solve(z[k], end[k], self._arrays, self._inverse[k], fresh, TOLERANCE, 2 * ITERATIONS)
+            needed, size = compiled.solve(
+                z[k], end[k], self._arrays, self._inverse[k], fresh, TOLERANCE, 2 * ITERATIONS
+            )
             if not size < TOLERANCE:
                 self._inverse = np.empty((0, 6 * n, 6 * n))
                 raise _not_converged(2 * ITERATIONS, size)
             most, largest = max(most, needed), max(largest, size)
-        found = torch.from_numpy(end)
-        return Solved(found[:, : 3 * n].reshape(b, n, 3), found[:, 3 * n :].reshape(b, n, 3), most, largest)
+        solution = torch.from_numpy(end)
+        return Solved(solution[:, : 3 * n].reshape(b, n, 3), solution[:, 3 * n :].reshape(b, n, 3), most, largest)
 
 
 def _not_converged(iterations: int, residual: float) -> ConvergenceError:
@@ -229,16 +231,16 @@ class ActionNet(nn.Module):
         backward: Tensor = self.even_net(torch.cat([x, -s], dim=-1))[..., 0]
         return value + 0.5 * (forward + backward)
 
-    def arrays(self) -> kernels.ActionArrays:
+    def arrays(self) -> compiled.ActionArrays:
         """A copy of everything as arrays for the compiled functions."""
 
         def plain(tensor: Tensor) -> Any:
             return np.array(tensor.detach().numpy(), order="C")
 
-        def layers(net: nn.Sequential) -> kernels.Layers:
-            return kernels.Layers(*(plain(part) for part in net.parameters()))
+        def layers(net: nn.Sequential) -> compiled.Layers:
+            return compiled.Layers(*(plain(part) for part in net.parameters()))
 
-        return kernels.ActionArrays(
+        return compiled.ActionArrays(
             plain(self.frames), plain(self.pairs), plain(self.dihedrals), plain(self.roots), plain(self.centre),
             plain(self.spread), plain(self.lower), plain(self.linear), plain(self.quadratic + self.quadratic.T),
             plain(self.metric), float(self.length), bool(self.even), layers(self.shape_net), layers(self.even_net),

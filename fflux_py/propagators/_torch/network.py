@@ -20,7 +20,7 @@ from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import arrays_sha256, write_atomically
 from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.propagators._torch.action import ActionNet, Stepper
+from fflux_py.propagators._torch.action import ActionNet, ActionSolver
 from fflux_py.propagators._torch.continuous import ContinuousNet
 from fflux_py.propagators._torch.direct import DirectNet
 from fflux_py.propagators._torch.frames import Frames
@@ -153,15 +153,15 @@ class Network:
             q, v = self.guide.advance(positions, velocities, self.header.step)
             guess = torch.from_numpy((q - centre) * root / length), torch.from_numpy(v * root / unit)
         y, u = torch.from_numpy((positions - centre) * root / length), torch.from_numpy(velocities * root / unit)
-        solved = self._stepper.solve(y, u, guess)
+        solved = self._solver.solve(y, u, guess)
         self.iterations = solved.iterations
         scale = torch.from_numpy(1.0 / root)
         return solved.y * (length * scale) + torch.from_numpy(centre), solved.u * (unit * scale)
 
     @cached_property
-    def _stepper(self) -> Stepper:
+    def _solver(self) -> ActionSolver:
         assert isinstance(self.net, ActionNet)
-        return Stepper(self.net)
+        return ActionSolver(self.net)
 
     def scales(self) -> tuple[float, float, FloatArray]:
         """Units of y (times root mass) and of u, atomic units, and the root masses ``(n_atoms, 1)``."""

@@ -44,8 +44,8 @@ def state_tensors(optimiser: torch.optim.Optimizer, net: nn.Module) -> Iterator[
         for key in _MATRICES:
             for k, matrix in enumerate(state.get(key, ())):
                 if len(matrix):
-                    turned = not matrix.is_contiguous()
-                    yield f"optimiser/{key}{k}{'t' * turned}/{name}", matrix.T if turned else matrix
+                    transposed = not matrix.is_contiguous()
+                    yield f"optimiser/{key}{k}{'t' * transposed}/{name}", matrix.T if transposed else matrix
 
 
 def restore_state(

@@ -33,9 +33,9 @@ class Residual(nn.Module):
         self.register_buffer("frames", frames, persistent=False)  # the response has them
         self.register_buffer("root", torch.zeros(n, n, dtype=torch.float64))
 
-    def fit(self, q: Tensor, wrong: Tensor) -> None:
+    def fit(self, q: Tensor, errors: Tensor) -> None:
         """From predicted positions (bohr) and errors of mass-weighted velocities, shape ``(b, n_atoms, 3)``."""
-        local = into_local(local_axes(q, self.frames), wrong).flatten(1)
+        local = into_local(local_axes(q, self.frames), errors).flatten(1)
         odd = torch.arange(local.shape[1]) % 3 == 2
         covariance = (local.T @ local / len(local)) * (odd[:, None] == odd)
         values, vectors = torch.linalg.eigh(covariance)

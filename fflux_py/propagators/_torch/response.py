@@ -116,7 +116,7 @@ class LocalResponse(nn.Module):
         x = shape_features(q, self.pairs, self.dihedrals)[:, : self.n_even]
         self.centre.copy_(x.mean(0))
         self.spread.copy_(x.std(0).clamp_min(1e-6))
-        judged = self._terms(*self._variables(*held_out[:2])), self._local(held_out[0], held_out[2])
+        held_out_terms = self._terms(*self._variables(*held_out[:2])), self._local(held_out[0], held_out[2])
         for coefficients, part in ((self.even, 0), (self.odd, 1)):
             size = len(coefficients)
             normal = torch.zeros(size, size, dtype=torch.float64)
@@ -130,16 +130,16 @@ class LocalResponse(nn.Module):
             for ridge in RIDGES:
                 normal.diagonal().add_((ridge - before) * scale)
                 before = ridge
-                found = torch.cholesky_solve(right, torch.linalg.cholesky(normal))
-                wrong = float((judged[0][part] @ found - judged[1][part]).norm())
-                if wrong < best:
-                    best = wrong
-                    coefficients.copy_(found)
+                solution = torch.cholesky_solve(right, torch.linalg.cholesky(normal))
+                error = float((held_out_terms[0][part] @ solution - held_out_terms[1][part]).norm())
+                if error < best:
+                    best = error
+                    coefficients.copy_(solution)
         if self.perceptron is not None:
             self.spread_odd.copy_(self._variables(q, u)[1].std(0).clamp_min(1e-6))
-            self.size.copy_(self.left(*held_out)[1].std())
+            self.size.copy_(self.remainder(*held_out)[1].std())
 
-    def left(self, q: Tensor, u: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    def remainder(self, q: Tensor, u: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """What the perceptron learns: its variables, and the local components that the polynomial leaves.
 
         Shapes ``(b, variables)``, ``(b, k, n, 3)``, in single precision.
@@ -149,8 +149,8 @@ class LocalResponse(nn.Module):
             cut = slice(first, first + BLOCK)
             even, odd = self._variables(q[cut], u[cut])
             inputs = torch.cat([even, odd / self.spread_odd], dim=1)
-            left = self._inner(q[cut], vectors[cut]) - self._polynomial(even, odd)
-            parts.append((inputs.float(), left.float()))
+            remainder = self._inner(q[cut], vectors[cut]) - self._polynomial(even, odd)
+            parts.append((inputs.float(), remainder.float()))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def correction(self, inputs: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ PERCEPTRON_SHARE: Final = 0.8
 WARM_UP: Final = 0.02
 """Part of a stage in which the rate rises, while the optimiser knows little of the curvatures."""
 
-SHOWN: Final = 256
+N_TEST_PAIRS: Final = 256
 """Pairs on which errors are computed."""
 
 
@@ -72,27 +72,27 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         net = build(header)
-    run = _Run(header, net, config, checkpoint)
-    if not run.restored:
+    training = _Training(header, net, config, checkpoint)
+    if not training.restored:
         if isinstance(net, ActionNet):
-            _start_action(net, data, header, config)
+            _fit_action(net, data, header, config)
         elif isinstance(net, DirectNet | ContinuousNet):
-            _start_response(net, data, header, config)
-    run.go(_stages(net, data, header, config), progress)
+            _fit_response(net, data, header, config)
+    training.run(_stages(net, data, header, config), progress)
     if isinstance(net, DirectNet | ContinuousNet):
-        _find_residual(net, data, header)
+        _fit_residual(net, data, header)
     errors: dict[str, Any]
     try:
         errors = step_errors(Network(header, net), data, "test")
     except ConvergenceError:
         # an action that is hardly trained; it can be looked at, and trained on
         errors = {"steps_converge": False}
-    done = {**metadata, **errors, "training_minutes": run.seconds / 60.0, "updates": run.updates}
+    done = {**metadata, **errors, "training_minutes": training.seconds / 60.0, "updates": training.updates}
     header = Header(config.kind, data.molecule, data.masses, config.step, config.temperature, settings, done)
     return Network(header, net)
 
 
-class _Run:
+class _Training:
     """Weights and optimiser on their way; what a checkpoint holds."""
 
     def __init__(self, header: Header, net: nn.Module, config: PropagatorTraining, checkpoint: Path | None) -> None:
@@ -104,7 +104,7 @@ class _Run:
         if self.restored:
             self._restore()
 
-    def go(self, stages: Stages, progress: Progress | None) -> None:
+    def run(self, stages: Stages, progress: Progress | None) -> None:
         """Update the weights until the time or the number of updates is reached."""
         config, total = self.config, 60.0 * self.config.minutes
         begin, before = time.monotonic(), self.seconds
@@ -181,21 +181,21 @@ def _local_loss(net: Any, data: TrajectorySet, header: Header, config: Propagato
     response = net.response
 
     @cache
-    def prepared() -> tuple[Tensor, Tensor, Tensor]:
+    def prepare() -> tuple[Tensor, Tensor, Tensor]:
         """Variables, what is to be learned, and its weights: made when the stage begins, which may be over already."""
         with torch.no_grad():
-            inputs, left = response.left(*_response_data(net, data, header, config, "train", PERCEPTRON_SIZE))
+            inputs, remainder = response.remainder(*_response_data(net, data, header, config, "train", PERCEPTRON_SIZE))
             # by displacement and velocity, from the vectors of the response
             metric = torch.diag(torch.tensor([3.0, 1.0]))
             if isinstance(net, ContinuousNet):
                 metric = torch.cat([3.0 * net.moves(0), net.moves(1)]).float()
-        return inputs, left / response.size.float(), metric
+        return inputs, remainder / response.size.float(), metric
 
     def loss(generator: torch.Generator) -> Tensor:
-        inputs, left, metric = prepared()
+        inputs, remainder, metric = prepare()
         chosen = torch.randint(len(inputs), (PERCEPTRON_BATCH,), generator=generator)
-        wrong = response.correction(inputs[chosen]) - left[chosen]
-        value: Tensor = (torch.einsum("mk,bkic->bmic", metric, wrong) ** 2).mean()
+        error = response.correction(inputs[chosen]) - remainder[chosen]
+        value: Tensor = (torch.einsum("mk,bkic->bmic", metric, error) ** 2).mean()
         return value
 
     return loss
@@ -221,7 +221,7 @@ def _losses(data: TrajectorySet, net: nn.Module, header: Header, config: Propaga
         return (positions[which, start], sign * velocities[which, start],
                 positions[which, end], sign * velocities[which, end])  # fmt: skip
 
-    def predicted(generator: torch.Generator) -> Tensor:
+    def prediction_loss(generator: torch.Generator) -> Tensor:
         count = torch.full((config.batch,), frames)
         if header.kind == "continuous":
             count = torch.randint(1, frames + 1, (config.batch,), generator=generator)
@@ -235,13 +235,13 @@ def _losses(data: TrajectorySet, net: nn.Module, header: Header, config: Propaga
         loss: Tensor = by_velocity.mean() + by_position.mean()
         return loss
 
-    def action(generator: torch.Generator) -> Tensor:
+    def action_loss(generator: torch.Generator) -> Tensor:
         q, v, q_next, v_next = batch(generator, torch.full((config.batch,), frames))
         y, u, dy, du = _midpoints(header, root, q, v, q_next, v_next)
         by_u, by_y = increments(net, y, u, graph=True)
         return ((by_u - dy) ** 2).mean() + ((by_y - du) ** 2).mean()
 
-    return action if header.kind == "action" else predicted
+    return action_loss if header.kind == "action" else prediction_loss
 
 
 def _midpoints(header: Header, root: Tensor, *ends: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -258,14 +258,14 @@ def _midpoints(header: Header, root: Tensor, *ends: Tensor) -> tuple[Tensor, Ten
     )
 
 
-def _start_action(net: ActionNet, data: TrajectorySet, header: Header, config: PropagatorTraining) -> None:
+def _fit_action(net: ActionNet, data: TrajectorySet, header: Header, config: PropagatorTraining) -> None:
     pairs = data.pairs(config.step, "train")
     chosen = np.random.default_rng(config.seed).permutation(len(pairs.positions))[:FIT_SIZE]
     root = torch.from_numpy(np.sqrt(data.masses)[:, None])
     fit_quadratic(net, *_midpoints(header, root, *(torch.from_numpy(part[chosen]) for part in pairs)))
 
 
-def _start_response(
+def _fit_response(
     net: DirectNet | ContinuousNet, data: TrajectorySet, header: Header, config: PropagatorTraining
 ) -> None:
     """Least squares for what the network corrects: at the end of the step, or at the nodes of a segment."""
@@ -273,18 +273,18 @@ def _start_response(
     net.response.fit(*train, _response_data(net, data, header, config, "validation", RESPONSE_SIZE // 20))
 
 
-def _find_residual(net: DirectNet | ContinuousNet, data: TrajectorySet, header: Header) -> None:
-    """The covariance of the errors of whole steps, on the validation trajectories."""
+def _fit_residual(net: DirectNet | ContinuousNet, data: TrajectorySet, header: Header) -> None:
+    """Fit the covariance of the errors of whole steps, on the validation trajectories."""
     pairs = data.pairs(header.step, "validation")
     chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:RESIDUAL_SIZE]
     q, v, _, v_next = (part[chosen] for part in pairs)
-    ends = _advanced(Network(header, net), q, v)
-    wrong = (v_next - ends[1]) * np.sqrt(data.masses)[:, None] / thermal_unit(header)
-    net.residual.fit(torch.from_numpy(ends[0]), torch.from_numpy(wrong))
+    ends = _advance(Network(header, net), q, v)
+    errors = (v_next - ends[1]) * np.sqrt(data.masses)[:, None] / thermal_unit(header)
+    net.residual.fit(torch.from_numpy(ends[0]), torch.from_numpy(errors))
 
 
-def _advanced(propagator: Propagator, q: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A whole step of many pairs."""
+def _advance(propagator: Propagator, q: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Take a whole step from many pairs."""
     step = propagator.header.step
     ends = [propagator.advance(q[k : k + 32], v[k : k + 32], step) for k in range(0, len(q), 32)]
     return np.concatenate([end[0] for end in ends]), np.concatenate([end[1] for end in ends])
@@ -315,13 +315,13 @@ def _response_data(
     if isinstance(net, DirectNet):
         return q, u, torch.stack(at(frames), dim=1)
     assert isinstance(net, ContinuousNet)
-    wanted = []
+    targets = []
     for node in net.nodes:
         count = round(node * frames)
         t = torch.tensor(count / frames, dtype=torch.float64)
         f = float(net.switch(t))
-        wanted.append((at(count)[0] - u * t * (1.0 - f)) / f)
-    return q, u, torch.stack(wanted, dim=1)
+        targets.append((at(count)[0] - u * t * (1.0 - f)) / f)
+    return q, u, torch.stack(targets, dim=1)
 
 
 def step_errors(propagator: Propagator, data: TrajectorySet, split: str) -> dict[str, float]:
@@ -329,19 +329,19 @@ def step_errors(propagator: Propagator, data: TrajectorySet, split: str) -> dict
     header = propagator.header
     header.check(data.molecule, data.masses)
     pairs = data.pairs(header.step, split)
-    chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:SHOWN]
+    chosen = np.random.default_rng(0).permutation(len(pairs.positions))[:N_TEST_PAIRS]
     q, v, q_next, v_next = (part[chosen] for part in pairs)
-    ends = _advanced(propagator, q, v)
+    ends = _advance(propagator, q, v)
     root = np.sqrt(header.masses)[:, None]
-    wrong_q, wrong_v = ends[0] - q_next, ends[1] - v_next
+    error_q, error_v = ends[0] - q_next, ends[1] - v_next
 
-    def relative(wrong: Any, right: Any) -> float:
-        return float(np.linalg.norm(root * wrong) / np.linalg.norm(root * right))
+    def relative(error: Any, exact: Any) -> float:
+        return float(np.linalg.norm(root * error) / np.linalg.norm(root * exact))
 
     picometre = 100.0 * ANGSTROM
     return {
-        "position_rms_pm": float(np.sqrt((wrong_q**2).mean())) * picometre,
-        "position_largest_pm": float(np.abs(wrong_q).max()) * picometre,
-        "displacement_relative": relative(wrong_q, q_next - q),
-        "velocity_relative": relative(wrong_v, v_next),
+        "position_rms_pm": float(np.sqrt((error_q**2).mean())) * picometre,
+        "position_largest_pm": float(np.abs(error_q).max()) * picometre,
+        "displacement_relative": relative(error_q, q_next - q),
+        "velocity_relative": relative(error_v, v_next),
     }

@@ -244,20 +244,20 @@ def add_hill(centre: Any, height: Any, arrays: Any, group: Any) -> None:
     total = 1
     for i in range(d):
         total *= near[i]
-    place = np.empty(d, np.int64)
+    index = np.empty(d, np.int64)
     for flat in range(total):
         rest = flat
         for i in range(d - 1, -1, -1):
-            place[i] = support[i, rest % near[i]]
+            index[i] = support[i, rest % near[i]]
             rest //= near[i]
         row = 0
         for i in range(d):
-            row = row * arrays.points[first + i] + place[i]
+            row = row * arrays.points[first + i] + index[i]
         row += arrays.starts[group]
         for column in range(1 << d):
             product = height
             for i in range(d):
-                product *= shape[i, place[i], (column >> i) & 1]
+                product *= shape[i, index[i], (column >> i) & 1]
             arrays.table[row, column] += product
 
 
@@ -321,15 +321,27 @@ def add_bias(positions: Any, forces: Any, replicas: Any) -> Any:
     """Add the bias forces of g replicas to ``forces`` ``(g, n_atoms, 3)`` and write their energies; returns zero."""
     common, tables = replicas.bias, replicas.tables
     for r in range(positions.shape[0]):
-        own = BiasArrays(
+        arrays = BiasArrays(
             common.kinds, common.atoms, common.groups, common.minima, common.spacings, common.points, common.periodic,
             common.starts, tables[r if tables.shape[0] > 1 else 0], common.sigmas, common.constants, common.n_hills,
             common.centres, common.heights,
         )  # fmt: skip
-        replicas.energies[r], pull = energy_and_forces(positions[r], own)
-        for i in range(pull.shape[0]):
+        replicas.energies[r], bias_forces = energy_and_forces(positions[r], arrays)
+        for i in range(bias_forces.shape[0]):
             for x in range(3):
-                forces[r, i, x] += pull[i, x]
+                forces[r, i, x] += bias_forces[i, x]
+    return 0.0
+
+
+class NoBias(NamedTuple):
+    """What stands for the biases of g replicas that have none; ``energies`` ``(g,)`` are zero."""
+
+    energies: FloatArray
+
+
+@njit(cache=True, error_model="numpy")
+def add_no_bias(positions: Any, forces: Any, replicas: Any) -> Any:
+    """As :func:`add_bias` for replicas without a bias: nothing changes."""
     return 0.0
 
 

@@ -1,4 +1,4 @@
-"""The field of a trained action and the solution of its step, compiled: what makes a step affordable.
+"""The symplectic gradient of a trained action and the solution of its step, compiled: what makes a step affordable.
 
 :class:`fflux_py.propagators._torch.action.ActionNet` written out, value by value, with its gradient by the chain rule;
 and Broyden's method for the step in place of Newton's, so that a step costs some gradients and no Hessian.  Both are
@@ -17,7 +17,7 @@ from numba import njit
 
 from fflux_py._compiled.features import BY_AXES, FRAME_ROWS, frame_axes, frame_axes_backward
 from fflux_py._compiled.vectors import dot
-from fflux_py.bias._kernels import TORSION, variable
+from fflux_py.bias._compiled import TORSION, variable
 from fflux_py.typing import FloatArray, IntArray
 
 FAST: Final = 14
@@ -78,7 +78,7 @@ def _back(net: Any, first: Any, second: Any, slope: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _features(q: Any, arrays: Any, x: Any, turns: Any) -> None:
+def _features(q: Any, arrays: Any, x: Any, angle_gradients: Any) -> None:
     """Inverse distances, cosines and sines of dihedrals, centred and scaled; keeps the dihedrals' gradients."""
     n_pairs, n_dihedrals = len(arrays.pairs), len(arrays.dihedrals)
     arm = np.empty(3)
@@ -86,7 +86,7 @@ def _features(q: Any, arrays: Any, x: Any, turns: Any) -> None:
         arm[:] = q[arrays.pairs[p, 0]] - q[arrays.pairs[p, 1]]
         x[p] = 1.0 / np.sqrt(dot(arm, arm))
     for d in range(n_dihedrals):
-        angle = variable(q, TORSION, arrays.dihedrals[d], turns[d])
+        angle = variable(q, TORSION, arrays.dihedrals[d], angle_gradients[d])
         x[n_pairs + d] = np.cos(angle)
         x[n_pairs + n_dihedrals + d] = np.sin(angle)
     for k in range(len(x)):
@@ -94,7 +94,7 @@ def _features(q: Any, arrays: Any, x: Any, turns: Any) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _features_back(q: Any, arrays: Any, x: Any, turns: Any, slope: Any, out: Any) -> None:
+def _features_back(q: Any, arrays: Any, x: Any, angle_gradients: Any, slope: Any, out: Any) -> None:
     """Add the gradient by q to ``out``, from that by the features x."""
     n_pairs, n_dihedrals = len(arrays.pairs), len(arrays.dihedrals)
     arm = np.empty(3)
@@ -112,11 +112,11 @@ def _features_back(q: Any, arrays: Any, x: Any, turns: Any, slope: Any, out: Any
         by_angle = cosine * slope[at_sine] / arrays.spread[at_sine]
         by_angle -= sine * slope[at_cosine] / arrays.spread[at_cosine]
         for corner in range(4):
-            out[arrays.dihedrals[d, corner]] += by_angle * turns[d, corner]
+            out[arrays.dihedrals[d, corner]] += by_angle * angle_gradients[d, corner]
 
 
 @njit(cache=True, error_model="numpy")
-def field(z: Any, arrays: Any, out: Any) -> None:
+def symplectic_gradient(z: Any, arrays: Any, out: Any) -> None:
     """J grad S at z = (y, u), shape ``(6 n_atoms,)``: dS/du, then -dS/dy."""
     n = len(arrays.roots)
     k = len(arrays.centre)
@@ -130,8 +130,8 @@ def field(z: Any, arrays: Any, out: Any) -> None:
         drift += roots[a] * u[a]
         q[a] = y[a] * arrays.length / roots[a]
     drift /= total
-    axes, turns = np.empty((n, FRAME_ROWS, 3)), np.empty((len(arrays.dihedrals), 4, 3))
-    _features(q, arrays, x, turns)
+    axes, angle_gradients = np.empty((n, FRAME_ROWS, 3)), np.empty((len(arrays.dihedrals), 4, 3))
+    _features(q, arrays, x, angle_gradients)
     for a in range(n):
         frame_axes(q, arrays.frames[a], axes[a])
         moving[a] = u[a] - roots[a] * drift
@@ -164,12 +164,12 @@ def field(z: Any, arrays: Any, out: Any) -> None:
         joined[k:] = sign * s
         first = _layer(arrays.odd.w1, arrays.odd.b1, joined)
         second = _layer(arrays.odd.w2, arrays.odd.b2, first)
-        found = _back(arrays.odd, first, second, one)
-        by_x += weight * found[:k]
-        by_s += weight * sign * found[k:]
+        gradient = _back(arrays.odd, first, second, one)
+        by_x += weight * gradient[:k]
+        by_s += weight * sign * gradient[k:]
 
     by_q, by_moving, drifting, none = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros(3), np.zeros(3)
-    _features_back(q, arrays, x, turns, by_x, by_q)
+    _features_back(q, arrays, x, angle_gradients, by_x, by_q)
     for a in range(n):
         for r in range(3):
             axes[a, BY_AXES + r] = by_s[3 * a + r] * moving[a]
@@ -190,9 +190,9 @@ def _inverse(middle: Any, arrays: Any) -> Any:
     moved = middle.copy()
     for k in range(size):
         moved[k] = middle[k] + _SHIFT
-        field(moved, arrays, up)
+        symplectic_gradient(moved, arrays, up)
         moved[k] = middle[k] - _SHIFT
-        field(moved, arrays, down)
+        symplectic_gradient(moved, arrays, down)
         moved[k] = middle[k]
         for r in range(size):
             jacobian[r, k] -= 0.25 * (up[r] - down[r]) / _SHIFT
@@ -224,7 +224,7 @@ def solve(z: Any, guess: Any, arrays: Any, inverse: Any, fresh: bool, tolerance:
     size = len(z)
     middle = 0.5 * (z + guess)
     residual, last, value = np.empty(size), np.empty(size), np.empty(size)
-    field(middle, arrays, value)
+    symplectic_gradient(middle, arrays, value)
     residual[:] = middle - z - 0.5 * value
     if fresh:
         inverse[:] = _inverse(middle, arrays)
@@ -244,7 +244,7 @@ def solve(z: Any, guess: Any, arrays: Any, inverse: Any, fresh: bool, tolerance:
         move = -np.dot(inverse, residual)
         middle += move
         last[:] = residual
-        field(middle, arrays, value)
+        symplectic_gradient(middle, arrays, value)
         residual[:] = middle - z - 0.5 * value
         # B + (dz - B dr) dz^T B / (dz^T B dr)
         applied = np.dot(inverse, residual - last)
