@@ -41,18 +41,21 @@ class NotImproved(FFLUXError):
     exit_code = 10
 
 
+_StartsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[START.xyz]...",
+        help="Start geometries (angstrom): of the runs by which models are judged, and of others to learn from. "
+        "Without any: the model's reference.",
+    ),
+]
+
+
 @command(interrupted="runs, labels and rounds are kept, the same command goes on from there")
 def improve(
     model: ModelArgument,
     data: Annotated[Path, typer.Argument(metavar="DATA.extxyz", help="Its data set.")],
-    starts: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="[START.xyz]...",
-            help="Start geometries (angstrom): of the runs by which models are judged, and of others to learn from. "
-            "Without any: the model's reference.",
-        ),
-    ] = None,
+    starts: _StartsArgument = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of runs, labels, models and the table.")
     ] = Path("improved"),

@@ -22,6 +22,37 @@ if TYPE_CHECKING:
     from fflux_py.molecules.dataset import Dataset
 
 
+_PartitionOption = Annotated[
+    str,
+    typer.Option(
+        help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke' or any other name in PARTITIONS of "
+        "fflux_py.iqa.partition; 'none' for energies and forces only."
+    ),
+]
+_PartitionFirstOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Atomic energies of the first N geometries only, energies and forces of all. Without it: of all.",
+    ),
+]
+_KeepOrbitalsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-orbitals",
+        help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
+    ),
+]
+_ArchiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--archive",
+        help="Close the campaign: when all geometries have a result, put all results into one file.",
+    ),
+]
+
+
 @command(interrupted="finished labels are kept, the same command goes on from there")
 def label(
     geometries: Annotated[
@@ -32,21 +63,8 @@ def label(
     ),
     method: Annotated[str, typer.Option(help="Functional, by its name in PySCF.")] = "b3lyp",
     basis: Annotated[str, typer.Option(help="Orbital basis, by its name in PySCF.")] = "6-31+g(d,p)",
-    partition: Annotated[
-        str,
-        typer.Option(
-            help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke' or any other name in PARTITIONS of "
-            "fflux_py.iqa.partition; 'none' for energies and forces only."
-        ),
-    ] = "hirshfeld",
-    partition_first: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Atomic energies of the first N geometries only, energies and forces of all. Without it: of all.",
-        ),
-    ] = None,
+    partition: _PartitionOption = "hirshfeld",
+    partition_first: _PartitionFirstOption = None,
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
     folder: Annotated[
@@ -65,20 +83,8 @@ def label(
         str, typer.Option(metavar="I/N", help="Compute only share I (from 0) of N; for job arrays on a cluster.")
     ] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many geometries.")] = None,
-    keep_orbitals: Annotated[
-        bool,
-        typer.Option(
-            "--keep-orbitals",
-            help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
-        ),
-    ] = False,
-    archive: Annotated[
-        bool,
-        typer.Option(
-            "--archive",
-            help="Close the campaign: when all geometries have a result, put all results into one file.",
-        ),
-    ] = False,
+    keep_orbitals: _KeepOrbitalsOption = False,
+    archive: _ArchiveOption = False,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Label geometries by density functional theory (PySCF): energy, forces, atomic energies.

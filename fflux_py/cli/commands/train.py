@@ -27,6 +27,42 @@ N_TRAIN: Final = 400
 """Training geometries that are taken if the user does not say how many."""
 
 
+_SymmetryOption = Annotated[
+    str,
+    typer.Option(
+        help="Permutations of equivalent atoms, with the mirror image where it applies (not with --no-forces): "
+        "'full', 'rotors' (methyl groups only), 'none', or 'auto' (full unless it costs more than a factor of 8)."
+    ),
+]
+_CriterionOption = Annotated[
+    str,
+    typer.Option(
+        help="What length scales are chosen by with --no-forces: 'likelihood', or 'holdout', the field's error on "
+        "held-out training geometries."
+    ),
+]
+_ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads of the linear algebra. Without it: all cores (1 is faster beside other work).",
+    ),
+]
+_SolverOption = Annotated[
+    str,
+    typer.Option(
+        help="Of the joint fit: 'direct', 'cg' (conjugate gradients, for large sets), or 'auto': direct if it fits."
+    ),
+]
+_PriorMeanOption = Annotated[
+    str,
+    typer.Option(
+        help="Where each atom's energy goes far from the data: MF1 to MF5, max, mean+K*range, gls, constant:V; "
+        "with --no-forces also linear and quadratic."
+    ),
+]
+
+
 @command(interrupted="no model was written; the same command goes on from what is kept beside it")
 def train(
     data: Annotated[
@@ -36,13 +72,7 @@ def train(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model to write.")] = Path("model.npz"),
-    prior_mean: Annotated[
-        str,
-        typer.Option(
-            help="Where each atom's energy goes far from the data: MF1 to MF5, max, mean+K*range, gls, constant:V; "
-            "with --no-forces also linear and quadratic."
-        ),
-    ] = "MF2",
+    prior_mean: _PriorMeanOption = "MF2",
     features: Annotated[
         str, typer.Option(help="'unit-vector' or 'spherical'; with -r or -inverse-r: R or 1/R.")
     ] = "unit-vector",
@@ -53,20 +83,8 @@ def train(
     forces: Annotated[
         bool, typer.Option("--forces/--no-forces", help="Learn energies and forces together, or atomic energies only.")
     ] = True,
-    symmetry: Annotated[
-        str,
-        typer.Option(
-            help="Permutations of equivalent atoms, with the mirror image where it applies (not with --no-forces): "
-            "'full', 'rotors' (methyl groups only), 'none', or 'auto' (full unless it costs more than a factor of 8)."
-        ),
-    ] = "auto",
-    criterion: Annotated[
-        str,
-        typer.Option(
-            help="What length scales are chosen by with --no-forces: 'likelihood', or 'holdout', the field's error on "
-            "held-out training geometries."
-        ),
-    ] = "likelihood",
+    symmetry: _SymmetryOption = "auto",
+    criterion: _CriterionOption = "likelihood",
     kernel: Annotated[
         str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
     ] = "squared-exponential",
@@ -75,19 +93,8 @@ def train(
         typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one atom each (only with --no-forces).")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Threads of the linear algebra. Without it: all cores (1 is faster beside other work).",
-        ),
-    ] = None,
-    solver: Annotated[
-        str,
-        typer.Option(
-            help="Of the joint fit: 'direct', 'cg' (conjugate gradients, for large sets), or 'auto': direct if it fits."
-        ),
-    ] = "auto",
+    threads: _ThreadsOption = None,
+    solver: _SolverOption = "auto",
     memory: MemoryOption = None,
     alf: Annotated[
         str | None, typer.Option(metavar="A,X,Y", help="Local frame of the atom of a .csv, atoms counted from 1.")
