@@ -16,6 +16,7 @@ from fflux_py._compiled.features import smallest_sine
 from fflux_py._compiled.training_points import KernelArrays
 from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.features import needs_axes
 from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features
 from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
@@ -263,7 +264,8 @@ class ForceField:
             flat = flat.copy()
         if not np.isfinite(flat).all():
             raise GeometryError("positions", "finite numbers", "NaN or infinity", "the run before it went wrong")
-        if not smallest_sine(flat, self._arrays.frames) > LINEAR_SINE:
+        axes = needs_axes(n, self.atoms[0].feature_kind)
+        if axes and not smallest_sine(flat, self._arrays.frames) > LINEAR_SINE:
             check_local_frames(flat, [model.frame for model in self.atoms])
         return flat
 

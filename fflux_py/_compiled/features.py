@@ -28,6 +28,8 @@ FEATURES: Final = {
 FRAME_ROWS: Final = 11
 """Rows of scratch of one frame: three axes; lengths; and what the way back needs as scratch."""
 _POLE: Final = 1e-12
+# Sine of the angle below which three atoms stand on a line.
+_LINEAR: Final = 1e-10
 _LENGTHS: Final = 3  # |a|, |b|, e1.b; and e2.b in the row below
 _ACROSS: Final = 4
 BY_AXES: Final = 5
@@ -117,8 +119,22 @@ def frame_axes(positions: FloatArray, frame: IntArray, rows: FloatArray) -> None
     for c in range(3):
         b[c] -= along * a[c]
     across = np.sqrt(dot(b, b))
-    for c in range(3):
-        b[c] /= across
+    if positions.shape[0] == 3 and not across > _LINEAR * length_b:
+        # no feature of three atoms on a line depends on where the plane lies: any will do
+        smallest = 0
+        for c in range(1, 3):
+            if abs(a[c]) < abs(a[smallest]):
+                smallest = c
+        for c in range(3):
+            b[c] = -a[smallest] * a[c]
+        b[smallest] += 1.0
+        across = np.sqrt(dot(b, b))
+        for c in range(3):
+            b[c] /= across
+        across = _LINEAR * length_b
+    else:
+        for c in range(3):
+            b[c] /= across
     cross(a, b, rows[2])
     rows[_LENGTHS, 0], rows[_LENGTHS, 1], rows[_LENGTHS, 2], rows[_ACROSS, 0] = length_a, length_b, along, across
 

@@ -222,6 +222,14 @@ def _by_position(unit: FloatArray, r: FloatArray, distance: Distance) -> FloatAr
     return np.asarray(-unit / r**2) if distance == "inverse-r" else unit
 
 
+def needs_axes(n_atoms: int, kind: FeatureKind) -> bool:
+    """Whether the features depend on all axes of a frame: not so the cosine of the one angle of three atoms.
+
+    Then the three atoms may stand on a line, as those of CO2 and HCN do.
+    """
+    return n_atoms > 3 or not feature_form(kind).directional
+
+
 def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> FloatArray:
     """Features of one atom.
 
@@ -244,7 +252,8 @@ def features(positions: FloatArray, frame: LocalFrame, kind: FeatureKind) -> Flo
     """
     form = feature_form(kind)
     positions = np.asarray(positions, dtype=np.float64)
-    check_local_frames(positions, [frame])
+    if needs_axes(positions.shape[-2], kind):
+        check_local_frames(positions, [frame])
     axes = local_axes(positions, frame)
     origin = positions[..., frame.atom, :]
     a = np.linalg.norm(positions[..., frame.x_axis, :] - origin, axis=-1)
@@ -283,7 +292,8 @@ def feature_jacobian(positions: FloatArray, frame: LocalFrame, kind: FeatureKind
     """
     form = feature_form(kind)
     positions = np.asarray(positions, dtype=np.float64)
-    check_local_frames(positions, [frame])
+    if needs_axes(positions.shape[-2], kind):
+        check_local_frames(positions, [frame])
     n_atoms = positions.shape[-2]
     axes = local_axes(positions, frame)
     e1, e2 = axes[..., 0, :], axes[..., 1, :]
@@ -340,6 +350,9 @@ def _axes_derivatives(a: FloatArray, b: FloatArray, axes: FloatArray) -> tuple[F
     across2 = identity - e2[..., :, None] * e2[..., None, :]
     along = (e1 * b).sum(-1)[..., None, None]
     width = (e2 * b).sum(-1)[..., None, None]
+    # on a line (three atoms alone) these derivatives mean nothing, and no feature takes them
+    least = _POLE * np.linalg.norm(b, axis=-1)[..., None, None]
+    width = np.where(np.abs(width) > least, width, least)
     e1_a = across1 / np.linalg.norm(a, axis=-1)[..., None, None]
     y_a = -(e1[..., :, None] * np.einsum("...i,...ij->...j", b, e1_a)[..., None, :] + along * e1_a)
     e2_a = across2 @ y_a / width

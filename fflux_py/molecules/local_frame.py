@@ -26,6 +26,7 @@ _ISOTOPE_MASS: Final = {
 LINEAR_SINE: Final = 1e-4
 # Atoms for a local frame are chosen with a sine of their angle, in the reference, of at least this.
 _SMALLEST_SINE: Final = 0.2
+_ON_A_LINE: Final = 1e-10
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
         ]
         candidates = _candidates(molecule, [atom, x_axis], collinear)
         frames.append(LocalFrame(atom, x_axis, _highest_priority(candidates, molecule.neighbours, masses)))
-    check_local_frames(molecule.positions, frames)
+    if molecule.n_atoms > 3:
+        check_local_frames(molecule.positions, frames)
     return tuple(frames)
 
 
@@ -140,6 +142,11 @@ def local_axes(positions: FloatArray, frame: LocalFrame) -> FloatArray:
     b = positions[..., frame.xy_plane, :] - positions[..., frame.atom, :]
     e1 = a / np.linalg.norm(a, axis=-1, keepdims=True)
     y = b - (e1 * b).sum(-1, keepdims=True) * e1
+    if positions.shape[-2] == 3:
+        # no feature of three atoms on a line depends on where the plane lies: any will do
+        linear = np.linalg.norm(y, axis=-1, keepdims=True) <= _ON_A_LINE * np.linalg.norm(b, axis=-1, keepdims=True)
+        unit = np.eye(3)[np.abs(e1).argmin(axis=-1)]
+        y = np.where(linear, unit - (e1 * unit).sum(-1, keepdims=True) * e1, y)
     e2 = y / np.linalg.norm(y, axis=-1, keepdims=True)
     return np.stack([e1, e2, np.cross(e1, e2)], axis=-2)
 

@@ -239,7 +239,8 @@ def _possible_local_frames(molecule: Molecule, atom: int) -> list[tuple[int, int
                     frames.append((atom, x, y))
         if frames:
             return frames
-    return [(atom, x, y) for x in near[atom] for y in near[x] if y != atom] if molecule.n_atoms == 3 else []
+    # three atoms alone may stand on a line
+    return [(atom, x, 3 - atom - x) for x in near[atom]] if molecule.n_atoms == 3 else []
 
 
 def _orbit(frame: tuple[int, int, int], generators: Sequence[IntArray]) -> set[tuple[int, int, int]]:

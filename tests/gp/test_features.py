@@ -117,9 +117,9 @@ def test_molecules_without_frames_are_refused() -> None:
     scattered = Molecule(("O", "H", "H"), np.array([[0.0, 0.0, 0.0], [1.8, 0.0, 0.0], [0.0, 9.0, 0.0]]))
     with pytest.raises(GeometryError, match=r"atom 1.*two further atoms"):
         cip_local_frames(scattered)
-    carbon_dioxide = Molecule(("C", "O", "O"), np.array([[0.0, 0.0, 0.0], [2.2, 0.0, 0.0], [-2.2, 0.0, 0.0]]))
-    with pytest.raises(GeometryError, match=r"frame of atom 1 \(x axis to 2, plane of 3\).*linear") as caught:
-        cip_local_frames(carbon_dioxide)
+    line = np.array([[0.0, 0.0, 0.0], [2.2, 0.0, 0.0], [-2.2, 0.0, 0.0], [4.4, 0.0, 0.0]])
+    with pytest.raises(GeometryError, match=r"atom 1.*an atom off the line.*none.*linear molecule") as caught:
+        cip_local_frames(Molecule(("C", "O", "O", "H"), line))
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -356,3 +356,34 @@ def test_published_features_of_water(reference_dir: Path) -> None:
 def test_cip_rule_gives_the_published_frames_of_water(reference_dir: Path) -> None:
     positions = np.load(reference_dir / "water_frames.npz")["frames_angstrom"][0] / ANGSTROM
     assert _indices(Molecule(("O", "H", "H"), positions)) == [(0, 1, 2), (1, 0, 2), (2, 0, 1)]
+
+
+@pytest.mark.parametrize("kind", ["unit-vector", "unit-vector-r"])
+@pytest.mark.parametrize("frame", [LocalFrame(0, 1, 2), LocalFrame(1, 0, 2)])
+def test_three_atoms_may_stand_on_a_line(kind: FeatureKind, frame: LocalFrame) -> None:
+    """As those of CO2 do: their one angle stands as its cosine, which is smooth there; chi itself has a kink."""
+    turned = Rotation.random(random_state=1).as_matrix()
+    positions = np.array([[0.0, 0.0, 0.0], [2.2, 0.0, 0.0], [-2.1, 0.0, 0.0]]) @ turned
+    jacobian, step = feature_jacobian(positions, frame, kind), 1e-5
+    for atom in range(3):
+        for c in range(3):
+            moved = [positions.copy() for _ in range(2)]
+            moved[0][atom, c] += step
+            moved[1][atom, c] -= step
+            slope = (features(moved[0], frame, kind) - features(moved[1], frame, kind)) / (2.0 * step)
+            assert np.abs(jacobian[:, atom, c] - slope).max() < 1e-8
+    with pytest.raises(GeometryError, match="linear frame"):
+        features(positions, frame, "spherical")
+
+
+def test_a_linear_group_has_frames_and_a_linear_molecule_of_four_atoms_has_none() -> None:
+    """Along C-C-N of acetonitrile Y is a hydrogen; acetylene has no plane at all."""
+    hydrogens = [[1.03, 0.0, -0.36], [-0.51, 0.89, -0.36], [-0.51, -0.89, -0.36]]
+    nitrile = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.46], [0.0, 0.0, 2.62], *hydrogens])
+    frames = cip_local_frames(Molecule(tuple("CCNHHH"), nitrile / ANGSTROM))
+    assert frames[2].x_axis == 1
+    assert frames[2].xy_plane in (3, 4, 5)
+    assert frames[1].xy_plane in (3, 4, 5)
+    acetylene = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.2], [0.0, 0.0, -1.06], [0.0, 0.0, 2.26]])
+    with pytest.raises(GeometryError, match="linear molecule of more than three atoms"):
+        cip_local_frames(Molecule(tuple("CCHH"), acetylene / ANGSTROM))
