@@ -41,6 +41,7 @@ from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
 from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
 from fflux_py.gp.features import FeatureKind, features, phi_features  # noqa: E402
 from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights, Weights  # noqa: E402
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
 from fflux_py.molecules.dataset import Dataset  # noqa: E402
 from fflux_py.molecules.extended_xyz import read_molecule  # noqa: E402
@@ -195,18 +196,19 @@ def random_case(
         theta = 0.5 / x.shape[1] / x.var(axis=0)
         covariance = Covariance(theta, phi_features(n_atoms, kind), "squared-exponential", azimuth)
         w = 1e-3 * rng.standard_normal(n_points)
-        u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded)) if derivative else None
-        atoms.append(
-            AtomicModel(frame, kind, covariance, x, np.zeros(n_points), w, w, "MF1", 0.0, 1.0, 1e-8, u_y=u, u_1=u)
-        )
+        weights: Weights = PlainWeights(w, w, 0.0)
+        if derivative:
+            u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded))
+            weights = DerivativeWeights(w, w, 0.0, u, u)
+        atoms.append(AtomicModel(frame, kind, covariance, x, np.zeros(n_points), weights, "MF1", 0.0, 1.0, 1e-8))
         coordinates.append(covariance.embed(features(positions, frame, kind)))
     forcefield = ForceField(Molecule(("C",) * n_atoms, reference, name="random"), tuple(atoms), precision=precision)
     return Case(
         forcefield=forcefield,
         positions=positions,
         points=np.array([m.covariance.embed(m.points) for m in atoms]),
-        slopes=np.array([m.slopes for m in atoms]) if derivative else None,
-        weights=np.array([m.weights for m in atoms]),
+        slopes=np.array([m.point_slopes for m in atoms]) if derivative else None,
+        weights=np.array([m.point_weights for m in atoms]),
         coordinates=np.array(coordinates),
     )
 

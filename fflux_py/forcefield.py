@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -16,10 +16,11 @@ from fflux_py._compiled.features import smallest_sine
 from fflux_py._compiled.training_points import KernelArrays
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features
+from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
+from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
-from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LINEAR_SINE, check_frames
 from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
@@ -78,7 +79,7 @@ class ForceField:
                 model.feature_kind == first.feature_kind
                 and model.covariance.shape == first.covariance.shape
                 and model.covariance.azimuth == first.covariance.azimuth
-                and (model.u_y is None) == (first.u_y is None)
+                and isinstance(model.weights, DerivativeWeights) == isinstance(first.weights, DerivativeWeights)
             )
             if not same:
                 raise InputError(f"atom {model.frame.atom + 1}", "features and kernel as of atom 1", "others")
@@ -184,7 +185,8 @@ class ForceField:
         if self.joint is None:
             atoms = [model.with_prior_mean(name, e) for model, e in zip(self.atoms, isolated, strict=True)]
             return replace(self, atoms=tuple(atoms))
-        return replace(self, atoms=joint_atoms(self.joint, self.atoms, name, isolated))
+        frames = [JointFrame.of(model) for model in self.atoms]
+        return replace(self, atoms=joint_atoms(self.joint, frames, name, isolated))
 
     def with_precision(self, precision: Precision) -> ForceField:
         """The same model with its training points in another precision.
@@ -217,7 +219,7 @@ class ForceField:
 
     @cached_property
     def _arrays(self) -> KernelArrays:
-        weights, slopes = [m.weights for m in self.atoms], [m.slopes for m in self.atoms]
+        weights, slopes = [m.point_weights for m in self.atoms], [m.point_slopes for m in self.atoms]
         means = [m.share * m.mean for m in self.atoms]
         return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision)
 
@@ -228,7 +230,7 @@ class ForceField:
     @cached_property
     def _unit_arrays(self) -> KernelArrays:
         """The arrays for which the kernels give the coverage in place of the energies."""
-        weights, slopes = [m.w_1 for m in self.atoms], [m.u_1 for m in self.atoms]
+        weights, slopes = [m.weights.w_1 for m in self.atoms], [m.weights.unit_slopes for m in self.atoms]
         means = [0.0] * len(self.atoms)
         return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, polynomials=False)
 
@@ -281,52 +283,3 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-def joint_atoms(
-    joint: JointFit, atoms: Sequence[AtomicModel], name: str, isolated: Sequence[float | None]
-) -> tuple[AtomicModel, ...]:
-    """The atoms of a joint fit with a prior mean; their frames, kernels and energies are those of ``atoms``.
-
-    All means shift together: the weights of one atom depend on the means of all.
-
-    Parameters
-    ----------
-    joint, atoms
-        The solution, and models that hold frame, kernel and training energies of each atom.
-    name, isolated
-        The prior mean, and the isolated atoms' energies (hartree) for MF5, one for each model.
-    """
-    n_atoms = joint.positions.shape[1]
-    means = np.zeros(n_atoms)
-    for model, energy in zip(atoms, isolated, strict=True):
-        if name != "gls":
-            means[model.frame.atom] = prior_mean(name, model.energies, energy)
-    if name == "gls":
-        means = joint.gls_means()
-    coefficients = joint.shifted(means)
-    frames = [model.frame.atom for model in atoms]
-    shifted = []
-    for model in atoms:
-        atom = model.frame.atom
-        basis = frame_basis(joint.operations, joint.positions, model.frame, model.feature_kind, model.covariance)
-        w_y, u_y = joint.atom_basis(basis, atom, coefficients)
-        w_1, u_1 = joint.atom_basis(basis, atom, joint.unit_mean(atom))
-        mean = float(means[atom])
-        rotors = rotor_features(joint.operations, model.frame, model.feature_kind, model.covariance)
-        shifted.append(
-            replace(
-                model,
-                points=basis.features(),
-                rotors=rotors,
-                share=1.0 / frames.count(atom),
-                w_y=w_y,
-                w_1=w_1,
-                u_y=u_y,
-                u_1=u_1,
-                mean_name=name,
-                mean=mean,
-                centre=mean,
-            )
-        )
-    return tuple(shifted)

@@ -18,6 +18,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import SHAPES, Azimuth, Shape
 from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -53,7 +54,8 @@ def _forcefield(kind: FeatureKind, shape: Shape, azimuth: Azimuth, basis: str = 
     atoms = []
     for model in forcefield.atoms:
         u = rng.standard_normal((2, len(model.points), model.covariance.n_embedded))
-        atoms.append(replace(model, u_y=0.1 * np.abs(model.weights).max() * u[0], u_1=u[1]))
+        w, size = model.weights, 0.1 * np.abs(model.point_weights).max()
+        atoms.append(replace(model, weights=DerivativeWeights(w.w_y, w.w_1, w.centre, size * u[0], u[1])))
     return replace(forcefield, atoms=tuple(atoms))
 
 
@@ -186,7 +188,7 @@ def _refit(forcefield: ForceField, atom: int, theta: FloatArray) -> AtomicModel:
     model = forcefield.atoms[atom]
     covariance = replace(model.covariance, theta=theta)
     w_y, w_1, _ = fit_weights(covariance, model.points, model.energies, model.noise)
-    return replace(model, covariance=covariance, w_y=w_y, w_1=w_1)
+    return replace(model, covariance=covariance, weights=PlainWeights(w_y, w_1, model.weights.centre))
 
 
 def test_mirror_images_are_told_apart() -> None:

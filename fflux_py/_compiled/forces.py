@@ -65,7 +65,7 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
     n_geometries, n_atoms, _ = positions.shape
     n_frames, n_features = arrays.scales.shape
     n_embedded = n_features + len(arrays.expanded)
-    kind = arrays.options[0]
+    kind = arrays.feature_code
     together = min(n_geometries, TOGETHER)
     rows, local = np.empty((together, n_frames, FRAME_ROWS, 3)), np.empty((together, n_frames, n_atoms, 4))
     f, g_f = np.empty(n_features), np.empty(n_features)

@@ -67,8 +67,14 @@ class KernelArrays(NamedTuple):
         Frame whose features make a query, shape ``(q,)``.
     order, signs, shifts
         Row h of a query is ``signs[h] * z[order[h]] + shifts[h]`` of its frame's z, shapes ``(q, w)``.
-    options
-        Feature kind, kernel shape, one if any period is not zero, one for the derivative basis; shape ``(4,)``.
+    feature_code
+        The set of features (:data:`fflux_py._compiled.features.FEATURES`).
+    kernel_code
+        The kernel: :data:`SQUARED_EXPONENTIAL` or :data:`MATERN52`.
+    wraps
+        Whether any period is not zero.
+    derivative
+        Whether points carry slopes: the derivative basis.
     """
 
     frames: IntArray
@@ -87,7 +93,10 @@ class KernelArrays(NamedTuple):
     order: IntArray
     signs: FloatArray
     shifts: FloatArray
-    options: IntArray
+    feature_code: int
+    kernel_code: int
+    wraps: bool
+    derivative: bool
 
 
 class Work(NamedTuple):
@@ -175,7 +184,7 @@ def _pass(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     s, t, gradients, zeros, terms = work.exponents, work.along, work.gradients, work.zeros, arrays.terms
     last, slopes = arrays.plain[a], arrays.periods.shape[1]
     end = slopes + last
-    squared, derivative = arrays.options[1] == SQUARED_EXPONENTIAL, arrays.options[3] > 0
+    squared, derivative = arrays.kernel_code == SQUARED_EXPONENTIAL, arrays.derivative
     whole = n - n % _TOGETHER
     for b in range(x.shape[1]):
         q = 0
@@ -214,7 +223,7 @@ def _pass_rotors(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     """The same with rotors."""
     x, queries, start, turns = arrays.points, work.queries, work.start, work.turns
     s, t, gradients, zeros, terms = work.exponents, work.along, work.gradients, work.zeros, arrays.terms
-    plain, n_rotors, derivative = arrays.plain[a], arrays.rotors[a], arrays.options[3] > 0
+    plain, n_rotors, derivative = arrays.plain[a], arrays.rotors[a], arrays.derivative
     last, slopes = plain, arrays.periods.shape[1]
     end, size = slopes + plain, len(work.start)
     t[:n] = 0.0
@@ -318,7 +327,7 @@ def _wrapped_distances(q: int, arrays: KernelArrays, a: int, b: int, work: Work)
             if period > 0.0:
                 d -= period * np.floor(d / period + 0.5)
             s[i] -= d * d
-            if arrays.options[3] > 0:
+            if arrays.derivative:
                 t[i] += 2.0 * d * x[shift + h, i]
 
 
@@ -335,7 +344,7 @@ def _wrapped_gradients(q: int, arrays: KernelArrays, a: int, b: int, work: Work)
             if period > 0.0:
                 d -= period * np.floor(d / period + 0.5)
             g[i % lanes] -= c[i] * d
-            if arrays.options[3] > 0:
+            if arrays.derivative:
                 g[i % lanes] += t[i] * x[shift + h, i]
 
 
@@ -346,12 +355,12 @@ def _pass_wrapped(n: int, arrays: KernelArrays, a: int, work: Work) -> None:
     for b in range(arrays.points.shape[1]):
         for q in range(n):
             _wrapped_distances(q, arrays, a, b, work)
-            if arrays.options[1] == SQUARED_EXPONENTIAL:
-                if arrays.options[3] > 0:
+            if arrays.kernel_code == SQUARED_EXPONENTIAL:
+                if arrays.derivative:
                     simd.radial_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
                 else:
                     simd.radial_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
-            elif arrays.options[3] > 0:
+            elif arrays.derivative:
                 simd.matern_derivative(s, t, q, terms, a, b, WEIGHT, energies, pulls)
             else:
                 simd.matern_plain(s, t, q, terms, a, b, WEIGHT, energies, pulls)
@@ -375,7 +384,7 @@ def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: Flo
         work.energies[:] = 0.0
         work.pulls[:] = 0.0
         work.gradients[:] = 0.0
-        if arrays.options[2] > 0:
+        if arrays.wraps:
             _pass_wrapped(n_geometries * count, arrays, b, work)
         elif n_rotors > 0:
             _pass_rotors(n_geometries * count, arrays, b, work)

@@ -14,6 +14,7 @@ from fflux_py._compiled.training_points import MATERN52, ROTOR, SQUARED_EXPONENT
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.frame_queries import FrameQueries, frame_queries
 from fflux_py.gp.joint_fit import rotors_last
+from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
 from fflux_py.typing import FloatArray, IntArray
 
@@ -86,8 +87,6 @@ def kernel_arrays(
             spread[:, places] = values
             into.append(spread)
     squared = first.covariance.shape == "squared-exponential"
-    options = [FEATURES[first.feature_kind], SQUARED_EXPONENTIAL if squared else MATERN52, int(wraps)]
-    options.append(int(first.u_y is not None))
     return KernelArrays(
         frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
         points=points,
@@ -105,7 +104,10 @@ def kernel_arrays(
         order=np.concatenate(collected[0]).astype(np.int64),
         signs=np.concatenate(collected[1]),
         shifts=np.concatenate(collected[2]),
-        options=np.array(options, dtype=np.int64),
+        feature_code=FEATURES[first.feature_kind],
+        kernel_code=SQUARED_EXPONENTIAL if squared else MATERN52,
+        wraps=wraps,
+        derivative=isinstance(first.weights, DerivativeWeights),
     )
 
 
@@ -133,7 +135,7 @@ def _centre(coordinates: FloatArray, n_plain: int) -> FloatArray:
 
 
 def _rows(model: AtomicModel, width: int) -> int:
-    return width if model.u_y is None else 2 * width
+    return 2 * width if isinstance(model.weights, DerivativeWeights) else width
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import features, phi_features
+from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.hyperparameters import fit_hyperparameters
@@ -86,6 +87,7 @@ def fit_atoms(
         covariance = replace(starts[k], theta=found.theta)
         noise = found.noise + (0.0 if known is None else known[k] / found.variance)
         w_y, w_1, jitter = fit_weights(covariance, points[k], energies[:, k], noise)
+        mean = float(energies[:, k].mean())
         models.append(
             AtomicModel(
                 frame=frame,
@@ -93,10 +95,9 @@ def fit_atoms(
                 covariance=covariance,
                 points=points[k],
                 energies=energies[:, k],
-                w_y=w_y,
-                w_1=w_1,
+                weights=PlainWeights(w_y, w_1, mean),
                 mean_name="MF2",
-                mean=float(energies[:, k].mean()),
+                mean=mean,
                 variance=found.variance,
                 noise=float(np.mean(noise)) + jitter,
                 jitter=jitter,

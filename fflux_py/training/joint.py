@@ -8,14 +8,13 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.forcefield import ForceField, joint_atoms
-from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.covariance import Azimuth, Covariance, Shape
+from fflux_py.forcefield import ForceField
+from fflux_py.gp.covariance import Azimuth, Shape
 from fflux_py.gp.features import FeatureKind, directional
-from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis, n_observations
+from fflux_py.gp.joint_atoms import joint_atoms, joint_frames
+from fflux_py.gp.joint_covariance import JointData, JointModel
+from fflux_py.gp.joint_fit import n_observations
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_frames
 from fflux_py.training._checkpoint import Checkpoint
@@ -99,17 +98,9 @@ def train_jointly(
     searching(1, 1)
     kernels = class_covariances(spreads, dataset.molecule.n_atoms, model, factors)
     solution = solve_system(data, model, kernels, variance, settings, solving, checkpoint)
-    # Without any partition each atom's energies are taken as their equal share, so that MF2 is the centre of the fit.
-    shares = np.broadcast_to(solution.centres, data.atomic_energies.shape)
-    own = data.atomic_energies if data.partitioned.any() else shares
-    templates = []
-    for frame, kernel in zip(model.frames, kernels, strict=True):
-        basis = frame_basis(symmetry, data.positions, frame, kind, kernel)
-        energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, kind, kernel, basis.features(), energies, variance))
     symbols = dataset.molecule.symbols
     isolated = [dataset.isolated_energies.get(symbols[frame.atom]) for frame in model.frames]
-    atoms = joint_atoms(solution, templates, prior_mean, isolated)
+    atoms = joint_atoms(solution, joint_frames(solution, data, model, kernels), prior_mean, isolated)
     return ForceField(dataset.molecule, atoms, dataset.isolated_energies, {}, solution)
 
 
@@ -122,24 +113,3 @@ def _work(data: JointData, part: JointData, model: JointModel, max_iterations: i
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
     return 0.5 * max_iterations * 7 * once(part), once(data)
-
-
-def _template(
-    frame: LocalFrame, kind: FeatureKind, kernel: Covariance, points: np.ndarray, energies: np.ndarray, variance: float
-) -> AtomicModel:
-    """A frame's model without its weights."""
-    unset = np.zeros(len(points))
-    return AtomicModel(
-        frame=frame,
-        feature_kind=kind,
-        covariance=kernel,
-        points=points,
-        energies=energies,
-        w_y=unset,
-        w_1=unset,
-        mean_name="MF2",
-        mean=0.0,
-        variance=variance,
-        noise=NOISE_ATOMIC**2 / variance,
-        centre=0.0,
-    )

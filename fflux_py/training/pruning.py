@@ -13,12 +13,11 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import FeatureKind, directional
+from fflux_py.gp.joint_atoms import joint_atoms, joint_frames
 from fflux_py.gp.joint_covariance import JointData, JointModel
-from fflux_py.gp.joint_fit import frame_basis
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.training.joint import _template
 from fflux_py.training.joint_solver import SolverSettings, solve_system
 from fflux_py.typing import FloatArray, IntArray
 
@@ -258,16 +257,9 @@ def refit(
     model = JointModel(frames, kind, first.covariance.shape, first.covariance.azimuth, symmetry)
     variance = float(joint.variances[0])
     solution = solve_system(data, model, kernels, variance, settings, None, None)
-    shares: FloatArray = np.broadcast_to(solution.centres, data.atomic_energies.shape)
-    own = data.atomic_energies if data.partitioned.any() else shares
-    templates = []
-    for frame, kernel in zip(frames, kernels, strict=True):
-        basis = frame_basis(symmetry, data.positions, frame, kind, kernel)
-        energies = np.concatenate([own[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, kind, kernel, basis.features(), energies, variance))
     symbols = forcefield.molecule.symbols
     isolated = [forcefield.isolated_energies.get(symbols[frame.atom]) for frame in frames]
-    atoms = joint_atoms(solution, templates, first.mean_name, isolated)
+    atoms = joint_atoms(solution, joint_frames(solution, data, model, kernels), first.mean_name, isolated)
     field = replace(forcefield, atoms=atoms, joint=solution, calibration={})
     metadata = {key: value for key, value in forcefield.metadata.items() if not key.startswith(_CALIBRATION)}
     metadata.update(n_train=len(indices), features_left_out=", ".join(features_left_out(field)) or "none")

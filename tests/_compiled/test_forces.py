@@ -15,6 +15,7 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.covariance import SHAPES, Shape
 from fflux_py.gp.features import FeatureKind
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.training.pruning import feature_names
 from tests.support.synthetic import fit, fitted, label, sample
 
@@ -28,8 +29,11 @@ def _random(shape: Shape, basis: str, kind: FeatureKind = "unit-vector") -> Forc
     atoms = []
     for model in forcefield.atoms:
         w, n = rng.uniform(0.5, 1.5, len(model.points)), model.covariance.n_embedded
-        u = rng.standard_normal((len(model.points), n)) if basis == "derivative" else None
-        atoms.append(replace(model, w_y=w, w_1=w, mean=0.0, centre=0.0, u_y=u, u_1=u))
+        if basis == "derivative":
+            u = rng.standard_normal((len(model.points), n))
+            atoms.append(replace(model, weights=DerivativeWeights(w, w, 0.0, u, u), mean=0.0))
+        else:
+            atoms.append(replace(model, weights=PlainWeights(w, w, 0.0), mean=0.0))
     return replace(forcefield, atoms=tuple(atoms))
 
 

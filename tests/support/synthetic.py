@@ -20,6 +20,7 @@ from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Azimuth, Covariance, Shape
 from fflux_py.gp.features import FeatureKind, features, phi_features
 from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.local_frame import LocalFrame, cip_frames
 from fflux_py.molecules.molecule import Molecule
@@ -253,7 +254,8 @@ def fit(
         value = prior_mean(mean, y, dataset.isolated_energies[molecule.symbols[a]], w_y, w_1)
         models.append(
             AtomicModel(
-                frame=frame, feature_kind=kind, covariance=covariance, points=x, energies=y, w_y=w_y, w_1=w_1,
+                frame=frame, feature_kind=kind, covariance=covariance, points=x, energies=y,
+                weights=PlainWeights(w_y, w_1, float(y.mean())),
                 mean_name=mean, mean=value, variance=float(y.var()), noise=noise + jitter, jitter=jitter,
             )
         )  # fmt: skip
