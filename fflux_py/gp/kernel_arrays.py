@@ -10,7 +10,7 @@ import numpy as np
 
 from fflux_py._compiled import simd
 from fflux_py._compiled.features import FEATURES
-from fflux_py._compiled.training_points import MATERN52, ROTOR, SQUARED_EXPONENTIAL, KernelArrays
+from fflux_py._compiled.point_arrays import MATERN52, ROTOR, SQUARED_EXPONENTIAL, KernelArrays
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.frame_queries import FrameQueries, frame_queries
 from fflux_py.gp.joint_fit import rotors_last

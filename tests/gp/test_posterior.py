@@ -99,9 +99,8 @@ def test_all_neighbours_give_the_dense_posterior(symmetry: SymmetryChoice, kind:
 @pytest.mark.core
 def test_forces_are_taken_notice_of_as_a_dense_process_with_numerical_forces_does() -> None:
     """The oracle knows no Jacobian: forces are finite differences of energies, the atoms' prior variances differ."""
-    from tests.gp.test_joint_fit import VARIANCES, _dataset, _displaced, _operators, _solved
-
     from fflux_py.gp.features import features
+    from tests.gp.test_joint_fit import VARIANCES, _dataset, _displaced, _operators, _solved
 
     forcefield, covariance, _, operators = _solved()
     positions = sample(1, 1000.0, seed=6)
