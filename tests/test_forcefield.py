@@ -226,6 +226,31 @@ def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
         assert np.array_equal(alone[1], together[1][k])
 
 
+@pytest.mark.parametrize("basis", ["plain", "derivative"])
+@pytest.mark.parametrize(("kind", "shape", "azimuth"), KERNELS)
+def test_energies_alone_have_the_bits_of_energies_with_forces(
+    kind: FeatureKind, shape: Shape, azimuth: Azimuth, basis: str
+) -> None:
+    positions = sample(19, 1000.0, seed=2)
+    for precision in ("double", "fixed", "single"):
+        forcefield = _forcefield(kind, shape, azimuth, basis).with_precision(precision)
+        atomic, _ = forcefield.atomic_energies_and_forces(positions)
+        np.testing.assert_array_equal(forcefield.atomic_energies(positions), atomic)
+        np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], forcefield.compute(positions)[0])
+        assert forcefield.energy(positions[0]) == forcefield.energy_and_forces(positions[0])[0]
+
+
+@pytest.mark.parametrize("kind", ["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"])
+def test_two_atoms_on_one_spot_are_refused_where_energies_alone_are_asked_for(kind: FeatureKind) -> None:
+    """Of finite features, and where the kernel vanishes, the energy would be a finite number."""
+    forcefield, positions = _forcefield(kind, "squared-exponential", "periodic"), _test_geometry().copy()
+    positions[5] = positions[1]  # in no frame together
+    with np.errstate(all="ignore"):
+        for compute in (forcefield.atomic_energies, forcefield.energy_and_forces, forcefield.coverage):
+            with pytest.raises(GeometryError, match="atoms 2 and 6"):
+                compute(positions)
+
+
 def test_models_of_different_numbers_of_points_fit_into_one_array() -> None:
     forcefield = _forcefield("unit-vector", "matern52", "periodic")
     short = fit(label(sample(7, 1000.0)), "unit-vector", "matern52", noise=1e-8, inverse_width=0.05, frames=SEQUENCE)
@@ -340,6 +365,7 @@ def test_polynomial_means(name: str, kind: FeatureKind, azimuth: Azimuth, tmp_pa
     np.testing.assert_allclose(changed.atomic_energies(dataset.positions[:9]), dataset.atomic_energies[:9], atol=1e-6)
     positions = sample(3, 1500.0, seed=6)
     energies, forces = changed.atomic_energies_and_forces(positions)
+    np.testing.assert_array_equal(changed.atomic_energies(positions), energies)
     np.testing.assert_allclose(energies.T, [model.energy(positions) for model in changed.atoms], atol=1e-9)
     np.testing.assert_allclose(forces, -sum(model.gradient(positions) for model in changed.atoms), atol=1e-9)
     assert np.abs(forces - forcefield.compute(positions)[1]).max() > 1e-5

@@ -111,7 +111,7 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
 def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatArray) -> None:
     """Write atomic energies alone: the bits of :func:`batch`, at less than half of its arithmetic.
 
-    Where atoms stand on one spot, so that features are no finite numbers, the energies are NaN.
+    The energy of an atom on whose spot another atom stands is NaN.
 
     Parameters
     ----------
@@ -128,12 +128,15 @@ def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatA
     together = min(n_geometries, TOGETHER)
     rows, local, f = np.empty((FRAME_ROWS, 3)), np.empty((n_atoms, 4)), np.empty(n_features)
     z, of_frames = np.empty((together, n_frames, n_embedded)), np.empty((together, n_frames))
+    apart = np.empty((together, n_frames), np.bool_)
     energies[:] = 0.0
     for begin in range(0, n_geometries, together):
         count = min(together, n_geometries - begin)
         for r in range(count):
             for a in range(n_frames):
+                local[:] = 0.0
                 local_features(positions[begin + r], arrays.frames[a], arrays.feature_code, rows, local, f)
+                apart[r, a] = np.isfinite(local[:, 3]).all()  # 1/R of all other atoms
                 _embedded(f, arrays, a, z[r, a])
         of_frames[:] = 0.0
         posteriors(z[:count], arrays, of_frames[:count], None)
@@ -142,7 +145,7 @@ def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatA
                 energies[begin + r, arrays.frames[a, 0]] += arrays.means[a] + of_frames[r, a]
                 if arrays.polynomials.shape[1] > 0:
                     energies[begin + r, arrays.frames[a, 0]] += _mean(z[r, a], arrays, a, None)
-                if not np.isfinite(z[r, a]).all():
+                if not apart[r, a]:
                     energies[begin + r, arrays.frames[a, 0]] = np.nan
 
 

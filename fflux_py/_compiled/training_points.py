@@ -270,64 +270,6 @@ def _pass_wrapped(n: int, arrays: KernelArrays, a: int, work: Work, gradients: F
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _pass_over_points(n: int, arrays: KernelArrays, a: int, work: Work, gradients: FloatArray | None) -> None:
-    """Let the first ``n`` queries pass over all points of a frame."""
-    work.energies[:] = 0.0
-    work.factor_sums[:] = 0.0
-    if arrays.wraps:
-        _pass_wrapped(n, arrays, a, work, gradients)
-    elif arrays.rotors[a] > 0:
-        _pass_rotors(n, arrays, a, work, gradients)
-    else:
-        _pass(n, arrays, a, work, gradients)
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _add_energies(n_geometries: int, arrays: KernelArrays, b: int, work: Work, energies: FloatArray) -> None:
-    """Add the energies of all queries of one frame's points to those of their frames, ``(r, m)``."""
-    first, value = arrays.first_query[b], arrays.units[b, 1]
-    count = arrays.first_query[b + 1] - first
-    for r in range(n_geometries):
-        for k in range(count):
-            energy = 0.0
-            for i in range(work.energies.shape[1]):
-                energy += work.energies[r * count + k, i]
-            energies[r, arrays.sources[first + k]] += value * energy
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def _add_gradients(
-    n_geometries: int, arrays: KernelArrays, b: int, work: Work, gradients: FloatArray, sums: FloatArray, g: FloatArray
-) -> None:
-    """Add the gradients of all queries of one frame's points to those of their frames, ``(r, m, d)``.
-
-    ``sums`` is scratch, ``(n, w)``.
-    """
-    first, last = arrays.first_query[b], arrays.first_query[b + 1]
-    plain, n_rotors = arrays.plain[b], arrays.rotors[b]
-    count, unit, value = last - first, arrays.units[b, 0], arrays.units[b, 1]
-    for r in range(n_geometries):
-        for k in range(count):
-            source, c = arrays.sources[first + k], r * count + k
-            factor_sum = 0.0
-            for i in range(work.factor_sums.shape[1]):
-                factor_sum += work.factor_sums[c, i]
-            simd.sum_lanes(gradients, c, plain + ROTATED * n_rotors, sums)
-            factor_sum /= unit
-            for h in range(plain):
-                slope = 2.0 * unit * sums[c, h] - factor_sum * work.queries[c, h]
-                g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope
-            for m in range(n_rotors):
-                for t in range(ROTOR):
-                    h = plain + ROTOR * m + t
-                    base = plain + ROTATED * m
-                    slope = -factor_sum * work.queries[c, base + t]
-                    for p in range(3):
-                        slope += 2.0 * unit * sums[c, base + ROTOR * p + (t + 4 * p) % ROTOR]
-                    g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
 def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: FloatArray | None) -> None:
     """Add energies and gradients of all frames of some geometries.
 
@@ -348,16 +290,50 @@ def posteriors(z: FloatArray, arrays: KernelArrays, energies: FloatArray, g: Flo
         most = max(most, arrays.first_query[b + 1] - arrays.first_query[b])
     work = make_work(n_geometries * most, arrays)
     if g is not None:
-        sums = np.empty(work.queries.shape)
         gradients = np.empty((*work.queries.shape, work.energies.shape[1]), work.energies.dtype)
+        sums = np.empty(work.queries.shape)
     for b in range(n_frames):
-        n = n_geometries * (arrays.first_query[b + 1] - arrays.first_query[b])
+        first, last = arrays.first_query[b], arrays.first_query[b + 1]
+        plain, n_rotors = arrays.plain[b], arrays.rotors[b]
+        count, unit, value = last - first, arrays.units[b, 0], arrays.units[b, 1]
         _fill(z, arrays, b, work)
+        work.energies[:] = 0.0
+        work.factor_sums[:] = 0.0
+        # One more function in between would cost more than it tidies: every call counts references of all arrays.
         if g is None:
-            _pass_over_points(n, arrays, b, work, None)
-            _add_energies(n_geometries, arrays, b, work, energies)
+            if arrays.wraps:
+                _pass_wrapped(n_geometries * count, arrays, b, work, None)
+            elif n_rotors > 0:
+                _pass_rotors(n_geometries * count, arrays, b, work, None)
+            else:
+                _pass(n_geometries * count, arrays, b, work, None)
         else:
             gradients[:] = 0.0
-            _pass_over_points(n, arrays, b, work, gradients)
-            _add_energies(n_geometries, arrays, b, work, energies)
-            _add_gradients(n_geometries, arrays, b, work, gradients, sums, g)
+            if arrays.wraps:
+                _pass_wrapped(n_geometries * count, arrays, b, work, gradients)
+            elif n_rotors > 0:
+                _pass_rotors(n_geometries * count, arrays, b, work, gradients)
+            else:
+                _pass(n_geometries * count, arrays, b, work, gradients)
+        for r in range(n_geometries):
+            for k in range(count):
+                source, c = arrays.sources[first + k], r * count + k
+                energy, factor_sum = 0.0, 0.0
+                for i in range(work.energies.shape[1]):
+                    energy += work.energies[c, i]
+                    factor_sum += work.factor_sums[c, i]
+                energies[r, source] += value * energy
+                if g is not None:
+                    simd.sum_lanes(gradients, c, plain + ROTATED * n_rotors, sums)
+                    factor_sum /= unit
+                    for h in range(plain):
+                        slope = 2.0 * unit * sums[c, h] - factor_sum * work.queries[c, h]
+                        g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope
+                    for m in range(n_rotors):
+                        for t in range(ROTOR):
+                            h = plain + ROTOR * m + t
+                            base = plain + ROTATED * m
+                            slope = -factor_sum * work.queries[c, base + t]
+                            for p in range(3):
+                                slope += 2.0 * unit * sums[c, base + ROTOR * p + (t + 4 * p) % ROTOR]
+                            g[r, source, arrays.order[first + k, h]] += arrays.signs[first + k, h] * value * slope

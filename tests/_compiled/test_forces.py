@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fflux_py import threads
+from fflux_py._compiled import forces as _forces
 from fflux_py._compiled import simd as _lanes
 from fflux_py._compiled import simd_numpy
 from fflux_py._compiled.features import arctangent
@@ -152,6 +153,16 @@ def test_coordinates_without_influence_are_left_out_and_change_nothing(basis: st
     gradient = sum(model.gradient(positions) for model in fewer.atoms)
     np.testing.assert_allclose(fewer.atomic_energies(positions), energies, rtol=1e-12)
     assert np.abs(fewer.compute(positions)[1] + gradient).max() < 1e-12 * np.abs(gradient).max()
+
+
+def test_energies_alone_need_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient's function is never called, and the energies are those of all threads' groups."""
+    forcefield, positions = _random("squared-exponential", "derivative"), sample(37, 1000.0, seed=2)
+    expected = forcefield.compute(positions)[0]
+    monkeypatch.setattr(_forces, "batch", None)
+    for number in (1, 2):
+        monkeypatch.setenv("FFLUX_NUM_THREADS", str(number))
+        np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], expected)
 
 
 def test_points_begin_where_registers_do() -> None:
