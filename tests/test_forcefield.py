@@ -22,6 +22,7 @@ from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.potential import energy_of
 from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.synthetic import MethanolPotential, fit, fitted, label, methanol, sample
@@ -238,6 +239,15 @@ def test_energies_alone_have_the_bits_of_energies_with_forces(
         np.testing.assert_array_equal(forcefield.atomic_energies(positions), atomic)
         np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], forcefield.compute(positions)[0])
         assert forcefield.energy(positions[0]) == forcefield.energy_and_forces(positions[0])[0]
+        assert energy_of(forcefield, positions[0]) == forcefield.energy(positions[0])
+
+
+def test_energy_of_takes_the_forces_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    forcefield, potential = _forcefield("unit-vector", "squared-exponential", "periodic"), MethanolPotential()
+    expected = forcefield.energy_and_forces(_test_geometry())[0]
+    monkeypatch.setattr(ForceField, "energy_and_forces", None)
+    assert energy_of(forcefield, _test_geometry()) == expected
+    assert energy_of(potential, _test_geometry()) == potential.energy_and_forces(_test_geometry())[0]
 
 
 @pytest.mark.parametrize("kind", ["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"])
