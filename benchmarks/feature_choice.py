@@ -25,8 +25,9 @@ import numpy as np
 from common import DATA, group_errors, keep, reference_s
 
 import fflux_py
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import CLASSES, FEATURE_KINDS, FeatureSet
+from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_covariance import JointData, JointModel, solve
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import no_symmetry
@@ -65,9 +66,9 @@ def tied(base: ForceField, dataset: Dataset, n_train: int) -> ForceField:
     indices = np.flatnonzero([s == "train" for s in dataset.geometries.split])[:n_train]
     data = JointData(*(np.array(a[indices]) for a in fields))
     solution = solve(data, model, kernels, float(base.joint.variances[0]))
-    templates = [replace(m, covariance=kernel) for m, kernel in zip(base.atoms, kernels, strict=True)]
-    isolated = [dataset.isolated_energies.get(base.molecule.symbols[m.frame.atom]) for m in templates]
-    atoms = joint_atoms(solution, templates, base.atoms[0].mean_name, isolated)
+    frames = [replace(JointFrame.of(m), covariance=kernel) for m, kernel in zip(base.atoms, kernels, strict=True)]
+    isolated = [dataset.isolated_energies.get(base.molecule.symbols[m.frame.atom]) for m in frames]
+    atoms = joint_atoms(solution, frames, base.atoms[0].mean_name, isolated)
     return ForceField(base.molecule, atoms, dataset.isolated_energies, {}, solution)
 
 

@@ -6,7 +6,8 @@ Both sides of a ratio run in turns in one process; what is compared is the time 
 (the wall clock where there are two threads), the least of all repetitions.  Rows: one (one replica), many (64
 replicas), growth (with points and atoms), threads (two over one), ase (the calculator's overhead), pruned (fewer points
 from a fit with forces, features without influence left out), basis (real models of equal held-out force error: energies
-alone, and as few points with forces as that takes), precision (what points of 32 bits do to the shipped model).
+alone, and as few points with forces as that takes), precision (what points of 32 bits do to the shipped model),
+energies (the shipped models' energies alone over energies and forces).
 
 The naive loop and the matrix products know nothing of features, axes and frames: they start from coordinates and end at
 the gradient by them.  The step is the whole way from positions to forces.  Besides the 60 coordinates (spherical
@@ -41,6 +42,7 @@ from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
 from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
 from fflux_py.gp.features import FeatureKind, FeatureSet, features  # noqa: E402
 from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights, Weights  # noqa: E402
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
 from fflux_py.molecules.dataset import Dataset  # noqa: E402
 from fflux_py.molecules.extended_xyz import read_molecule  # noqa: E402
@@ -53,7 +55,7 @@ from fflux_py.training.refit import refit, training_rows  # noqa: E402
 from fflux_py.typing import FloatArray  # noqa: E402
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
 
-ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision")
+ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision", "energies")
 REPLICAS = 64
 _IN_A_ROW = 5
 _BASIS = 400
@@ -90,6 +92,7 @@ def main() -> None:
         "pruned": lambda: pruned(chosen.points, chosen.repeats),
         "basis": lambda: basis(chosen.repeats),
         "precision": lambda: precision(chosen.picoseconds),
+        "energies": lambda: energies_alone(chosen.repeats),
     }
     show_rows({row: rows[row] for row in chosen.rows.split(",")}, chosen.json)
 
@@ -196,18 +199,19 @@ def random_case(
         theta = 0.5 / x.shape[1] / x.var(axis=0)
         covariance = Covariance(theta, FeatureSet(kind, n_atoms).azimuths, azimuth=azimuth)
         w = 1e-3 * rng.standard_normal(n_points)
-        u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded)) if derivative else None
-        atoms.append(
-            AtomicModel(frame, kind, covariance, x, np.zeros(n_points), w, w, "MF1", 0.0, 1.0, 1e-8, u_y=u, u_1=u)
-        )
+        weights: Weights = PlainWeights(w, w, 0.0)
+        if derivative:
+            u = 1e-4 * rng.standard_normal((n_points, covariance.n_embedded))
+            weights = DerivativeWeights(w, w, 0.0, u, u)
+        atoms.append(AtomicModel(frame, kind, covariance, x, np.zeros(n_points), weights, "MF1", 0.0, 1.0, 1e-8))
         coordinates.append(covariance.embed(features(positions, frame, kind)))
     forcefield = ForceField(Molecule(("C",) * n_atoms, reference, name="random"), tuple(atoms), precision=precision)
     return Case(
         forcefield=forcefield,
         positions=positions,
         points=np.array([m.covariance.embed(m.points) for m in atoms]),
-        slopes=np.array([m.slopes for m in atoms]) if derivative else None,
-        weights=np.array([m.weights for m in atoms]),
+        slopes=np.array([m.point_slopes for m in atoms]) if derivative else None,
+        weights=np.array([m.point_weights for m in atoms]),
         coordinates=np.array(coordinates),
     )
 
@@ -492,6 +496,26 @@ def precision(picoseconds: float) -> Figures:
         figures[f"precision_{name}_nve_drift_kcal_mol_ps"] = drift.slope
         figures[f"precision_{name}_nve_drift_standard_error_kcal_mol_ps"] = drift.slope_standard_error
         figures[f"precision_{name}_nve_fluctuation_kcal_mol"] = float(run.conserved.std() * KCAL_MOL)
+    return figures
+
+
+def energies_alone(repeats: int) -> Figures:
+    """Energies alone over energies and forces, for the shipped models: one geometry, and 64."""
+    figures: Figures = {}
+    for name in ("malondialdehyde", "alanine_dipeptide"):
+        forcefield = model_file.load(FOLDER.parent / name / "model.npz")
+        molecule = forcefield.molecule
+        shifts = 0.05 * np.random.default_rng(0).standard_normal((REPLICAS, molecule.n_atoms, 3))
+        positions = molecule.positions + shifts
+        same = np.array_equal(forcefield.compute(positions, 0)[0], forcefield.compute(positions)[0])
+        figures[f"energies_{name}_same_bits"] = same
+        for label, chosen in (("one", positions[:1]), ("many", positions)):
+            alone, both = milliseconds(
+                partial(forcefield.compute, chosen, 0), partial(forcefield.compute, chosen), repeats=10 * repeats
+            )
+            figures[f"energies_{name}_{label}_ms"] = alone / len(chosen)
+            figures[f"energies_{name}_{label}_with_forces_ms"] = both / len(chosen)
+            figures[f"energies_{name}_{label}_over_with_forces"] = alone / both
     return figures
 
 

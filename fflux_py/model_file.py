@@ -25,13 +25,15 @@ import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError
 from fflux_py.files import arrays_sha256, write_atomically
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureSet
-from fflux_py.gp.joint_fit import JointFit, frame_basis
+from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
+from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.polynomial_mean import DEGREES
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry
@@ -78,7 +80,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
     }
     arrays = {"positions": np.asarray(forcefield.molecule.positions)}
     for k, model in enumerate(forcefield.atoms):
-        parts = (model.points, model.energies, model.w_y, model.w_1, model.covariance.theta)
+        parts = (model.points, model.energies, model.weights.w_y, model.weights.w_1, model.covariance.theta)
         arrays.update({f"{k:03d}/{name}": np.asarray(part) for name, part in zip(_ARRAYS, parts, strict=True)})
     if forcefield.joint is not None:
         header["joint"] = {"noises": list(forcefield.joint.noises)}
@@ -153,42 +155,59 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
     molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
-    azimuths = FeatureSet(header["features"], molecule.n_atoms).azimuths
-    kernel = radial_kernel(header["covariance"]["shape"])
-    joint = _joint_fit(header, arrays) if "joint" in header else None
+    isolated, metadata = header["isolated_energies"], header["metadata"]
+    if "joint" not in header:
+        atoms = _atoms(header, arrays, molecule)
+        return ForceField(molecule, atoms, isolated, metadata, None, header["calibration"])
+    joint = _joint_fit(header, arrays)
+    frames = _joint_frames(header, arrays, molecule)
+    energies = [isolated.get(molecule.symbols[part.frame.atom]) for part in frames]
+    atoms = joint_atoms(joint, frames, header["atoms"][0]["mean_name"], energies)
+    return ForceField(molecule, atoms, isolated, metadata, joint, header["calibration"])
+
+
+def _atoms(header: dict[str, Any], arrays: dict[str, np.ndarray], molecule: Molecule) -> tuple[AtomicModel, ...]:
+    """Models of atomic energies; a polynomial mean follows from the training data."""
     atoms = []
     for k, entry in enumerate(header["atoms"]):
-        part = {name: arrays[f"{k:03d}/{name}"] for name in _ARRAYS if f"{k:03d}/{name}" in arrays}
-        covariance = Covariance(part["theta"], azimuths, kernel, header["covariance"]["azimuth"])
-        if joint is not None:
-            unset = np.zeros(len(part["energies"]))
-            basis = frame_basis(
-                joint.operations, joint.positions, LocalFrame(*entry["frame"]), header["features"], covariance
-            )
-            part.update({"points": basis.features(), "w_y": unset, "w_1": unset})
-        atoms.append(
-            AtomicModel(
-                frame=LocalFrame(*entry["frame"]),
-                feature_kind=header["features"],
-                covariance=covariance,
-                points=part["points"],
-                energies=part["energies"],
-                w_y=part["w_y"],
-                w_1=part["w_1"],
-                mean_name=entry["mean_name"],
-                mean=entry["mean"],
-                variance=entry["variance"],
-                noise=entry["noise"],
-                jitter=entry["jitter"],
-            )
+        points, energies, w_y, w_1 = (arrays[f"{k:03d}/{name}"] for name in ("points", "energies", "w_y", "w_1"))
+        model = AtomicModel(
+            frame=LocalFrame(*entry["frame"]),
+            feature_kind=header["features"],
+            covariance=_covariance(header, arrays[f"{k:03d}/theta"], molecule),
+            points=points,
+            energies=energies,
+            weights=PlainWeights(w_y, w_1, float(energies.mean())),
+            mean_name=entry["mean_name"],
+            mean=entry["mean"],
+            variance=entry["variance"],
+            noise=entry["noise"],
+            jitter=entry["jitter"],
         )
-    # A polynomial mean follows from the training data.
-    atoms = [m.with_prior_mean(m.mean_name) if m.mean_name in DEGREES else m for m in atoms]
-    isolated, metadata = header["isolated_energies"], header["metadata"]
-    if joint is not None:
-        energies = [isolated.get(molecule.symbols[m.frame.atom]) for m in atoms]
-        atoms = list(joint_atoms(joint, atoms, header["atoms"][0]["mean_name"], energies))
-    return ForceField(molecule, tuple(atoms), isolated, metadata, joint, header["calibration"])
+        atoms.append(model.with_prior_mean(model.mean_name) if model.mean_name in DEGREES else model)
+    return tuple(atoms)
+
+
+def _joint_frames(header: dict[str, Any], arrays: dict[str, np.ndarray], molecule: Molecule) -> list[JointFrame]:
+    """The frames of a joint fit, whose points and weights follow from its solution."""
+    return [
+        JointFrame(
+            frame=LocalFrame(*entry["frame"]),
+            feature_kind=header["features"],
+            covariance=_covariance(header, arrays[f"{k:03d}/theta"], molecule),
+            energies=arrays[f"{k:03d}/energies"],
+            variance=entry["variance"],
+            noise=entry["noise"],
+            jitter=entry["jitter"],
+        )
+        for k, entry in enumerate(header["atoms"])
+    ]
+
+
+def _covariance(header: dict[str, Any], theta: np.ndarray, molecule: Molecule) -> Covariance:
+    azimuths = FeatureSet(header["features"], molecule.n_atoms).azimuths
+    kernel = radial_kernel(header["covariance"]["shape"])
+    return Covariance(theta, azimuths, kernel, header["covariance"]["azimuth"])
 
 
 def _joint_fit(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> JointFit:

@@ -19,9 +19,11 @@ from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Azimuth
 from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.radial_kernel import KERNELS
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.potential import energy_of
 from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.synthetic import MethanolPotential, fit, fitted, label, methanol, sample
@@ -54,7 +56,8 @@ def _forcefield(kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str = "
     atoms = []
     for model in forcefield.atoms:
         u = rng.standard_normal((2, len(model.points), model.covariance.n_embedded))
-        atoms.append(replace(model, u_y=0.1 * np.abs(model.weights).max() * u[0], u_1=u[1]))
+        w, size = model.weights, 0.1 * np.abs(model.point_weights).max()
+        atoms.append(replace(model, weights=DerivativeWeights(w.w_y, w.w_1, w.centre, size * u[0], u[1])))
     return replace(forcefield, atoms=tuple(atoms))
 
 
@@ -187,7 +190,7 @@ def _refit(forcefield: ForceField, atom: int, theta: FloatArray) -> AtomicModel:
     model = forcefield.atoms[atom]
     covariance = replace(model.covariance, theta=theta)
     w_y, w_1, _ = fit_weights(covariance, model.points, model.energies, model.noise)
-    return replace(model, covariance=covariance, w_y=w_y, w_1=w_1)
+    return replace(model, covariance=covariance, weights=PlainWeights(w_y, w_1, model.weights.centre))
 
 
 def test_mirror_images_are_told_apart() -> None:
@@ -223,6 +226,40 @@ def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
         alone = forcefield.compute(positions[k])
         assert alone[0] == together[0][k]
         assert np.array_equal(alone[1], together[1][k])
+
+
+@pytest.mark.parametrize("basis", ["plain", "derivative"])
+@pytest.mark.parametrize(("kind", "kernel", "azimuth"), CASES)
+def test_energies_alone_have_the_bits_of_energies_with_forces(
+    kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str
+) -> None:
+    positions = sample(19, 1000.0, seed=2)
+    for precision in ("double", "fixed", "single"):
+        forcefield = _forcefield(kind, kernel, azimuth, basis).with_precision(precision)
+        atomic, _ = forcefield.atomic_energies_and_forces(positions)
+        np.testing.assert_array_equal(forcefield.atomic_energies(positions), atomic)
+        np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], forcefield.compute(positions)[0])
+        assert forcefield.energy(positions[0]) == forcefield.energy_and_forces(positions[0])[0]
+        assert energy_of(forcefield, positions[0]) == forcefield.energy(positions[0])
+
+
+def test_energy_of_takes_the_forces_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    forcefield, potential = _forcefield("unit-vector", "squared-exponential", "periodic"), MethanolPotential()
+    expected = forcefield.energy_and_forces(_test_geometry())[0]
+    monkeypatch.setattr(ForceField, "energy_and_forces", None)
+    assert energy_of(forcefield, _test_geometry()) == expected
+    assert energy_of(potential, _test_geometry()) == potential.energy_and_forces(_test_geometry())[0]
+
+
+@pytest.mark.parametrize("kind", ["spherical", "spherical-inverse-r", "unit-vector", "unit-vector-r"])
+def test_two_atoms_on_one_spot_are_refused_where_energies_alone_are_asked_for(kind: FeatureKind) -> None:
+    """Of finite features, and where the kernel vanishes, the energy would be a finite number."""
+    forcefield, positions = _forcefield(kind, "squared-exponential", "periodic"), _test_geometry().copy()
+    positions[5] = positions[1]  # in no frame together
+    with np.errstate(all="ignore"):
+        for compute in (forcefield.atomic_energies, forcefield.energy_and_forces, forcefield.coverage):
+            with pytest.raises(GeometryError, match="atoms 2 and 6"):
+                compute(positions)
 
 
 def test_models_of_different_numbers_of_points_fit_into_one_array() -> None:
@@ -339,6 +376,7 @@ def test_polynomial_means(name: str, kind: FeatureKind, azimuth: Azimuth, tmp_pa
     np.testing.assert_allclose(changed.atomic_energies(dataset.positions[:9]), dataset.atomic_energies[:9], atol=1e-6)
     positions = sample(3, 1500.0, seed=6)
     energies, forces = changed.atomic_energies_and_forces(positions)
+    np.testing.assert_array_equal(changed.atomic_energies(positions), energies)
     np.testing.assert_allclose(energies.T, [model.energy(positions) for model in changed.atoms], atol=1e-9)
     np.testing.assert_allclose(forces, -sum(model.gradient(positions) for model in changed.atoms), atol=1e-9)
     assert np.abs(forces - forcefield.compute(positions)[1]).max() > 1e-5

@@ -49,13 +49,13 @@ def radial_block(
     along: FloatArray,
     weights: FloatArray,
     energies: FloatArray,
-    pulls: FloatArray,
+    factor_sums: FloatArray,
 ) -> None:
     """From exponents to energies for one query and a block of training points, number by number.
 
     The result is that of the vector code (:data:`fflux_py._compiled.simd.radial_plain` and its like): a point of the
-    weight w adds ``w k - k' t`` to the energy and the factor ``c = -w k' + k'' t`` to the pulls; c replaces its
-    exponent, and in the derivative basis -k' replaces t.
+    weight w adds ``w k - k' t`` to the energy and the factor ``c = -w k' + k'' t`` to the sum of factors; c replaces
+    its exponent, and in the derivative basis -k' replaces t.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def radial_block(
         Minus the scaled squared distances, and twice the slopes along the differences (t), shape ``(B,)``.
     weights
         Of the points, shape ``(B,)``.
-    energies, pulls
+    energies, factor_sums
         Sums of the query, lane by lane, shape ``(lanes,)``; point i belongs to the lane ``i % lanes``.
     """
     lanes = len(energies)
@@ -75,11 +75,11 @@ def radial_block(
         for lane in range(lanes):
             i = first + lane
             k, k1, k2 = radial(max(-exponents[i], 0.0), code)
-            energy, pull = weights[i] * k, -weights[i] * k1
+            energy, factor = weights[i] * k, -weights[i] * k1
             if derivative:
                 energy -= k1 * along[i]
-                pull += k2 * along[i]
+                factor += k2 * along[i]
                 along[i] = -k1
-            exponents[i] = pull
+            exponents[i] = factor
             energies[lane] += energy
-            pulls[lane] += pull
+            factor_sums[lane] += factor

@@ -1,4 +1,4 @@
-r"""Vector code for the force kernels: products of queries and training points, kernels, and pulls, block by block.
+r"""Vector code for force evaluations: products of queries and points, kernels, and sums over points, block by block.
 
 What a compiler makes of a loop (vector code or not, in which order it adds) changes from version to version and with
 the loops around it.  Here it is written out instead: registers of :data:`VECTOR_BYTES` bytes, four queries by four
@@ -6,10 +6,10 @@ registers of training points at a time, so that nearly every instruction is a fu
 register adds up its own points in their order, and lanes are added in a fixed order at the end.  So a sum has the same
 bits for one query or four at a time, on any number of threads.
 
-Every function exists twice: as LLVM code for compiled callers, and in NumPy for when the compiler is switched off
-(``NUMBA_DISABLE_JIT``).  Numbers are float64 or float32, after the arrays; points may also be int32 beside float64, and
-are then converted as they are read.  Points stand in *blocks* of four registers, ``x[frame, block, row, point]``; the
-rows are coordinates, and what else belongs to a point.
+Every function exists twice: as LLVM code for compiled callers, and in NumPy (:mod:`fflux_py._compiled.simd_numpy`) for
+when the compiler is switched off (``NUMBA_DISABLE_JIT``).  Numbers are float64 or float32, after the arrays; points may
+also be int32 beside float64, and are then converted as they are read.  Points stand in *blocks* of four registers,
+``x[frame, block, row, point]``; the rows are coordinates, and what else belongs to a point.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fflux_py.typing import FloatArray
+from fflux_py._compiled import simd_numpy
 
 VECTOR_BYTES: Final = 64
 """Bytes of a register (AVX-512); where they are shorter, LLVM takes two."""
@@ -42,7 +42,6 @@ _EXP32: Final = (0.0013926184, 0.0083631789, 0.0416665561, 0.1666657663, 0.5)
 _LOG2E: Final = 1.4426950408889634
 _LN2: Final = {64: (6.93145751953125e-1, 1.42860682030941723212e-6), 32: (0.693145751953125, 1.4286068203094172e-06)}
 _ROUND: Final = {64: 6755399441055744.0, 32: 12582912.0}
-_SMALLEST: Final = {64: -708.0, 32: -87.0}
 _MANTISSA: Final = {64: 52, 32: 23}
 _BIAS: Final = {64: 1023, 32: 127}
 
@@ -98,7 +97,7 @@ class _Vector:
 
     def exp(self) -> _Vector:
         builder, bits = self.builder, self.bits
-        x = self.at_least(_SMALLEST[bits])
+        x = self.at_least(simd_numpy.SMALLEST[bits])
         rounded = x.times_plus(_LOG2E, _ROUND[bits])
         n = rounded - _ROUND[bits]
         high, low = _LN2[bits]
@@ -205,7 +204,7 @@ def _repeated(
 
 
 def _products(queries: int, fresh: bool) -> Any:
-    """LLVM code of :data:`begin` and :data:`extend` for ``queries`` queries at once."""
+    """LLVM code of :data:`begin4` and :data:`extend4` and their like for ``queries`` queries at once."""
 
     def write(
         builder: Any, z: Any, q: Any, column: Any, x: Any, a: Any, b: Any, first: Any, last: Any, *rest: Any
@@ -253,8 +252,8 @@ def _products(queries: int, fresh: bool) -> Any:
     return extend
 
 
-def _pulls(queries: int) -> Any:
-    """LLVM code of :data:`pull` for ``queries`` queries at once; for one, several rows side by side."""
+def _weighted_sums(queries: int) -> Any:
+    """LLVM code of :data:`add_weighted4` for ``queries`` queries at once; for one, several rows side by side."""
     at_once = TOGETHER // queries
 
     def write(builder: Any, c: Any, source: Any, x: Any, a: Any, b: Any, first: Any, last: Any, *rest: Any) -> None:
@@ -277,18 +276,18 @@ def _pulls(queries: int) -> Any:
                     g.store(total, output)
 
     @intrinsic
-    def pull(context, c, source, x, a, b, first, last, g, q, column):  # type: ignore[no-untyped-def]
+    def add_weighted(context, c, source, x, a, b, first, last, g, q, column):  # type: ignore[no-untyped-def]
         return _code(write, c, source, x, a, b, first, last, g, q, column)
 
-    return pull
+    return add_weighted
 
 
-def _radial(matern: bool, derivative: bool) -> Any:
-    """LLVM code of :data:`radial` for one kernel and basis."""
+def _radial(matern: bool, derivative: bool, gradient: bool = True) -> Any:
+    """LLVM code of :data:`radial_plain` and its like for one kernel and basis, or of the energies alone."""
 
-    def write(builder: Any, s: Any, t: Any, q: Any, w: Any, a: Any, b: Any, row: Any, energy: Any, pulls: Any) -> None:
+    def write(builder: Any, s: Any, t: Any, q: Any, w: Any, a: Any, b: Any, row: Any, *sums_of: Any) -> None:
         weights, exponents, slopes = w.place(a, b, row), s.place(q), t.place(q)
-        sums = [energy.load(energy.place(q)), pulls.load(pulls.place(q))]
+        sums = [array.load(array.place(q)) for array in sums_of]
         for v in range(REGISTERS):
             weight, along = w.load(weights, v), t.load(slopes, v)
             if matern:
@@ -303,16 +302,25 @@ def _radial(matern: bool, derivative: bool) -> Any:
                 flat = s.load(exponents, v).exp()
                 e = flat * (weight + along) if derivative else flat * weight
                 c = e
-            sums = [sums[0] + e, sums[1] + c]
-            s.store(c, exponents, v)
-            if derivative:
+            sums = [total + value for total, value in zip(sums, (e, c), strict=False)]
+            if gradient:
+                s.store(c, exponents, v)
+            if gradient and derivative:
                 t.store(flat, slopes, v)
-        energy.store(sums[0], energy.place(q))
-        pulls.store(sums[1], pulls.place(q))
+        for array, total in zip(sums_of, sums, strict=True):
+            array.store(total, array.place(q))
+
+    if not gradient:
+
+        @intrinsic
+        def energies_only(context, s, t, q, terms, a, b, row, energies):  # type: ignore[no-untyped-def]
+            return _code(write, s, t, q, terms, a, b, row, energies)
+
+        return energies_only
 
     @intrinsic
-    def radial(context, s, t, q, terms, a, b, row, energy, pulls):  # type: ignore[no-untyped-def]
-        return _code(write, s, t, q, terms, a, b, row, energy, pulls)
+    def radial(context, s, t, q, terms, a, b, row, energies, factor_sums):  # type: ignore[no-untyped-def]
+        return _code(write, s, t, q, terms, a, b, row, energies, factor_sums)
 
     return radial
 
@@ -338,8 +346,8 @@ def _halves(left: _Vector, right: _Vector) -> _Vector:
     return _Vector(builder, builder.fadd(even, odd))
 
 
-def _collected() -> Any:
-    """LLVM code of :data:`collect`: four rows at a time become one register of four sums."""
+def _lane_sums() -> Any:
+    """LLVM code of :data:`sum_lanes`: four rows at a time become one register of four sums."""
 
     def write(builder: Any, g: Any, q: Any, rows: Any, out: Any) -> None:
         with cgutils.for_range(builder, builder.sdiv(rows, _integer(4))) as loop:
@@ -357,106 +365,47 @@ def _collected() -> Any:
                 builder.store(number, out.place(q, builder.add(h, _integer(j))))
 
     @intrinsic
-    def collect(context, g, q, rows, out):  # type: ignore[no-untyped-def]
+    def sum_lanes(context, g, q, rows, out):  # type: ignore[no-untyped-def]
         return _code(write, g, q, rows, out)
 
-    return collect
-
-
-def _plain_begin(queries: int) -> Callable[..., None]:
-    def begin(
-        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, terms: FloatArray,
-        row: int, start: FloatArray, s: FloatArray, target: int,
-    ) -> None:  # fmt: skip
-        s[target : target + queries] = terms[a, b, row] + start[q : q + queries, None]
-        _plain_extend(queries)(z, q, column, x, a, b, first, last, s, target)
-
-    return begin
-
-
-def _plain_extend(queries: int) -> Callable[..., None]:
-    def extend(
-        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, s: FloatArray,
-        target: int,
-    ) -> None:  # fmt: skip
-        # row by row: the bits must not depend on the number of queries, as those of a matrix product may
-        for k in range(queries):
-            for h in range(last - first):
-                s[target + k] += z[q + k, column + h] * x[a, b, first + h]
-
-    return extend
-
-
-def _plain_pull(queries: int) -> Callable[..., None]:
-    def pull(
-        c: FloatArray, source: int, x: FloatArray, a: int, b: int, first: int, last: int, g: FloatArray, q: int,
-        column: int,
-    ) -> None:  # fmt: skip
-        for k in range(queries):
-            products = (c[source + k] * x[a, b, first:last]).reshape(last - first, REGISTERS, -1)
-            g[q + k, column : column + last - first] += products.sum(axis=1)
-
-    return pull
-
-
-def _plain_radial(matern: bool, derivative: bool) -> Callable[..., None]:
-    def radial(
-        s: FloatArray, t: FloatArray, q: int, terms: FloatArray, a: int, b: int, row: int, energy: FloatArray,
-        pulls: FloatArray,
-    ) -> None:  # fmt: skip
-        weight, along = terms[a, b, row], t[q] if derivative else 0.0
-        if matern:
-            root = np.sqrt(np.maximum(-10.0 * s[q], 0.0))
-            k = np.exp(-root)
-            flat = (5.0 / 3.0) * (1.0 + root) * k
-            e = weight * (1.0 + root + root * root / 3.0) * k + flat * along
-            c = weight * flat + (25.0 / 3.0) * k * along
-        else:
-            flat = np.exp(np.maximum(s[q], _SMALLEST[8 * s.itemsize]))
-            e = c = flat * (weight + along)
-        energy[q] += e.reshape(REGISTERS, -1).sum(axis=0)
-        pulls[q] += c.reshape(REGISTERS, -1).sum(axis=0)
-        s[q] = c
-        if derivative:
-            t[q] = flat
-
-    return radial
-
-
-def _plain_exponential(x: FloatArray, out: FloatArray) -> None:
-    out[:] = np.exp(np.maximum(x, _SMALLEST[8 * x.itemsize]))
-
-
-def _plain_collect(g: FloatArray, q: int, rows: int, out: FloatArray) -> None:
-    out[q, :rows] = g[q, :rows].sum(axis=-1)
+    return sum_lanes
 
 
 _PLAIN: Final = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
-begin4, begin1 = ((_plain_begin(n) if _PLAIN else _products(n, True)) for n in (TOGETHER, 1))
+begin4, begin1 = ((simd_numpy.make_begin(n) if _PLAIN else _products(n, True)) for n in (TOGETHER, 1))
 """``s[target] = terms[row] + start[q] + sum_h z[q, column + h] x[first + h]``, for four queries from ``q`` on,
 or one."""
 
-extend4, extend1 = ((_plain_extend(n) if _PLAIN else _products(n, False)) for n in (TOGETHER, 1))
+extend4, extend1 = ((simd_numpy.make_extend(n) if _PLAIN else _products(n, False)) for n in (TOGETHER, 1))
 """``s[target] += sum_h z[q, column + h] x[first + h]``, likewise."""
 
-pull4, pull1 = ((_plain_pull(n) if _PLAIN else _pulls(n)) for n in (TOGETHER, 1))
+add_weighted4, add_weighted1 = (
+    (simd_numpy.make_add_weighted(n) if _PLAIN else _weighted_sums(n)) for n in (TOGETHER, 1)
+)
 """``g[q, column + h] += sum_i c[source, i] x[first + h, i]``, lane by lane; likewise, rows in multiples of four."""
 
 radial_plain, radial_derivative, matern_plain, matern_derivative = (
-    (_plain_radial if _PLAIN else _radial)(matern, derivative)
+    (simd_numpy.make_radial if _PLAIN else _radial)(matern, derivative)
     for matern in (False, True)
     for derivative in (False, True)
 )
 """From exponents s (minus squared distances) and twice the slopes along the differences t to energies.
 
-Energies and the factors c of the points are added to the lanes ``energy[q]`` and ``pulls[q]``; c replaces s, and in the
-derivative basis the factor of the slopes replaces t.  The gradient by the query is ``2 (sum_i c_i x_i - z sum_i c_i +
-sum_i t_i u_i)``.
+Energies and the factors c of the points are added to the lanes ``energies[q]`` and ``factor_sums[q]``; c replaces s,
+and in the derivative basis the factor of the slopes replaces t.  The gradient by the query is ``2 (sum_i c_i x_i - z
+sum_i c_i + sum_i t_i u_i)``.
 """
 
-exponential = _plain_exponential if _PLAIN else _exponential()
+energies_plain, energies_derivative, matern_energies_plain, matern_energies_derivative = (
+    (simd_numpy.make_radial if _PLAIN else _radial)(matern, derivative, gradient=False)
+    for matern in (False, True)
+    for derivative in (False, True)
+)
+"""The same energies, to the bit, without the factors; s and t stay as they are."""
+
+exponential = simd_numpy.exponential if _PLAIN else _exponential()
 """Write exp of a block of numbers that are not positive; below -708 (float32: -87) that of -708."""
 
-collect = _plain_collect if _PLAIN else _collected()
+sum_lanes = simd_numpy.sum_lanes if _PLAIN else _lane_sums()
 """``out[q, h]`` in float64: the sum over the lanes of ``g[q, h]``, for ``rows`` rows, a multiple of four."""

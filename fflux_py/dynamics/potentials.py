@@ -93,7 +93,7 @@ def identity_of(forcefield: ForceField) -> str:
         parts += [covariance.kernel.name, covariance.azimuth]
         parts += [covariance.theta, atom.mean_name]
         if joint is None:
-            parts += [atom.mean, atom.points, atom.w_y, atom.w_1]
+            parts += [atom.mean, atom.points, atom.weights.w_y, atom.weights.w_1]
     if joint is not None:
         parts += [joint.positions, joint.centres, joint.coefficients]
     return sha256(b"\n".join(x.tobytes() if isinstance(x, np.ndarray) else repr(x).encode() for x in parts))

@@ -14,6 +14,7 @@ from fflux_py.gp.features import FeatureKind, feature_jacobian, features
 from fflux_py.gp.polynomial_mean import DEGREES, PolynomialMean
 from fflux_py.gp.polynomial_mean import fit as fit_polynomial
 from fflux_py.gp.prior_mean import prior_mean
+from fflux_py.gp.weights import DerivativeWeights, PolynomialWeights, Weights, permute_columns
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray, IntArray
@@ -38,27 +39,21 @@ class AtomicModel:
         Features of the training geometries, shape ``(n_train, n_features)``.
     energies
         Training energies in hartree, shape ``(n_train,)``.
-    w_y, w_1
-        :math:`(K + \nu I)^{-1} (y - \bar y)` (hartree) and :math:`(K + \nu I)^{-1} 1`.
+    weights
+        What the points carry: :class:`~fflux_py.gp.weights.PlainWeights`,
+        :class:`~fflux_py.gp.weights.DerivativeWeights` in the derivative basis, or
+        :class:`~fflux_py.gp.weights.PolynomialWeights` for the means ``linear`` and ``quadratic``.
     mean_name, mean
-        Name and value (hartree) of the prior mean.
+        Name and value (hartree) of the prior mean; of a polynomial mean, its constant.
     variance
         Prior variance in hartree^2, for the predictive deviation.
     noise
         :math:`\nu`, the noise variance over the prior variance (jitter included).
     jitter
         The part of ``noise`` that was added only to make the factorisation succeed.
-    u_y, u_1
-        Slopes of the derivative basis for the data and for a unit mean, shape ``(n_train, n_embedded)``; None in the
-        plain basis.
-    centre
-        Value of the mean (hartree) at which the weights are w_y; the mean of ``energies`` if not given.
     rotors
         Features of the three atoms of every rotor over whose cyclic permutations the kernel is summed
         (:mod:`fflux_py.molecules.symmetry`), shape ``(n_rotors, 3, width)``.
-    polynomial, w_m
-        For the means ``linear`` and ``quadratic``: the part of the mean that is not constant, and the weights that go
-        with the whole (:mod:`fflux_py.gp.polynomial_mean`), shape ``(n_train,)``.
     share
         Part of the prior mean that this model carries: below one if the atom has several frames, each with a model.
     """
@@ -68,76 +63,62 @@ class AtomicModel:
     covariance: Covariance
     points: FloatArray
     energies: FloatArray
-    w_y: FloatArray
-    w_1: FloatArray
+    weights: Weights
     mean_name: str
     mean: float
     variance: float
     noise: float
     jitter: float = 0.0
-    u_y: FloatArray | None = None
-    u_1: FloatArray | None = None
-    centre: float | None = None
     rotors: IntArray = field(default_factory=lambda: np.zeros((0, 3, 4), dtype=np.int64))
     share: float = 1.0
-    polynomial: PolynomialMean | None = None
-    w_m: FloatArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rotors", read_only(self.rotors, np.int64))
-        for name in ("points", "energies", "w_y", "w_1"):
+        for name in ("points", "energies"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
         n = len(self.points)
-        if not (self.energies.shape == self.w_y.shape == self.w_1.shape == (n,)):
-            raise InputError("atomic model", f"{n} energies and weights", f"{len(self.energies)} and {len(self.w_y)}")
+        if not (self.energies.shape == self.weights.w_y.shape == (n,)):
+            found = f"{len(self.energies)} and {len(self.weights.w_y)}"
+            raise InputError("atomic model", f"{n} energies and weights", found)
         if self.points.shape != (n, len(self.covariance.theta)):
             raise InputError("atomic model", f"{len(self.covariance.theta)} features", f"shape {self.points.shape}")
-        if (self.u_y is None) != (self.u_1 is None):
-            raise InputError("atomic model", "slopes u_y and u_1, or neither", "one of them")
-        if self.u_y is not None:
-            expected = (n, self.covariance.n_embedded)
-            for name in ("u_y", "u_1"):
-                object.__setattr__(self, name, read_only(getattr(self, name)))
-                if getattr(self, name).shape != expected:
-                    raise InputError(f"atomic model, {name}", f"shape {expected}", f"{getattr(self, name).shape}")
-        if self.centre is None:
-            object.__setattr__(self, "centre", float(self.energies.mean()))
+        slopes = self.weights.unit_slopes
+        if slopes is not None and slopes.shape != (n, self.covariance.n_embedded):
+            expected = f"shape {(n, self.covariance.n_embedded)}"
+            raise InputError("atomic model, slopes u_y and u_1", expected, f"{slopes.shape}")
 
     @property
-    def weights(self) -> FloatArray:
+    def point_weights(self) -> FloatArray:
         """Weights w of the training points for the chosen prior mean, hartree, shape ``(n_train,)``."""
-        if self.w_m is not None:
-            return self.w_m
-        return np.asarray(self.w_y - self._shift * self.w_1)
+        return self.weights.for_mean(self.mean)
 
     @property
-    def slopes(self) -> FloatArray | None:
-        """Slopes u of the derivative basis for the chosen prior mean, hartree, shape ``(n_train, n_embedded)``."""
-        if self.u_y is None or self.u_1 is None:
-            return None
-        return np.asarray(self.u_y - self._shift * self.u_1)
+    def point_slopes(self) -> FloatArray | None:
+        """Slopes u for the chosen prior mean, hartree, ``(n_train, n_embedded)``; None in the plain basis."""
+        return self.weights.slopes_for_mean(self.mean)
 
     @property
-    def _shift(self) -> float:
-        assert self.centre is not None
-        return self.mean - self.centre
+    def polynomial(self) -> PolynomialMean | None:
+        """The part of the prior mean that is not constant; None for the means that are constants."""
+        return self.weights.polynomial if isinstance(self.weights, PolynomialWeights) else None
 
     def with_prior_mean(self, name: str, isolated: float | None = None) -> AtomicModel:
         """The same model with another prior mean: identical to training with it."""
-        if name in DEGREES and self.u_y is None:
+        weights = self.weights
+        if name in DEGREES and not isinstance(weights, DerivativeWeights):
             z = self.covariance.embed(self.points)
-            whole, weights = fit_polynomial(DEGREES[name], z, self.energies, self.factor[0])
+            whole, w_m = fit_polynomial(DEGREES[name], z, self.energies, self.factor[0])
             constant, rest = float(whole.coefficients[0]), np.array(whole.coefficients)
             rest[0] = 0.0
-            return replace(
-                self, mean_name=name, mean=constant, polynomial=replace(whole, coefficients=rest), w_m=weights
-            )
-        value = prior_mean(name, self.energies, isolated, self.w_y, self.w_1)
-        return replace(self, mean_name=name, mean=value, polynomial=None, w_m=None)
+            polynomial = replace(whole, coefficients=rest)
+            fitted = PolynomialWeights(weights.w_y, weights.w_1, weights.centre, polynomial, w_m)
+            return replace(self, mean_name=name, mean=constant, weights=fitted)
+        value = prior_mean(name, self.energies, isolated, weights.w_y, weights.w_1)
+        return replace(self, mean_name=name, mean=value, weights=weights.for_constant_mean())
 
     def energy(self, positions: FloatArray) -> FloatArray:
         """Energies in hartree, shape ``(m,)``, at positions in bohr, shape ``(m, n_atoms, 3)``.  Plain NumPy."""
-        energies = self.share * self.mean + self._combine(positions, self.weights, self.slopes)
+        energies = self.share * self.mean + self._combine(positions, self.point_weights, self.point_slopes)
         if self.polynomial is not None:
             energies += self.polynomial.value(self._embedded(positions))
         return np.asarray(energies)
@@ -151,45 +132,42 @@ class AtomicModel:
             return self.expanded().gradient(positions)
         x = features(positions, self.frame, self.feature_kind)
         jacobian = feature_jacobian(positions, self.frame, self.feature_kind)
-        by_feature = np.einsum("mnf,n->mf", self.covariance.gradient(x, self.points), self.weights)
+        by_feature = np.einsum("mnf,n->mf", self.covariance.gradient(x, self.points), self.point_weights)
         gradient = np.einsum("mf,mfac->mac", by_feature, jacobian)
         if self.polynomial is not None:
             by_positions = self.covariance.embed_jacobian(x, jacobian)
             gradient += np.einsum("md,mdac->mac", self.polynomial.gradient(self.covariance.embed(x)), by_positions)
-        if self.slopes is not None:
-            s, difference, along = self._differences(x, self.slopes)
-            by_embedded = -2.0 * self.covariance.slope(s) @ self.slopes
+        slopes = self.point_slopes
+        if slopes is not None:
+            s, difference, along = self._differences(x, slopes)
+            by_embedded = -2.0 * self.covariance.slope(s) @ slopes
             by_embedded -= 4.0 * np.einsum("mn,mnd->md", self.covariance.curvature(s) * along, difference)
             gradient += np.einsum("md,mdac->mac", by_embedded, self.covariance.embed_jacobian(x, jacobian))
         return np.asarray(gradient)
 
     def coverage(self, positions: FloatArray) -> FloatArray:
         """The sum rule's s = k^T w_1, shape ``(m,)``: one inside the data, zero far outside."""
-        return self._combine(positions, self.w_1, self.u_1)
+        return self._combine(positions, self.weights.w_1, self.weights.unit_slopes)
 
     def expanded(self) -> AtomicModel:
         """The same model without rotors: every point stands under all permutations of all rotors.  Slow."""
         if not len(self.rotors):
             return self
         orders = rotor_orders(self.rotors, self.points.shape[1])
-        times = len(orders)
         return replace(
             self,
-            points=_permuted(self.points, orders),
-            energies=np.tile(self.energies, times),
-            w_y=np.tile(self.w_y, times),
-            w_1=np.tile(self.w_1, times),
-            u_y=None if self.u_y is None else _permuted(self.u_y, orders),
-            u_1=None if self.u_1 is None else _permuted(self.u_1, orders),
+            points=permute_columns(self.points, orders),
+            energies=np.tile(self.energies, len(orders)),
+            weights=self.weights.permuted(orders),
             rotors=np.zeros((0, 3, 4), dtype=np.int64),
         )
 
     def _combine(self, positions: FloatArray, weights: FloatArray, slopes: FloatArray | None) -> FloatArray:
+        """Sum over the points of weights times kernels and slopes times the kernels' derivatives, shape ``(m,)``."""
         if len(self.rotors):
             orders = rotor_orders(self.rotors, self.points.shape[1])
-            whole = replace(self.expanded(), u_y=None, u_1=None)
-            slopes = None if slopes is None else _permuted(slopes, orders)
-            return whole._combine(positions, np.tile(weights, len(orders)), slopes)
+            slopes = None if slopes is None else permute_columns(slopes, orders)
+            return self.expanded()._combine(positions, np.tile(weights, len(orders)), slopes)
         x = features(positions, self.frame, self.feature_kind)
         values = self.covariance.matrix(x, self.points) @ weights
         if slopes is not None:
@@ -210,7 +188,7 @@ class AtomicModel:
         InputError
             A model of a joint fit, whose deviation needs the observations of all atoms.
         """
-        if self.u_y is not None:
+        if isinstance(self.weights, DerivativeWeights):
             raise InputError(
                 "deviation of one atom", "a model of atomic energies only", "one of a joint fit",
                 "ForceField.atomic_deviations knows the forces too",
@@ -238,19 +216,14 @@ class AtomicModel:
 def rotor_orders(rotors: IntArray, n_features: int) -> IntArray:
     """Orders of the features under all cyclic permutations of all rotors, shape ``(3**n_rotors, n_features)``."""
     orders = np.arange(n_features)[None]
-    for places in rotors:
-        turned = []
-        for turn in range(3):
+    for columns in rotors:
+        permuted = []
+        for shift in range(3):
             order = orders.copy()
-            order[:, places] = orders[:, np.roll(places, -turn, axis=0)]
-            turned.append(order)
-        orders = np.concatenate(turned)
+            order[:, columns] = orders[:, np.roll(columns, -shift, axis=0)]
+            permuted.append(order)
+        orders = np.concatenate(permuted)
     return np.asarray(orders)
-
-
-def _permuted(values: FloatArray, orders: IntArray) -> FloatArray:
-    """Rows of ``values`` in every order of columns, order by order."""
-    return np.asarray(np.swapaxes(values[:, orders], 0, 1).reshape(-1, values.shape[1]))
 
 
 def fit_weights(

@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fflux_py._compiled.training_points import ROTOR
+from fflux_py._compiled.point_arrays import ROTOR
 from fflux_py.errors import InputError
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureKind, FeatureSet, feature_form, feature_jacobian, features

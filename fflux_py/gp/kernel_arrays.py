@@ -10,10 +10,11 @@ import numpy as np
 
 from fflux_py._compiled import simd
 from fflux_py._compiled.features import FEATURES
-from fflux_py._compiled.training_points import ROTOR, KernelArrays
+from fflux_py._compiled.point_arrays import ROTOR, KernelArrays
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.frame_queries import FrameQueries, frame_queries
 from fflux_py.gp.joint_fit import rotors_last
+from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
 from fflux_py.typing import FloatArray, IntArray
 
@@ -65,27 +66,24 @@ def kernel_arrays(
     kind, of_sums = _TYPES["double" if wraps else precision]
     counts = [len(m.points) // q.n_images for m, q in zip(atoms, queries, strict=True)]
     shape = (len(atoms), -(-max(counts) // simd.block(of_sums)), simd.block(of_sums))
-    points, terms = _aligned(shape, _rows(first, width), kind), _aligned(shape, 3, of_sums)
+    points, terms = _aligned(shape, _n_rows(first, width), kind), _aligned(shape, 3, of_sums)
     units = np.ones((len(atoms), 2))
     row_periods = np.zeros((len(atoms), width))
-    collected: tuple[list[FloatArray], list[FloatArray], list[FloatArray]] = ([], [], [])
+    of_queries: tuple[list[FloatArray], list[FloatArray], list[FloatArray]] = ([], [], [])
     for a, (model, query, count) in enumerate(zip(atoms, queries, counts, strict=True)):
-        places, chosen = _places(model, kept[a], int(plain[a]))
-        coordinates = model.covariance.embed(model.points[:count])[:, chosen]
-        centre = np.zeros(len(chosen)) if wraps else _centre(coordinates, len(kept[a][0]))
-        own_slopes = slopes[a]
-        stored = _stored(
-            coordinates - centre, None if own_slopes is None else own_slopes[:count, chosen], places, width, kind
-        )
+        rows, columns = _rows_and_columns(kept[a], int(plain[a]))
+        coordinates = model.covariance.embed(model.points[:count])[:, columns]
+        centre = np.zeros(len(columns)) if wraps else _centre(coordinates, len(kept[a][0]))
+        u = slopes[a]
+        stored = _stored(coordinates - centre, None if u is None else u[:count, columns], rows, width, kind)
         units[a] = stored.units
         _fill_blocks(points[a], stored.rows)
         _fill_blocks(terms[a], stored.terms(weights[a][:count]))
-        row_periods[a, places] = periods[a][chosen]
-        for into, values in zip(collected, _rows_of(query, model, chosen, centre), strict=True):
-            spread: FloatArray = np.zeros((len(values), width))
-            spread[:, places] = values
-            into.append(spread)
-    options = [FEATURES[first.feature_kind], first.covariance.kernel.code, int(wraps), int(first.u_y is not None)]
+        row_periods[a, rows] = periods[a][columns]
+        for parts, values in zip(of_queries, _queries_of(query, model, columns, centre), strict=True):
+            by_row: FloatArray = np.zeros((len(values), width))
+            by_row[:, rows] = values
+            parts.append(by_row)
     return KernelArrays(
         frames=np.array([[m.frame.atom, m.frame.x_axis, m.frame.xy_plane] for m in atoms], dtype=np.int64),
         points=points,
@@ -100,10 +98,13 @@ def kernel_arrays(
         rotors=rotors,
         first_query=np.cumsum([0, *(len(q.sources) for q in queries)]).astype(np.int64),
         sources=np.concatenate([q.sources for q in queries]),
-        order=np.concatenate(collected[0]).astype(np.int64),
-        signs=np.concatenate(collected[1]),
-        shifts=np.concatenate(collected[2]),
-        options=np.array(options, dtype=np.int64),
+        order=np.concatenate(of_queries[0]).astype(np.int64),
+        signs=np.concatenate(of_queries[1]),
+        shifts=np.concatenate(of_queries[2]),
+        feature_code=FEATURES[first.feature_kind],
+        kernel_code=first.covariance.kernel.code,
+        wraps=wraps,
+        derivative=isinstance(first.weights, DerivativeWeights),
     )
 
 
@@ -116,8 +117,8 @@ def _kept(model: AtomicModel) -> tuple[IntArray, IntArray]:
     return order[:n_plain][theta[order[:n_plain]] > 0.0], order[n_plain:]
 
 
-def _places(model: AtomicModel, kept: tuple[IntArray, IntArray], plain: int) -> tuple[IntArray, IntArray]:
-    """Rows of the kept coordinates, and the coordinates."""
+def _rows_and_columns(kept: tuple[IntArray, IntArray], plain: int) -> tuple[IntArray, IntArray]:
+    """Rows in which the kept coordinates are stored, and the embedded coordinates."""
     rows = np.concatenate([np.arange(len(kept[0])), plain + np.arange(len(kept[1]))])
     return rows.astype(np.int64), np.concatenate(kept).astype(np.int64)
 
@@ -130,8 +131,9 @@ def _centre(coordinates: FloatArray, n_plain: int) -> FloatArray:
     return np.asarray(centre)
 
 
-def _rows(model: AtomicModel, width: int) -> int:
-    return width if model.u_y is None else 2 * width
+def _n_rows(model: AtomicModel, width: int) -> int:
+    """Rows of coordinates, and as many of slopes in the derivative basis."""
+    return 2 * width if isinstance(model.weights, DerivativeWeights) else width
 
 
 @dataclass(frozen=True)
@@ -158,19 +160,19 @@ class _Stored:
         return np.column_stack([-(x**2).sum(axis=1), weights / value, along])
 
 
-def _stored(x: FloatArray, slopes: FloatArray | None, places: IntArray, width: int, kind: np.dtype[Any]) -> _Stored:
+def _stored(x: FloatArray, slopes: FloatArray | None, rows: IntArray, width: int, kind: np.dtype[Any]) -> _Stored:
     """Whole numbers count the largest coordinate over 2^31 - 1; slopes times a factor, the same."""
-    rows = np.zeros((len(x), width if slopes is None else 2 * width))
-    unit, value = 1.0, 1.0
+    values = np.zeros((len(x), width if slopes is None else 2 * width))
+    unit, scale = 1.0, 1.0
     if kind == np.int32:
         unit = float(np.abs(x).max()) / _LARGEST or 1.0
         steepest = 0.0 if slopes is None else float(np.abs(slopes).max())
-        value = steepest / (_LARGEST * unit) or 1.0
-    rows[:, places] = x / unit
+        scale = steepest / (_LARGEST * unit) or 1.0
+    values[:, rows] = x / unit
     if slopes is not None:
-        rows[:, width + places] = slopes / (value * unit)
-    rows = np.rint(rows) if kind == np.int32 else rows.astype(kind).astype(np.float64)
-    return _Stored(rows, (unit, value), width)
+        values[:, width + rows] = slopes / (scale * unit)
+    values = np.rint(values) if kind == np.int32 else values.astype(kind).astype(np.float64)
+    return _Stored(values, (unit, scale), width)
 
 
 def _fill_blocks(blocks: FloatArray, rows: FloatArray) -> None:
@@ -181,12 +183,12 @@ def _fill_blocks(blocks: FloatArray, rows: FloatArray) -> None:
     blocks[:] = padded.reshape(n_blocks, size, n_rows).transpose(0, 2, 1)
 
 
-def _rows_of(
-    query: FrameQueries, model: AtomicModel, chosen: IntArray, centre: FloatArray
+def _queries_of(
+    query: FrameQueries, model: AtomicModel, coordinates: IntArray, centre: FloatArray
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Order, signs and shifts of a frame's queries for the chosen coordinates, less the centre."""
     order = rotors_last(model.rotors, model.covariance.n_embedded)
-    columns = np.argsort(order)[chosen]
+    columns = np.argsort(order)[coordinates]
     return query.order[:, columns], query.signs[:, columns], query.shifts[:, columns] - centre
 
 

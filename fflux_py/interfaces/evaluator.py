@@ -100,17 +100,25 @@ class Evaluator:
         energies, forces = self.forcefield.atomic_energies_and_forces(x)
         self.check(x, float(energies.sum()))
         assert self.matching is not None
-        own_energies = np.empty_like(energies)
-        own_energies[self.matching.order] = energies
-        return own_energies, self.matching.from_reference(forces)
+        return self._in_given_order(energies), self.matching.from_reference(forces)
+
+    def atomic_energies(self, positions: FloatArray) -> FloatArray:
+        """Energies of the atoms alone (hartree, ``(n_atoms,)``), in their order; errors as of :meth:`evaluate`."""
+        x = self.to_model(positions)
+        energies = self.forcefield.atomic_energies(x)
+        self.check(x, float(energies.sum()))
+        return self._in_given_order(energies)
 
     def deviations(self, positions: FloatArray) -> FloatArray:
         """Standard deviations of the atoms' energies (hartree, ``(n_atoms,)``), in their order."""
-        model_order = self.forcefield.atomic_deviations(self.to_model(positions))
+        return self._in_given_order(self.forcefield.atomic_deviations(self.to_model(positions)))
+
+    def _in_given_order(self, values: FloatArray) -> FloatArray:
+        """Numbers of the atoms from the model's order to the one given."""
         assert self.matching is not None
-        deviations = np.empty_like(model_order)
-        deviations[self.matching.order] = model_order
-        return deviations
+        given = np.empty_like(values)
+        given[self.matching.order] = values
+        return given
 
     def check(self, positions: FloatArray, energy: float) -> None:
         """Say a word, or raise, if a geometry in the model's order is outside of what the model knows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fflux_py.typing import FloatArray
 
@@ -19,3 +19,19 @@ class PotentialEnergy(Protocol):
             Positions in bohr, shape ``(n_atoms, 3)``.
         """
         ...
+
+
+@runtime_checkable
+class EnergyAlone(Protocol):
+    """An energy function that gives its energy without the forces, with the same bits and at a lower cost."""
+
+    def energy(self, positions: FloatArray) -> float:
+        """Return the energy (hartree) at positions in bohr, shape ``(n_atoms, 3)``."""
+        ...
+
+
+def energy_of(potential: PotentialEnergy, positions: FloatArray) -> float:
+    """Energy (hartree) at positions in bohr, shape ``(n_atoms, 3)``, without the forces where the potential can."""
+    if isinstance(potential, EnergyAlone):
+        return potential.energy(positions)
+    return potential.energy_and_forces(positions)[0]

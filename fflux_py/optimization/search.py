@@ -32,7 +32,7 @@ import numpy as np
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.molecules.normal_modes import NormalModes, hessian, normal_modes
-from fflux_py.molecules.potential import PotentialEnergy
+from fflux_py.molecules.potential import PotentialEnergy, energy_of
 from fflux_py.optimization.newton import newton_steps
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -206,7 +206,7 @@ def optimize_to_minimum(
         along = modes.vectors[:, 0].reshape(-1, 3) / np.sqrt(molecule.masses)[:, None]
         along *= _DISPLACEMENT / np.abs(along).max()
         sides = [molecule.positions + along, molecule.positions - along]
-        lower = min(sides, key=lambda positions: potential.energy_and_forces(positions)[0])
+        lower = min(sides, key=lambda positions: energy_of(potential, positions))
         fmax *= _TIGHTER
         following = optimize(potential, start.with_positions(lower), fmax, max_steps, method, progress)
         result = result.then(following)

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
 from fflux_py.molecules.molecule import Molecule, Torsion, find_bonds
-from fflux_py.molecules.potential import PotentialEnergy
+from fflux_py.molecules.potential import PotentialEnergy, energy_of
 from fflux_py.sampling.selection import extend_farthest, pair_features
 from fflux_py.sampling.starts import random_conformer, relax
 from fflux_py.sampling.thermostatted import CLOSEST_CONTACT, fault
@@ -220,7 +220,7 @@ def extra_frames(
         rng = np.random.default_rng([seed, _STREAM + number])
         relaxed = _relax_tightly(random_conformer(reference, potential, torsions, rng), potential)
         conformers["train" if number <= n_train else "test"].append((number, relaxed))
-    energies = [potential.energy_and_forces(c.positions)[0] for group in conformers.values() for _, c in group]
+    energies = [energy_of(potential, c.positions) for group in conformers.values() for _, c in group]
     ceiling = min(energies) + config.ceiling
     frames: list[MarkedGeometry] = []
     if minima:
@@ -394,7 +394,7 @@ def _is_sound(molecule: Molecule, positions: FloatArray) -> bool:
 def _energy(potential: PotentialEnergy, positions: FloatArray) -> float:
     """Infinite where the energy function gives up."""
     try:
-        return potential.energy_and_forces(positions)[0]
+        return energy_of(potential, positions)
     except (ConvergenceError, GeometryError):
         return np.inf
 

@@ -15,6 +15,7 @@ from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureSet, features
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.training.config import TrainingConfig
@@ -144,6 +145,7 @@ def fit_atoms(
         covariance = replace(starts[k], theta=optimum.theta)
         noise = optimum.noise + (0.0 if label_noise is None else label_noise[k] / optimum.variance)
         w_y, w_1, jitter = fit_weights(covariance, points[k], energies[:, k], noise)
+        mean = float(energies[:, k].mean())
         models.append(
             AtomicModel(
                 frame=frame,
@@ -151,10 +153,9 @@ def fit_atoms(
                 covariance=covariance,
                 points=points[k],
                 energies=energies[:, k],
-                w_y=w_y,
-                w_1=w_1,
+                weights=PlainWeights(w_y, w_1, mean),
                 mean_name="MF2",
-                mean=float(energies[:, k].mean()),
+                mean=mean,
                 variance=optimum.variance,
                 noise=float(np.mean(noise)) + jitter,
                 jitter=jitter,

@@ -9,15 +9,13 @@ from typing import Final
 import numpy as np
 
 from fflux_py.files import sha256
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
-from fflux_py.gp.covariance import Covariance
-from fflux_py.gp.features import FeatureKind
-from fflux_py.gp.joint_covariance import NOISE_ATOMIC, JointData, JointModel
-from fflux_py.gp.joint_fit import JointFit, frame_basis, rotors_factorise
+from fflux_py.gp.joint_atoms import joint_atoms, joint_frames
+from fflux_py.gp.joint_covariance import JointData, JointModel
+from fflux_py.gp.joint_fit import JointFit, rotors_factorise
 from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training._checkpoint import Checkpoint
@@ -130,17 +128,9 @@ def atomic_models(
     prior_mean
         Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
     """
-    data, model = system.data, system.model
-    # Without any partition each atom's energies are taken as their equal share, so that MF2 is the centre of the fit.
-    shares = np.broadcast_to(solution.centres, data.atomic_energies.shape)
-    atomic_energies = data.atomic_energies if data.partitioned.any() else shares
-    templates = []
-    for frame, kernel in zip(model.frames, system.kernels, strict=True):
-        basis = frame_basis(model.symmetry, data.positions, frame, model.kind, kernel)
-        energies = np.concatenate([atomic_energies[:, permutation[frame.atom]] for permutation in basis.permutations])
-        templates.append(_template(frame, model.kind, kernel, basis.features(), energies, system.variance))
-    isolated = [isolated_energies.get(molecule.symbols[frame.atom]) for frame in model.frames]
-    return joint_atoms(solution, templates, prior_mean, isolated)
+    frames = joint_frames(solution, system.data, system.model, system.kernels)
+    isolated = [isolated_energies.get(molecule.symbols[part.frame.atom]) for part in frames]
+    return joint_atoms(solution, frames, prior_mean, isolated)
 
 
 def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig) -> str:
@@ -167,24 +157,3 @@ def _work(data: JointData, part: JointData, model: JointModel, config: TrainingC
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
     return 0.5 * config.max_iterations * 7 * once(part), once(data)
-
-
-def _template(
-    frame: LocalFrame, kind: FeatureKind, kernel: Covariance, points: np.ndarray, energies: np.ndarray, variance: float
-) -> AtomicModel:
-    """A frame's model without its weights."""
-    unset = np.zeros(len(points))
-    return AtomicModel(
-        frame=frame,
-        feature_kind=kind,
-        covariance=kernel,
-        points=points,
-        energies=energies,
-        w_y=unset,
-        w_1=unset,
-        mean_name="MF2",
-        mean=0.0,
-        variance=variance,
-        noise=NOISE_ATOMIC**2 / variance,
-        centre=0.0,
-    )

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from fflux_py import threads
+from fflux_py._compiled import forces as _forces
 from fflux_py._compiled import simd as _lanes
+from fflux_py._compiled import simd_numpy
 from fflux_py._compiled.features import arctangent
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import FeatureKind, FeatureSet
 from fflux_py.gp.radial_kernel import KERNELS
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from tests.support.synthetic import fit, fitted, label, sample
 
 pytestmark = pytest.mark.core
@@ -27,8 +30,11 @@ def _random(kernel: str, basis: str, kind: FeatureKind = "unit-vector") -> Force
     atoms = []
     for model in forcefield.atoms:
         w, n = rng.uniform(0.5, 1.5, len(model.points)), model.covariance.n_embedded
-        u = rng.standard_normal((len(model.points), n)) if basis == "derivative" else None
-        atoms.append(replace(model, w_y=w, w_1=w, mean=0.0, centre=0.0, u_y=u, u_1=u))
+        if basis == "derivative":
+            u = rng.standard_normal((len(model.points), n))
+            atoms.append(replace(model, weights=DerivativeWeights(w, w, 0.0, u, u), mean=0.0))
+        else:
+            atoms.append(replace(model, weights=PlainWeights(w, w, 0.0), mean=0.0))
     return replace(forcefield, atoms=tuple(atoms))
 
 
@@ -52,13 +58,13 @@ def test_vector_exponential_far_away() -> None:
 
 def _exponential(x: np.ndarray, out: np.ndarray) -> None:
     """Through a compiled caller, as intrinsics have no others."""
-    if _lanes.exponential is _lanes._plain_exponential:
+    if _lanes.exponential is simd_numpy.exponential:
         _lanes.exponential(x, out)
     else:
         _compiled_exponential(x, out)
 
 
-if _lanes.exponential is not _lanes._plain_exponential:
+if _lanes.exponential is not simd_numpy.exponential:
     from numba import njit
 
     @njit
@@ -146,6 +152,16 @@ def test_coordinates_without_influence_are_left_out_and_change_nothing(basis: st
     gradient = sum(model.gradient(positions) for model in fewer.atoms)
     np.testing.assert_allclose(fewer.atomic_energies(positions), energies, rtol=1e-12)
     assert np.abs(fewer.compute(positions)[1] + gradient).max() < 1e-12 * np.abs(gradient).max()
+
+
+def test_energies_alone_need_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient's function is never called, and the energies are those of all threads' groups."""
+    forcefield, positions = _random("squared-exponential", "derivative"), sample(37, 1000.0, seed=2)
+    expected = forcefield.compute(positions)[0]
+    monkeypatch.setattr(_forces, "batch", None)
+    for number in (1, 2):
+        monkeypatch.setenv("FFLUX_NUM_THREADS", str(number))
+        np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], expected)
 
 
 def test_points_begin_where_registers_do() -> None:

@@ -12,6 +12,7 @@ from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import AZIMUTHS, Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind, features
 from fflux_py.gp.radial_kernel import KERNELS
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.typing import FloatArray
 from tests.support.synthetic import MethanolPotential, fit, label, methanol, sample
 
@@ -78,7 +79,7 @@ def test_a_mean_chosen_afterwards_is_the_mean_trained_with(mean: str) -> None:
     w = np.linalg.solve(_kernel(model), model.energies - model.mean)
     trained = model.mean + model.covariance.matrix(x, model.points) @ w
     assert model.mean_name == mean
-    np.testing.assert_allclose(model.weights, w, rtol=1e-7, atol=1e-9 * np.abs(w).max())
+    np.testing.assert_allclose(model.point_weights, w, rtol=1e-7, atol=1e-9 * np.abs(w).max())
     np.testing.assert_allclose(model.energy(positions), trained, rtol=0, atol=1e-10)
 
 
@@ -124,8 +125,11 @@ def _with_slopes(model: AtomicModel) -> AtomicModel:
     """The model with random slopes of the size of its weights."""
     rng = np.random.default_rng(3)
     shape = (len(model.points), model.covariance.n_embedded)
-    size = np.abs(model.weights).max()
-    return replace(model, u_y=size * rng.standard_normal(shape), u_1=rng.standard_normal(shape))
+    size = np.abs(model.point_weights).max()
+    u_y, u_1 = size * rng.standard_normal(shape), rng.standard_normal(shape)
+    return replace(
+        model, weights=DerivativeWeights(model.weights.w_y, model.weights.w_1, model.weights.centre, u_y, u_1)
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -140,7 +144,8 @@ def test_slopes_multiply_the_derivative_of_the_kernel_by_its_second_point(kernel
     shift = step * np.eye(points.shape[1])[h]
     z = [model.covariance.embed(points + n * shift) for n in (-2, -1, 1, 2)]
     by_h = (z[0] - 8 * z[1] + 8 * z[2] - z[3]) / (12 * step)
-    sloped = replace(model, w_y=0 * model.w_y, w_1=0 * model.w_1, u_y=u[:, None] * by_h, u_1=0 * by_h)
+    none = np.zeros(len(points))
+    sloped = replace(model, weights=DerivativeWeights(none, none, model.weights.centre, u[:, None] * by_h, 0 * by_h))
     positions = sample(5, 1000.0, seed=5)
     x = features(positions, model.frame, model.feature_kind)
     k = [model.covariance.matrix(x, points + n * shift) for n in (-2, -1, 1, 2)]
@@ -183,14 +188,19 @@ def test_a_kernel_that_is_not_positive_ends_with_one_line() -> None:
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:
     model = _model()
+    w_y, w_1 = model.weights.w_y, model.weights.w_1
     for changes in (
         {"energies": model.energies[:-1]},
-        {"w_1": model.w_1[:-1]},
+        {"weights": PlainWeights(w_y[:-1], w_1[:-1], 0.0)},
         {"points": model.points[:, :-1]},
-        {"u_y": np.zeros((N_TRAIN, model.covariance.n_embedded))},
-        {"u_y": np.zeros((N_TRAIN, 2)), "u_1": np.zeros((N_TRAIN, 2))},
+        {"weights": DerivativeWeights(w_y, w_1, 0.0, np.zeros((N_TRAIN, 2)), np.zeros((N_TRAIN, 2)))},
     ):
         with pytest.raises(InputError, match="atomic model"):
             replace(model, **changes)
+    with pytest.raises(InputError, match="atomic model, weights w_1: expected 25 rows"):
+        PlainWeights(w_y, w_1[:-1], 0.0)
+    slopes = np.zeros((N_TRAIN, model.covariance.n_embedded))
+    with pytest.raises(InputError, match="atomic model, slopes u_y and u_1: expected one kernel"):
+        DerivativeWeights(w_y, w_1, 0.0, slopes, slopes[:, :-1])
     with pytest.raises(ValueError, match="read-only"):
         model.points[0, 0] = 1.0

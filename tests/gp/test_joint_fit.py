@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from fflux_py.errors import InputError
-from fflux_py.forcefield import ForceField, joint_atoms
+from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import features
+from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.observations import Observations
 from fflux_py.molecules.dataset import Dataset
@@ -87,7 +88,9 @@ def _solved() -> tuple[ForceField, FloatArray, FloatArray, list[FloatArray]]:
     units = np.stack([_constant(np.eye(6)[b]) for b in range(6)], axis=1)
     right = np.column_stack([observed - _constant(centres), units])
     joint = JointFit(dataset.positions, PARTITIONED, centres, VARIANCES, np.linalg.solve(covariance, right), NOISES)
-    atoms = joint_atoms(joint, template.atoms, "MF2", [ISOLATED[s] for s in methanol().symbols])
+    atoms = joint_atoms(
+        joint, [JointFrame.of(m) for m in template.atoms], "MF2", [ISOLATED[s] for s in methanol().symbols]
+    )
     return replace(template, atoms=atoms, joint=joint), covariance, observed, operators
 
 

@@ -73,6 +73,15 @@ def test_deviations_are_computed_only_when_asked_for() -> None:
     assert atoms.calc.get_atomic_deviations(atoms).mean() < deviations.mean()
 
 
+def test_forces_are_computed_only_when_asked_for() -> None:
+    atoms = _atoms(sample(1, 300.0, seed=4)[0])
+    energy = atoms.get_potential_energy()
+    assert "forces" not in atoms.calc.results
+    forces = atoms.get_forces()
+    assert atoms.get_potential_energy() == energy
+    np.testing.assert_array_equal(forces, _atoms(sample(1, 300.0, seed=4)[0]).get_forces())
+
+
 def test_results_follow_the_atoms() -> None:
     atoms = _atoms()
     first = atoms.get_potential_energy()

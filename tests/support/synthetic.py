@@ -21,6 +21,7 @@ from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.prior_mean import prior_mean
 from fflux_py.gp.radial_kernel import KERNELS
+from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.local_frame import LocalFrame, cip_local_frames
 from fflux_py.molecules.molecule import Molecule
@@ -254,7 +255,8 @@ def fit(
         value = prior_mean(mean, y, dataset.isolated_energies[molecule.symbols[a]], w_y, w_1)
         models.append(
             AtomicModel(
-                frame=frame, feature_kind=kind, covariance=covariance, points=x, energies=y, w_y=w_y, w_1=w_1,
+                frame=frame, feature_kind=kind, covariance=covariance, points=x, energies=y,
+                weights=PlainWeights(w_y, w_1, float(y.mean())),
                 mean_name=mean, mean=value, variance=float(y.var()), noise=noise + jitter, jitter=jitter,
             )
         )  # fmt: skip

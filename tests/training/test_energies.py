@@ -90,8 +90,8 @@ def test_weights_solve_the_centred_system() -> None:
     for model in _trained().atoms:
         matrix = model.covariance.matrix(model.points, model.points)
         matrix[np.diag_indices_from(matrix)] += model.noise
-        np.testing.assert_allclose(matrix @ model.w_1, 1.0, atol=1e-8)
-        np.testing.assert_allclose(matrix @ model.w_y, model.energies - model.energies.mean(), atol=1e-10)
+        np.testing.assert_allclose(matrix @ model.weights.w_1, 1.0, atol=1e-8)
+        np.testing.assert_allclose(matrix @ model.weights.w_y, model.energies - model.energies.mean(), atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", FEATURE_KINDS)

@@ -150,7 +150,7 @@ def test_atoms_side_by_side_are_as_one_by_one() -> None:
     for a, frame in enumerate(frames):
         (alone,) = fit_atoms([frame], positions, energies[:, a : a + 1], config)
         np.testing.assert_array_equal(alone.covariance.theta, together[a].covariance.theta)
-        np.testing.assert_array_equal(alone.w_y, together[a].w_y)
+        np.testing.assert_array_equal(alone.weights.w_y, together[a].weights.w_y)
 
 
 def test_known_noise_of_single_labels_is_believed() -> None:

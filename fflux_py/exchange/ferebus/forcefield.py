@@ -27,6 +27,7 @@ from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureSet, features
 from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
@@ -120,8 +121,7 @@ def atomic_model(model: FerebusModel) -> AtomicModel:
         covariance=covariance,
         points=text.x,
         energies=text.y,
-        w_y=weights + (mean - centre) * w_1,
-        w_1=w_1,
+        weights=PlainWeights(weights + (mean - centre) * w_1, w_1, centre),
         mean_name=_mean_name(mean, text.y),
         mean=mean,
         variance=model.prior_variance() * scale or float(text.y.var()),
@@ -197,7 +197,7 @@ def model_text(model: AtomicModel, molecule: Molecule, remarks: Mapping[str, str
     where = f"model of {atom}"
     if model.feature_kind != "spherical":
         raise InputError(where, "spherical features", model.feature_kind, _WHAT_TO_TRAIN)
-    if model.slopes is not None:
+    if isinstance(model.weights, DerivativeWeights):
         raise InputError(where, "weights of energies", "weights of forces as well", _WHAT_TO_TRAIN)
     if model.covariance.kernel != SQUARED_EXPONENTIAL:
         raise InputError(where, "the squared exponential", model.covariance.kernel.name, "train with that kernel")
@@ -208,7 +208,7 @@ def model_text(model: AtomicModel, molecule: Molecule, remarks: Mapping[str, str
         frame=(model.frame.atom, model.frame.x_axis, model.frame.xy_plane),
         n_atoms=molecule.n_atoms,
         covariance=model.covariance,
-        data=(model.points, model.energies, model.weights),
+        data=(model.points, model.energies, model.point_weights),
         mean=(model.mean_name, model.mean),
         nugget=model.noise,
         remarks=remarks,
