@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters, Hills, Metadynamics, _kernels
+from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters, Hills, Metadynamics, _compiled
 from fflux_py.bias.free_energy import (
     bias_of_frames,
     frame_weights,
@@ -42,8 +42,8 @@ def overdamped(arrays: Any, noise: Any, thermal: Any, pace: Any, stride: Any, fr
     for k in range(noise.shape[0]):
         values[0] = s
         if k % pace == 0:
-            _kernels.deposit_at(values, arrays)
-        _kernels.group_bias(values, arrays, 0, slopes)
+            _compiled.deposit_at(values, arrays)
+        _compiled.group_bias(values, arrays, 0, slopes)
         force = -3.0 * np.sin(s) + 0.8 * np.sin(s) * y * y - slopes[0] / thermal
         y += -0.04 * (1.0 + 0.8 * np.cos(s)) * y + noise[k, 1]
         s += 0.02 * force + noise[k, 0]

@@ -18,7 +18,7 @@ from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.sampling.plan import SamplingConfig, TrajectoryClass, standard_classes
-from fflux_py.sampling.sampler import BiasedRun, _aligned, sample
+from fflux_py.sampling.sampler import BiasedRun, _align, sample
 from fflux_py.sampling.thermostatted import fault
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND
@@ -135,15 +135,15 @@ def test_alignment_moves_rigidly() -> None:
     reference = hydrogen_peroxide()
     rng = np.random.default_rng(0)
     positions = np.array(reference.positions) @ np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]]) + 7.0
-    np.testing.assert_allclose(_aligned(reference, positions), reference.positions, atol=1e-12)
+    np.testing.assert_allclose(_align(reference, positions), reference.positions, atol=1e-12)
     positions += rng.normal(scale=0.2, size=positions.shape)
-    moved = _aligned(reference, positions)
+    moved = _align(reference, positions)
     for i, j in np.ndindex(4, 4):
         before = np.linalg.norm(positions[i] - positions[j])
         assert np.linalg.norm(moved[i] - moved[j]) == pytest.approx(before, abs=1e-12)
     # A rotation, not a reflection: the torsion keeps its sign.
     assert torsion(moved, (0, 1, 2, 3)) == pytest.approx(torsion(positions, (0, 1, 2, 3)), abs=1e-12)
-    mirrored = _aligned(reference, reference.positions * [1.0, 1.0, -1.0])
+    mirrored = _align(reference, reference.positions * [1.0, 1.0, -1.0])
     assert torsion(mirrored, (0, 1, 2, 3)) == pytest.approx(-torsion(reference.positions, (0, 1, 2, 3)), abs=1e-12)
 
 

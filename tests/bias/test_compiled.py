@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters, Metadynamics, _kernels
+from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters, Metadynamics, _compiled
 from fflux_py.bias.collective_variables import values_and_gradients
 from fflux_py.bias.grid import grid_around
 from fflux_py.errors import GeometryError, InputError
@@ -55,7 +55,7 @@ def test_compiled_variables_are_the_plain_ones(variable: CollectiveVariable) -> 
     arrays = settings((variable,), False, True).build(TEMPERATURE).arrays()
     for seed in range(20):
         x, gradient = chain(seed), np.zeros((4, 3))
-        value = _kernels.variable(x, arrays.kinds[0], arrays.atoms[0], gradient)
+        value = _compiled.variable(x, arrays.kinds[0], arrays.atoms[0], gradient)
         expected, slopes = variable.value_and_gradient(x)
         assert value == pytest.approx(expected, abs=1e-13)
         np.testing.assert_allclose(gradient[: len(variable.atoms)], slopes, atol=1e-12)
@@ -108,16 +108,16 @@ def test_compiled_deposit_and_forces_are_those_of_the_object(
     compiled = settings(variables, parallel, True).build(TEMPERATURE)
     arrays = compiled.arrays(room=10)
     for seed in range(10):
-        assert _kernels.deposit(chain(seed), arrays) == seed + 1
+        assert _compiled.deposit(chain(seed), arrays) == seed + 1
     assert compiled.n_hills == 10
     np.testing.assert_allclose(compiled.heights, python.heights, rtol=1e-12)
     np.testing.assert_allclose(compiled.centres, python.centres, atol=1e-12)
     x = chain(77)
-    energy, forces = _kernels.energy_and_forces(x, arrays)
+    energy, forces = _compiled.energy_and_forces(x, arrays)
     assert energy == pytest.approx(python.energy_and_forces(x)[0], rel=1e-12)
     np.testing.assert_allclose(forces, python.energy_and_forces(x)[1], atol=1e-14)
     # Reading deposits nothing.
-    assert _kernels.energy_and_forces(x, arrays)[0] == energy
+    assert _compiled.energy_and_forces(x, arrays)[0] == energy
     assert compiled.n_hills == 10
 
 
@@ -126,9 +126,9 @@ def test_compiled_deposit_says_when_there_is_no_room() -> None:
     arrays = bias.arrays(room=3)
     room = len(arrays.centres)
     for seed in range(room):
-        assert _kernels.deposit(chain(seed), arrays) == seed + 1
+        assert _compiled.deposit(chain(seed), arrays) == seed + 1
     before = arrays.table.copy()
-    assert _kernels.deposit(chain(0), arrays) == -1
+    assert _compiled.deposit(chain(0), arrays) == -1
     np.testing.assert_array_equal(arrays.table, before)
     assert len(bias.arrays(room=1).centres) > room
     assert bias.n_hills == room
@@ -142,7 +142,7 @@ def test_outside_the_grid_is_an_error_and_leaves_no_hill() -> None:
         bias.bias(np.array([6.1]))
     with pytest.raises(GeometryError, match="inside the grid"):
         bias.deposit_at(np.array([3.9]))
-    assert _kernels.deposit_at(np.array([3.9]), bias.arrays(1)) == -2
+    assert _compiled.deposit_at(np.array([3.9]), bias.arrays(1)) == -2
     assert bias.n_hills == 1
     # The limits themselves are inside.
     assert bias.bias(np.array([6.0]))[0] == pytest.approx(1e-3 * np.exp(-0.125), rel=1e-6)
