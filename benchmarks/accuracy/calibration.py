@@ -1,8 +1,8 @@
 """Share of held-out errors within one and two calibrated standard deviations, and what a deviation costs.
 
-    python benchmarks/calibration.py                                  # trains on 200 geometries first
-    python benchmarks/calibration.py --n-train 400 --neighbours 8 16
-    python benchmarks/calibration.py --model training_data/malondialdehyde/model.npz
+    python benchmarks/accuracy/calibration.py                                  # trains on 200 geometries first
+    python benchmarks/accuracy/calibration.py --n-train 400 --neighbours 8 16
+    python benchmarks/accuracy/calibration.py --model training_data/malondialdehyde/model.npz
 
 The held-out trajectories are split into two halves. Every half is reported with the factors found on the other one, so
 that no frame is reported that any factor has seen. Normal errors: 0.683 within one deviation, 0.954 within two.
@@ -10,10 +10,15 @@ that no frame is reported that any factor has seen. Normal errors: 0.683 within 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.calibration import calibration_halves, deviation_factor, reliability

@@ -1,6 +1,6 @@
 """Which features and which kernel suit DFT labels: the joint fit without symmetry, at N = 200.
 
-    python benchmarks/feature_choice.py [--n-train 200] [--only unit-vector]
+    python benchmarks/accuracy/feature_choice.py [--n-train 200] [--only unit-vector]
 
 All sets of features with the squared exponential, and Matern-5/2 with the default set.  Class factors are found anew
 for each (theta times the variance of the feature, by class) and printed; the fit with the default is repeated with the
@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _shared import parser  # sets the number of threads: before everything that reads it
-
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parent / "learning_curves"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser
+from support.learning_curves import DATA, group_errors, keep, reference_s
 
 import numpy as np
-from common import DATA, group_errors, keep, reference_s
 
 import fflux_py
 from fflux_py.forcefield import ForceField, joint_atoms
@@ -82,7 +82,7 @@ def predicted(forcefield: ForceField, dataset: Dataset) -> dict[str, Any]:
 def report(name: str, n_train: int, figures: dict[str, Any]) -> None:
     """Keep and print one variant."""
     facts = {"benchmark": "feature choice", "method": name, "n_train": n_train, **figures}
-    facts["command"] = f"python benchmarks/feature_choice.py --n-train {n_train}"
+    facts["command"] = f"python benchmarks/accuracy/feature_choice.py --n-train {n_train}"
     facts["versions"] = {"fflux_py": fflux_py.__version__}
     keep(facts, ("benchmark", "method", "n_train"))
     print(name, figures["length_factors"])

@@ -1,16 +1,20 @@
 """Errors on held-out trajectories of the shipped malondialdehyde data.
 
-    python benchmarks/accuracy.py                     # joint fit of energies and forces, N = 400
-    python benchmarks/accuracy.py --energies-only --features spherical --prior-mean MF2
+    python benchmarks/accuracy/held_out.py                     # joint fit of energies and forces, N = 400
+    python benchmarks/accuracy/held_out.py --energies-only --features spherical --prior-mean MF2
 
 Frames of whole trajectories that training never saw, in groups: 300-500 K, 1000 K, metadynamics.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
-from _shared import FOLDER, parser, show
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 from fflux_py.analysis.validate import validate
 from fflux_py.gp.features import FEATURE_KINDS

@@ -1,17 +1,22 @@
 """The minimum of the force field against that of B3LYP/6-31+G(d,p), from the same start geometry.
 
-python benchmarks/minimum.py --model model.npz            # against the shipped minimum
-python benchmarks/minimum.py --model model.npz --dft      # optimise with PySCF again, and time it
-python benchmarks/minimum.py --dft --write                # how minimum_b3lyp.xyz was made
+python benchmarks/accuracy/minimum.py --model model.npz            # against the shipped minimum
+python benchmarks/accuracy/minimum.py --model model.npz --dft      # optimise with PySCF again, and time it
+python benchmarks/accuracy/minimum.py --dft --write                # how minimum_b3lyp.xyz was made
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+from support.kohn_sham import KohnSham
 
 import numpy as np
-from _kohn_sham import KohnSham
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import heavy_atoms, rmsd

@@ -1,6 +1,6 @@
 """Atomic energies on all, a half and a quarter of the training geometries.
 
-    python benchmarks/partial_partition.py --n-train 400
+    python benchmarks/accuracy/partial_partition.py --n-train 400
 
 A partition costs more than the calculation it belongs to, and a geometry without one still enters the joint fit with
 its total energy and forces.  The geometries that keep their partition are every second, or every fourth, of the
@@ -14,14 +14,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from _shared import parser  # sets the number of threads: before everything that reads it
-
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parent / "learning_curves"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser
+from support.fits import run
+from support.learning_curves import DATA, keep, reference_s
 
 import numpy as np
-from common import DATA, keep, reference_s
-from ours import run
 
 import fflux_py
 from fflux_py.molecules.dataset import Dataset
@@ -47,13 +47,13 @@ def main() -> None:
         before = reference_s()
         thinned = with_partition_on_every(dataset, k)
         figures = run(thinned, TrainingConfig(n_train=chosen.n_train, symmetry=chosen.symmetry))
-        command = f"python benchmarks/partial_partition.py --n-train {chosen.n_train} --symmetry {chosen.symmetry}"
+        arguments = f"--n-train {chosen.n_train} --symmetry {chosen.symmetry} --every {k}"
         facts = {
             "benchmark": "partial partition",
             "method": f"joint, symmetry {chosen.symmetry}",
             "n_train": chosen.n_train,
             "partition_on_every": k,
-            "command": f"{command} --every {k}",
+            "command": f"python benchmarks/accuracy/partial_partition.py {arguments}",
             **figures,
             "reference_processor_time_s": 0.5 * (before + reference_s()),
             "versions": {"fflux_py": fflux_py.__version__},

@@ -1,6 +1,6 @@
 """Does the partition matter to the force field?  The same geometries with topological and with Hirshfeld atoms.
 
-    python benchmarks/partition_choice.py --n-train 400 [--energies-only]
+    python benchmarks/accuracy/partition_choice.py --n-train 400 [--energies-only]
 
 Total energies and forces are those of the same calculations; only the atomic energies differ.  In the joint fit these
 count loosely beside totals and forces; with `--energies-only` (the published way) each atom is trained on its energies
@@ -9,10 +9,14 @@ alone, so that everything depends on the partition.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show  # sets the number of threads: before everything that reads it
+
 import numpy as np
-from _shared import FOLDER, parser, show  # sets the number of threads: before everything that reads it
 
 from fflux_py.analysis.validate import validate
 from fflux_py.molecules.dataset import Dataset

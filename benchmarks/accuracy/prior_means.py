@@ -1,7 +1,7 @@
 """What each prior mean does inside, at the edge of and outside the training region of malondialdehyde.
 
-    python benchmarks/prior_means.py                              # prints the figures of docs/prior_means.md
-    python benchmarks/prior_means.py --write docs/figures/prior_means
+    python benchmarks/accuracy/prior_means.py                              # prints the figures of docs/prior_means.md
+    python benchmarks/accuracy/prior_means.py --write docs/figures/prior_means
 
 Two models of the shipped B3LYP data, trained on its first 400 geometries: by atomic energies alone, and by energies and
 forces together.  The mean is chosen after training.  Geometries: held-out frames at 300-500 K (inside) and at 1000 K
@@ -11,10 +11,14 @@ C-C bond.  GFN2-xTB (if tblite is installed) shows where the energy should go, r
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset

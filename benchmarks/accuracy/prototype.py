@@ -1,7 +1,7 @@
 """The joint fit on the prototype's data: GFN2-xTB labels of two molecules, from outside the repository.
 
-    python benchmarks/prototype.py FOLDER/malondialdehyde_gfn2.npz --n-train 400
-    python benchmarks/prototype.py FOLDER/alanine_dipeptide_gfn2.npz --n-train 200 --subset 16
+    python benchmarks/accuracy/prototype.py FOLDER/malondialdehyde_gfn2.npz --n-train 400
+    python benchmarks/accuracy/prototype.py FOLDER/alanine_dipeptide_gfn2.npz --n-train 200 --subset 16
 
 An archive holds atomic numbers, positions (angstrom), atomic energies (hartree), forces (hartree/angstrom) and index
 arrays ``train``, ``test_300_500K`` and ``test_1000K``, of different trajectories.
@@ -9,11 +9,15 @@ arrays ``train``, ``test_300_500K`` and ``test_1000K``, of different trajectorie
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show
+
 import numpy as np
-from _shared import parser, show
 
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule, symbols_of

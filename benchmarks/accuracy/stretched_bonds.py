@@ -1,7 +1,7 @@
 """Stretched and compressed bonds of malondialdehyde: the model's force along the bond against DFT, and their release.
 
-    python benchmarks/stretched_bonds.py model.npz --folder labels-stretched
-    python benchmarks/stretched_bonds.py model.npz --folder labels-stretched --release
+    python benchmarks/accuracy/stretched_bonds.py model.npz --folder labels-stretched
+    python benchmarks/accuracy/stretched_bonds.py model.npz --folder labels-stretched --release
 
 Every C-H at 1.6 and 0.75 angstrom and every C=O at 1.6 angstrom, everything else as at the minimum of DFT.  The force
 is that on the atom that was moved, along the bond; negative pulls back.  A release is 2 ps of Langevin dynamics at
@@ -11,8 +11,14 @@ compressed C-H swings far out at first, so the guards do not end these runs; the
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import bond_lengths

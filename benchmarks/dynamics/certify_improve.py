@@ -1,14 +1,17 @@
 """Active learning of malondialdehyde on GFN2-xTB labels: errors on visited frames by round and labels spent.
 
-python benchmarks/certify_improve.py --n-train 50 --budget 100 --folder improved
+python benchmarks/dynamics/certify_improve.py --n-train 50 --budget 100 --folder improved
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from _shared import FOLDER, parser, show
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 from fflux_py.active_learning import ImprovementConfig, improve
 from fflux_py.certification import GFN2Labeller, Limits

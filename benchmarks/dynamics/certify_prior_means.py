@@ -1,8 +1,8 @@
 """Prior means compared by dynamics: do runs of malondialdehyde survive, and are they right where they go?
 
-    python benchmarks/certify_prior_means.py --fit energies --folder means-e --write docs/figures/prior_means
-    python benchmarks/certify_prior_means.py --fit jointly --folder means-j --write docs/figures/prior_means
-    python benchmarks/certify_prior_means.py --model training_data/malondialdehyde/model.npz --seeds 1 --frames 10
+    python benchmarks/dynamics/certify_prior_means.py --fit energies --folder means-e --write docs/figures/prior_means
+    python benchmarks/dynamics/certify_prior_means.py --fit jointly --folder means-j --write docs/figures/prior_means
+    python benchmarks/dynamics/certify_prior_means.py --model model.npz --seeds 1 --frames 10
 
 The same hyperparameters under MF1 to MF5, `max` and MF4 with kappa 50, at 300, 500 and 1000 K: the thin form of
 `fflux certify`, three runs of 10 ps each.  The models are of GFN2-xTB labels of the shipped geometries, so that twenty
@@ -13,11 +13,15 @@ frames are labelled by DFT.  Interrupted, it goes on in its folder.
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.report.drawing import CYCLE, MUTED, new_figure, styled, to_svg

@@ -1,6 +1,6 @@
 """Many replicas of malondialdehyde at 500 K: how many are lost, processor time, and the time of 50 x 10 ns.
 
-    python benchmarks/certify_replicas.py model.npz --picoseconds 100 --folder replicas
+    python benchmarks/dynamics/certify_replicas.py model.npz --picoseconds 100 --folder replicas
 
 A replica is lost when a guard stops it or a bond leaves 0.5 to 1.5 times its reference.  Interrupted, the runs go on in
 their folder; the processor time is that of this process, for the steps that it did.
@@ -8,10 +8,13 @@ their folder; the processor time is that of this process, for the steps that it 
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
-from _shared import FOLDER, parser, show
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.certification.judge import run_figures

@@ -1,6 +1,6 @@
 """Free energy over both torsions of malondialdehyde at 300 K: metadynamics on the model against unbiased replicas.
 
-    python benchmarks/free_energy.py [model.npz] --biased-picoseconds 100 --picoseconds 500 --folder runs
+    python benchmarks/dynamics/free_energy.py [model.npz] --biased-picoseconds 100 --picoseconds 500 --folder runs
 
 Every replica of the metadynamics has a bias of its own; its frames count with exp((V - c(t)) / kT).  Error bars are
 those of independent replicas.  The molecule's symmetry (both ends are alike, and there is a mirror image) holds exactly
@@ -10,12 +10,16 @@ that are there already go on to the length that is asked for.
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import torsions

@@ -1,6 +1,6 @@
 """Holes of a model: short runs with metadynamics on pairs of torsions, and on the distance of the ends.
 
-    python benchmarks/holes.py model.npz C7eq.xyz C5.xyz C7ax.xyz --picoseconds 6 --folder holes
+    python benchmarks/dynamics/holes.py model.npz C7eq.xyz C5.xyz C7ax.xyz --picoseconds 6 --folder holes
 
 From every start, relaxed by the model, replicas at 400 K with hydrogens of 3 Da and a bias (0.3 kcal/mol in 100 fs) on
 every pair of torsions about bonds of no methyl group, amides too, and on the distance between the two atoms
@@ -10,12 +10,16 @@ stops it.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from itertools import combinations
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show
+
 import numpy as np
-from _shared import parser, show
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import shortest_path
 

@@ -1,6 +1,6 @@
 """Molecular dynamics: is it canonical, does it conserve, can it be reversed, does it stay in memory.
 
-    python benchmarks/dynamics.py training_data/malondialdehyde/model.npz [--rows conservation,canonical,...]
+    python benchmarks/dynamics/integration.py training_data/malondialdehyde/model.npz [--rows conservation,...]
 
 Rows: conservation (drift and fluctuation of NVE at 0.25, 0.5 and 1 fs, and with heavier hydrogen), order (the same
 start at three time steps: energy and shadow energy), hydrogen (time steps and heavier hydrogen: fluctuation, bonds,
@@ -11,6 +11,7 @@ and variance of the potential energy), reversal (1000 steps there and back), mem
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show_rows
+
 import numpy as np
 import physical_validation as validation
-from _shared import FOLDER, parser, show_rows
 from numba import njit
 
 from fflux_py import model_file

@@ -1,6 +1,6 @@
 """Metadynamics against OpenMM, the grid against the sum of hills, and free energies against quadrature.
 
-    python benchmarks/metadynamics.py
+    python benchmarks/dynamics/metadynamics.py
 
 Prints: how far heights and free energy are from those of OpenMM's ``Metadynamics`` at the same places (if OpenMM is
 installed); how far the grid is from the sum of its hills, and how much faster; how far the free energies of a model are
@@ -9,6 +9,7 @@ from quadrature, over seeds.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the models of the tests
 
 from fflux_py.bias import BiasSettings, CollectiveVariable, Grid, HillParameters
 from fflux_py.bias.free_energy import (
@@ -34,7 +35,7 @@ def against_openmm() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            import test_bias_openmm as model
+            from tests.bias import test_openmm as model
     except BaseException as error:  # pytest's Skipped is no Exception
         if type(error).__name__ != "Skipped":
             raise
@@ -86,7 +87,7 @@ def grid_against_sum() -> None:
 
 
 def against_quadrature() -> None:
-    import test_bias_free_energy as model
+    from tests.bias import test_free_energy as model
 
     rows = []
     for seed in range(1, 9):
@@ -118,6 +119,7 @@ def against_quadrature() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     against_openmm()
     grid_against_sum()
     against_quadrature()

@@ -1,16 +1,21 @@
 """NVT of malondialdehyde: mean temperature, conserved quantity, bonds, and visited frames relabelled by DFT.
 
-python benchmarks/nvt.py model.npz --temperature 300 --picoseconds 100
-python benchmarks/nvt.py model.npz --temperature 1000 --picoseconds 20 --relabel 20 --folder labels-visited
+python benchmarks/dynamics/nvt.py model.npz --temperature 300 --picoseconds 100
+python benchmarks/dynamics/nvt.py model.npz --temperature 1000 --picoseconds 20 --relabel 20 --folder labels-visited
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.runs import analyse_run, run_of

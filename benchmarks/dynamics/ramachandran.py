@@ -1,7 +1,7 @@
 """Ramachandran maps of a capped residue: unbiased replicas against well-tempered metadynamics on phi and psi.
 
-    python benchmarks/ramachandran.py model.npz start.xyz --temperatures 300 500 1000 --replicas 8 --picoseconds 500 \
-        --metadynamics-picoseconds 200 --folder maps --picture maps.png
+    python benchmarks/dynamics/ramachandran.py model.npz start.xyz --temperatures 300 500 1000 --replicas 8 \
+        --picoseconds 500 --metadynamics-picoseconds 200 --folder maps --picture maps.png
 
 Replicas of the metadynamics have a bias each; their frames count with exp((V - c(t)) / kT), and the third column is the
 free energy of their hills.  Standard errors are from the spread of the replicas.  Runs that are in the folder already
@@ -12,11 +12,15 @@ the temperatures that it has.  START may be a file of geometries: --frame then n
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show
+
 import numpy as np
-from _shared import parser, show
 
 from fflux_py import model_file
 from fflux_py.analysis.criteria import with_error

@@ -1,10 +1,10 @@
 """Are the labels right, and what do they cost?
 
-    python benchmarks/labels.py                                   # sums of the shipped data, forces of 3 geometries
-    python benchmarks/labels.py --water ../aimall_water.json      # Gaussian and AIMAll figures, if you have them
-    python benchmarks/labels.py --geometries 0 --partition hirshfeld              # noise and time of a partition
-    python benchmarks/labels.py --geometries 0 --partition hirshfeld --large      # the same time for 22 atoms
-    python benchmarks/labels.py --geometries 0 --pyscf [--large]  # SCF and forces against PySCF's own, same level
+    python benchmarks/labels/energies.py   # sums of the shipped data, forces of 3 geometries
+    python benchmarks/labels/energies.py --water ../aimall_water.json   # Gaussian and AIMAll figures, if you have them
+    python benchmarks/labels/energies.py --geometries 0 --partition hirshfeld   # noise and time of a partition
+    python benchmarks/labels/energies.py --geometries 0 --partition hirshfeld --large   # the same time for 22 atoms
+    python benchmarks/labels/energies.py --geometries 0 --pyscf [--large]   # SCF and forces against PySCF's own
 
 The forces are held against central differences (step 0.002 bohr) of the SCF energy along five random directions.  The
 noise is that of an atom's energy when the molecule is turned at random and labelled anew.  Times are processor times on
@@ -14,12 +14,16 @@ one thread, each partition beside its own SCF, so that other work on the machine
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
 from fflux_py.iqa.label import label_geometry

@@ -1,9 +1,9 @@
 """Topological atoms: accuracy, noise and time of `fflux label --partition qtaim`.
 
-    python benchmarks/qtaim.py                                   # malondialdehyde, 20 geometries of the shipped data
-    python benchmarks/qtaim.py --water ../aimall_water.json      # water against a published AIMAll calculation
-    python benchmarks/qtaim.py --labels data_qtaim.extxyz.labels # results of fflux label --partition qtaim
-    python benchmarks/qtaim.py --dipeptide 5                     # Ac-Ala-NHMe, 22 atoms (needs rdkit)
+    python benchmarks/labels/qtaim.py   # malondialdehyde, 20 geometries of the shipped data
+    python benchmarks/labels/qtaim.py --water ../aimall_water.json      # water against a published AIMAll calculation
+    python benchmarks/labels/qtaim.py --labels data_qtaim.extxyz.labels # results of fflux label --partition qtaim
+    python benchmarks/labels/qtaim.py --dipeptide 5                     # Ac-Ala-NHMe, 22 atoms (needs rdkit)
 
 Times are processor times of one thread, SCF and partition one after the other in one process.  Noise: the standard
 deviation of an atom's energy over random rotations of one molecule, and its deviation from a quadratic along a small
@@ -13,13 +13,17 @@ bend, steps of 0.002 bohr.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 from scipy.spatial.transform import Rotation
 
 from fflux_py.errors import ConvergenceError

@@ -1,6 +1,6 @@
 """Would a self-consistent field calculation be faster from the density of another geometry?
 
-    python benchmarks/warm_start.py [--targets 4]
+    python benchmarks/labels/warm_start.py [--targets 4]
 
 For some geometries of the shipped data: the SCF from PySCF's own start density (coarse grid, then the final one, as in
 ``fflux label``); the same from the orbitals of the most similar of all other geometries, turned onto the target,
@@ -10,11 +10,16 @@ the ratio of times does not feel other work on the machine.  The cycles are thos
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
+
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
 from fflux_py.molecules.dataset import Dataset

@@ -1,18 +1,22 @@
 """Public models of ICHOR, FEREBUS and DL_FFLUX: what they predict here, and what their files say.
 
-    python benchmarks/ferebus.py REFERENCE_FOLDER
+    python benchmarks/peers/ferebus.py REFERENCE_FOLDER
 
 The folder (not shipped) holds ``ichor_gpr``, ``ferebus_paper`` and ``dl_fflux_water``.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show
+
 import numpy as np
-from _shared import parser, show
 
 from fflux_py.exchange.dl_fflux import read_dl_fflux, total
 from fflux_py.exchange.ferebus.consistency import read_model

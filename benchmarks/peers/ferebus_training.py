@@ -1,6 +1,6 @@
 """Retrained on FEREBUS's own training sets: our errors against those of its own models.
 
-    python benchmarks/ferebus_training.py REFERENCE_FOLDER
+    python benchmarks/peers/ferebus_training.py REFERENCE_FOLDER
 
 REFERENCE_FOLDER holds ``ferebus_paper/`` with the published files (ammonia N1: training set, validation set, model;
 water O1: training set, model).  Energies only, marginal likelihood, periodic kernel, as ``fflux train`` does it.
@@ -14,12 +14,16 @@ seen all points; the cross-validation, where ours have not, is printed besides.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show
+
 import numpy as np
-from _shared import parser, show
 
 from fflux_py.exchange.ferebus.consistency import read_model
 from fflux_py.exchange.ferebus.tables import read_training_csv

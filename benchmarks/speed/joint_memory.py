@@ -1,6 +1,6 @@
 """Peak memory of the direct solution of the joint fit, measured at a small N and extrapolated by its known terms.
 
-    python benchmarks/joint_memory.py alanine_dipeptide_gfn2.npz --n 100 --large 400
+    python benchmarks/speed/joint_memory.py alanine_dipeptide_gfn2.npz --n 100 --large 400
 
 The data are an ``.npz`` with ``atomic_numbers``, ``positions_angstrom``, ``atomic_energies_hartree``,
 ``forces_hartree_per_angstrom`` and the indices ``train``.  The time of the solution is printed too.

@@ -1,6 +1,6 @@
 """Conjugate gradients against the direct solution of the joint fit: iterations, time, memory and agreement.
 
-    python benchmarks/joint_solvers.py malondialdehyde_gfn2.npz --n 120 --rank 0.1 0.2 0.33
+    python benchmarks/speed/joint_solvers.py malondialdehyde_gfn2.npz --n 120 --rank 0.1 0.2 0.33
 
 The data are those of joint_memory.py.  The class length scales are found on 25 geometries.  Agreement is that of the
 predictions on the training geometries, of the fit and of a mean one hartree higher.

@@ -1,6 +1,6 @@
 """Ways to a minimum: steps, evaluations and time of each method on a force field, from displaced starts.
 
-    python benchmarks/optimizers.py [model.npz] [--starts 20] [--displacement 0.25]
+    python benchmarks/speed/optimizers.py [model.npz] [--starts 20] [--displacement 0.25]
 
 Every coordinate of the model's minimum is moved by up to the displacement (angstrom, uniform, seeded).  The methods run
 in turns from the same starts; times are wall times of one thread.  Counted are runs that converge, and those that end
@@ -9,10 +9,15 @@ at the energy of the minimum that they were displaced from (0.1 kcal/mol; other 
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show
 
 import numpy as np
-from _shared import FOLDER, parser, show
 
 from fflux_py import model_file
 from fflux_py.errors import FFLUXError

@@ -1,6 +1,6 @@
 """Time of a force evaluation over its floors: 22 atoms x 60 features, 1000 points, random weights, one thread.
 
-    python benchmarks/step_time.py [--rows one,many,...] [--repeats 40] [--points 1000]
+    python benchmarks/speed/step_time.py [--rows one,many,...] [--repeats 40] [--points 1000]
 
 Both sides of a ratio run in turns in one process; what is compared is the time that the thread had on a processor
 (the wall clock where there are two threads), the least of all repetitions.  Rows: one (one replica), many (64
@@ -17,40 +17,44 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
-from _shared import FOLDER, parser, show_rows
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import FOLDER, parser, show_rows
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import numpy as np  # noqa: E402
-from ase import Atoms  # noqa: E402
-from numba import njit  # noqa: E402
+import numpy as np
+from ase import Atoms
+from numba import njit
 
-from fflux_py import model_file  # noqa: E402
-from fflux_py._compiled import forces as kernels  # noqa: E402
-from fflux_py.analysis.statistics import linear_drift  # noqa: E402
-from fflux_py.dynamics import MDConfig, run_nvt  # noqa: E402
-from fflux_py.forcefield import ForceField  # noqa: E402
-from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
-from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
-from fflux_py.gp.features import FeatureKind, features, phi_features  # noqa: E402
-from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
-from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
-from fflux_py.molecules.dataset import Dataset  # noqa: E402
-from fflux_py.molecules.extended_xyz import read_molecule  # noqa: E402
-from fflux_py.molecules.local_frame import LocalFrame  # noqa: E402
-from fflux_py.molecules.molecule import Molecule  # noqa: E402
-from fflux_py.threads import set_threads  # noqa: E402
-from fflux_py.training import TrainingConfig, train  # noqa: E402
-from fflux_py.training.pruning import Pruning, feature_names, prune, refit, training_rows  # noqa: E402
-from fflux_py.typing import FloatArray  # noqa: E402
-from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
+from fflux_py import model_file
+from fflux_py._compiled import forces as kernels
+from fflux_py.analysis.statistics import linear_drift
+from fflux_py.dynamics import MDConfig, run_nvt
+from fflux_py.forcefield import ForceField
+from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.covariance import Azimuth, Covariance
+from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.kernel_arrays import Precision
+from fflux_py.interfaces.ase_calculator import FFLUXCalculator
+from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.local_frame import LocalFrame
+from fflux_py.molecules.molecule import Molecule
+from fflux_py.threads import set_threads
+from fflux_py.training import TrainingConfig, train
+from fflux_py.training.pruning import Pruning, feature_names, prune, refit, training_rows
+from fflux_py.typing import FloatArray
+from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision")
 REPLICAS = 64

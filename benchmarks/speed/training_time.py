@@ -1,7 +1,7 @@
 """Time to train one atom by its energies: N = 2130 geometries, 51 features, with one thread and with two.
 
-    python benchmarks/training_time.py                # makes its data first (GFN2-xTB, about a minute)
-    python benchmarks/training_time.py --n 1000 --data valine.npz
+    python benchmarks/speed/training_time.py                # makes its data first (GFN2-xTB, about a minute)
+    python benchmarks/speed/training_time.py --n 1000 --data valine.npz
 
 The molecule is valine (19 atoms, 51 spherical features).  The geometries are 71 ETKDG conformers, each displaced 30
 times by a normal deviate of 0.04 angstrom for every coordinate; the energies are GFN2-xTB's atom-resolved ones.  So
@@ -15,13 +15,17 @@ to look at.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
+
+from support.figures import parser, show  # sets the number of threads: before everything that reads it
 
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # as `fflux train`: idle threads sleep at once
 
 import numpy as np
-from _shared import parser, show  # sets the number of threads: before everything that reads it
 
 from fflux_py.molecules.local_frame import cip_frames
 from fflux_py.molecules.molecule import Molecule, symbols_of

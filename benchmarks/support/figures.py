@@ -13,7 +13,7 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "2")
 
-FOLDER = Path(__file__).resolve().parent.parent / "training_data" / "malondialdehyde"
+FOLDER = Path(__file__).resolve().parents[2] / "training_data" / "malondialdehyde"
 
 
 def parser(description: str) -> argparse.ArgumentParser:

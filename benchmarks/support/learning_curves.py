@@ -14,17 +14,16 @@ from typing import Any
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np  # noqa: E402
-import scipy.linalg  # noqa: E402
+import numpy as np
+import scipy.linalg
 
-from fflux_py.analysis.prediction_errors import prediction_errors  # noqa: E402
-from fflux_py.files import write_atomically  # noqa: E402
-from fflux_py.molecules.dataset import Dataset  # noqa: E402
+from fflux_py.analysis.prediction_errors import prediction_errors
+from fflux_py.files import write_atomically
+from fflux_py.molecules.dataset import Dataset
 
-FOLDER = Path(__file__).resolve().parent
-ROOT = FOLDER.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "training_data" / "malondialdehyde" / "data.extxyz"
-RESULTS = FOLDER / "results.json"
+RESULTS = ROOT / "benchmarks" / "results" / "learning_curves.json"
 GROUPS = ("300-500 K", "1000 K", "metadynamics")
 FIGURES = ("energy_mae_kcal_mol", "force_mae_kcal_mol_angstrom", "atomic_energy_mae_kcal_mol")
 

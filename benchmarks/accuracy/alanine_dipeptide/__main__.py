@@ -1,10 +1,10 @@
 """Geometry optimisation of alanine dipeptide (Ac-Ala-NHMe): the force field against our own DFT.
 
-    python benchmarks/alanine_dipeptide dft C7eq C5 C7ax      # minima by PySCF and geomeTRIC, ten minutes each
-    python benchmarks/alanine_dipeptide dft C5 C7ax --model model.npz   # again, if methyl groups stopped on a saddle
-    python benchmarks/alanine_dipeptide frequencies model.npz C7eq C5 C7ax  # of the DFT minima, 61 forces each
-    python benchmarks/alanine_dipeptide starts                # 25 displaced starts of each
-    python benchmarks/alanine_dipeptide optimise model.npz [--starts FILE.npz] [--method internal|bfgs]
+    python benchmarks/accuracy/alanine_dipeptide dft C7eq C5 C7ax      # minima by PySCF and geomeTRIC, ten minutes each
+    python benchmarks/accuracy/alanine_dipeptide dft C5 C7ax --model model.npz   # again, if methyl stopped on a saddle
+    python benchmarks/accuracy/alanine_dipeptide frequencies model.npz C7eq C5 C7ax  # of the DFT minima, 61 forces each
+    python benchmarks/accuracy/alanine_dipeptide starts                # 25 displaced starts of each
+    python benchmarks/accuracy/alanine_dipeptide optimise model.npz [--starts FILE.npz] [--method internal|bfgs]
 
 Starts are the DFT minima with every coordinate moved by up to 0.25 angstrom (uniform, seeded), the recipe of the
 published test.  A run counts if it ends below 0.023 eV/angstrom in the basin that it started from: phi and psi
@@ -27,11 +27,13 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the folder support
+
+from support.figures import show  # sets the number of threads: before everything that reads it
+from support.kohn_sham import KohnSham
+
 import numpy as np
-from _kohn_sham import KohnSham
-from _shared import show  # sets the number of threads: before everything that reads it
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
@@ -50,7 +52,7 @@ from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL, WAVENUMBER
 
 HERE = Path(__file__).resolve().parent
-GEOMETRIES = HERE.parent.parent / "campaigns" / "alanine_dipeptide" / "geometries.extxyz"
+GEOMETRIES = HERE.parents[2] / "campaigns" / "alanine_dipeptide" / "geometries.extxyz"
 STARTS = HERE / "starts.npz"
 # phi and psi in degrees, where the search for each minimum begins.
 BASINS = {"C7eq": (-83.0, 73.0), "C5": (-157.0, 162.0), "C7ax": (73.0, -54.0)}

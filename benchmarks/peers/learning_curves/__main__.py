@@ -1,11 +1,11 @@
 """Learning curves on DFT labels of malondialdehyde: this package beside sGDML and MACE.
 
-    python benchmarks/learning_curves run joint --n 100 200 400
-    python benchmarks/learning_curves run sgdml --n 100 --peer-python PYTHON   # a Python with sgdml
-    python benchmarks/learning_curves run mace --n 100 --peer-python PYTHON --budget 600
-    python benchmarks/learning_curves run joint --n 200 --data DATA.extxyz --results FILE.json   # another molecule
-    python benchmarks/learning_curves show           # the tables, as Markdown
-    python benchmarks/learning_curves page           # tables and picture into the documentation
+    python benchmarks/peers/learning_curves run joint --n 100 200 400
+    python benchmarks/peers/learning_curves run sgdml --n 100 --peer-python PYTHON   # a Python with sgdml
+    python benchmarks/peers/learning_curves run mace --n 100 --peer-python PYTHON --budget 600
+    python benchmarks/peers/learning_curves run joint --n 200 --data DATA.extxyz --results FILE.json  # another molecule
+    python benchmarks/peers/learning_curves show           # the tables, as Markdown
+    python benchmarks/peers/learning_curves page           # tables and picture into the documentation
 
 All train on the first N frames marked ``train`` of the shipped data, peers by energies and forces, and predict the
 frames of held-out trajectories.  One thread each; times are processor times of that thread, to be read beside
@@ -19,8 +19,10 @@ import platform
 import sys
 from pathlib import Path
 
-from common import DATA, RESULTS, keep, reference_s  # sets the number of threads: before everything that reads it
-from ours import CONFIGS
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the folder support
+
+from support import fits
+from support.learning_curves import DATA, RESULTS, keep, reference_s
 
 import fflux_py
 from fflux_py.molecules.dataset import Dataset
@@ -30,8 +32,8 @@ from fflux_py.training import TrainingConfig
 def parse() -> argparse.Namespace:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = options.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train and test; the figures are kept in results.json")
-    run.add_argument("method", choices=[*CONFIGS, "sgdml", "mace"])
+    run = commands.add_parser("run", help="train and test; the figures are kept in benchmarks/results/")
+    run.add_argument("method", choices=[*fits.CONFIGS, "sgdml", "mace"])
     run.add_argument("--n", type=int, nargs="+", default=[100, 200, 400])
     run.add_argument("--peer-python", default=sys.executable, help="Python in which the peer is installed")
     run.add_argument("--budget", type=float, default=600.0, help="processor time to train MACE for, seconds")
@@ -46,13 +48,11 @@ def run(chosen: argparse.Namespace) -> None:
     dataset = Dataset.read(chosen.data)
     for n in chosen.n:
         before = reference_s()
-        command = f"python benchmarks/learning_curves run {chosen.method} --n {n}"
+        command = f"python benchmarks/peers/learning_curves run {chosen.method} --n {n}"
         if chosen.data != DATA:
             command += f" --data {chosen.data} --results {chosen.results}"
-        if chosen.method in CONFIGS:
-            import ours
-
-            figures = ours.run(dataset, TrainingConfig(n_train=n, **CONFIGS[chosen.method]))
+        if chosen.method in fits.CONFIGS:
+            figures = fits.run(dataset, TrainingConfig(n_train=n, **fits.CONFIGS[chosen.method]))
         else:
             import peers
 

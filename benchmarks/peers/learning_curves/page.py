@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from common import ROOT, read_results
+from support.learning_curves import ROOT, read_results
 
 PAGE = ROOT / "docs" / "learning_curves.md"
 PICTURE = ROOT / "docs" / "figures" / "learning_curves.svg"

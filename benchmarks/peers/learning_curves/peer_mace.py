@@ -20,13 +20,13 @@ import time
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import mace  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from e3nn import o3  # noqa: E402
-from mace import data, modules, tools  # noqa: E402
-from mace.tools.torch_geometric import Batch  # noqa: E402
-from torch_ema import ExponentialMovingAverage  # noqa: E402
+import mace
+import numpy as np
+import torch
+from e3nn import o3
+from mace import data, modules, tools
+from mace.tools.torch_geometric import Batch
+from torch_ema import ExponentialMovingAverage
 
 CUTOFF = 5.0
 BATCH = 5

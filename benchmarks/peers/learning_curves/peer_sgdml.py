@@ -19,11 +19,11 @@ import time
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import numpy as np  # noqa: E402
-import sgdml  # noqa: E402
-from sgdml.predict import GDMLPredict  # noqa: E402
-from sgdml.train import GDMLTrain  # noqa: E402
-from sgdml.utils.io import dataset_md5  # noqa: E402
+import numpy as np
+import sgdml
+from sgdml.predict import GDMLPredict
+from sgdml.train import GDMLTrain
+from sgdml.utils.io import dataset_md5
 
 # The package's own default grid is 10, 20, ... 100; finer where molecules of this size have their minimum.
 SIGMAS = (5, 10, 15, 20, 30, 40, 60, 80)

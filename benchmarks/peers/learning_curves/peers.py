@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from support.learning_curves import first_of_training, group_errors
+
 import numpy as np
-from common import FOLDER, first_of_training, group_errors
 
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
+FOLDER = Path(__file__).resolve().parent
 SCRIPTS = {"sgdml": "peer_sgdml.py", "mace": "peer_mace.py"}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from support.learning_curves import group_errors
+
 import numpy as np
-from common import group_errors
 
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
