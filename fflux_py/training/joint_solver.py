@@ -26,7 +26,7 @@ _LOG: Final = logging.getLogger(__name__)
 # Of the free memory, taken unless the settings say how much: the data, other programs and the system need some too.
 _SHARE_OF_FREE: Final = 0.6
 # Root mean square of the residuals over the standard deviation of the noise, for the data and for means of one hartree:
-# energies then agree with the direct solution to 1e-3 kcal/mol and better (benchmarks/joint_solvers.py).
+# energies then agree with the direct solution to 1e-3 kcal/mol and better (benchmarks/speed/joint_solvers.py).
 _DATA_TOLERANCE: Final = 1e-2
 _MEAN_TOLERANCE: Final = 1e-3
 _MOST_ITERATIONS: Final = 3000
