@@ -147,6 +147,21 @@ def test_extra_all_is_every_stage() -> None:
     assert extras["all"].strip() == f"fflux_py[{','.join(s for s in extras if s in stages)}]"
 
 
+def test_pinned_versions_are_in_the_constraints() -> None:
+    """setup.cfg pins no library, so that the package goes into any environment; the README's commands pin PyTorch."""
+    constraints = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w.-]+) *==([\w.]+)$", constraints, re.MULTILINE))
+    assert "torch" in pins
+    extras = _setup()["options.extras_require"]
+    requirements = [_setup()["options"]["install_requires"], *(extras[name] for name in extras)]
+    assert "==" not in "".join(requirements)
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert pins["torch"] in readme
+    commands = re.findall(r"pip install (.*?-e .*?) &&", readme)
+    assert len(commands) == 2
+    assert all(command.startswith("-c constraints.txt ") for command in commands)
+
+
 def test_readme_command_is_what_the_continuous_integration_runs(tmp_path: Path) -> None:
     """.ci/run, in a copy with a stand-in for the interpreter, starts with the README's second command."""
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -11,22 +11,22 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read by the libraries when they are imported
 
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+import numpy as np
+from matplotlib.figure import Figure
 
-from fflux_py import model_file  # noqa: E402
-from fflux_py.analysis.report.drawing import to_png  # noqa: E402
-from fflux_py.errors import ConvergenceError, SimulationStopped  # noqa: E402
-from fflux_py.files import write_atomically  # noqa: E402
-from fflux_py.forcefield import ForceField  # noqa: E402
-from fflux_py.molecules import shipped_data  # noqa: E402
-from fflux_py.molecules.normal_modes import NormalModes, normal_modes  # noqa: E402
-from fflux_py.optimization.search import optimize  # noqa: E402
-from fflux_py.propagators.equipartition import EquipartitionMonitor  # noqa: E402
-from fflux_py.propagators.propagator import Propagator, load_propagator, networks  # noqa: E402
-from fflux_py.propagators.run import Propagation, PropagationConfig, propagate  # noqa: E402
-from fflux_py.propagators.trajectories import TrajectorySet  # noqa: E402
-from fflux_py.typing import FloatArray  # noqa: E402
+from fflux_py import model_file
+from fflux_py.analysis.report.drawing import to_png
+from fflux_py.errors import ConvergenceError, SimulationStopped
+from fflux_py.files import write_atomically
+from fflux_py.forcefield import ForceField
+from fflux_py.molecules import shipped_data
+from fflux_py.molecules.normal_modes import NormalModes, normal_modes
+from fflux_py.optimization.search import optimize
+from fflux_py.propagators.equipartition import EquipartitionMonitor
+from fflux_py.propagators.propagator import Propagator, load_propagator, networks
+from fflux_py.propagators.run import Propagation, PropagationConfig, propagate
+from fflux_py.propagators.trajectories import TrajectorySet
+from fflux_py.typing import FloatArray
 
 TEMPERATURE = 300.0
 

@@ -15,7 +15,7 @@ methods:
 On GFN2-xTB and to 1e-4 hartree/bohr, ``internal`` needs 24-28 evaluations for malondialdehyde and 57-76 for alanine
 dipeptide, ``bfgs`` 82-94 and 134-200.  ``auto`` takes ``newton`` for a force field (whatever has a method ``compute``
 for many geometries), else ``internal`` where geomeTRIC is installed: a step of ``internal`` takes some 40 ms for 9
-atoms, hundreds of times as long as a force field's forces (``benchmarks/optimizers.py``).
+atoms, hundreds of times as long as a force field's forces (``benchmarks/speed/optimizers.py``).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Solver = Literal["auto", "direct", "cg"]
 SOLVERS: Final[tuple[str, ...]] = get_args(Solver)
 
 # Root mean square of the residuals over the standard deviation of the noise, for the data and for means of one hartree:
-# energies then agree with the direct solution to 1e-3 kcal/mol and better (benchmarks/joint_solvers.py).
+# energies then agree with the direct solution to 1e-3 kcal/mol and better (benchmarks/speed/joint_solvers.py).
 _DATA_TOLERANCE: Final = 1e-2
 _MEAN_TOLERANCE: Final = 1e-3
 _MOST_ITERATIONS: Final = 3000
