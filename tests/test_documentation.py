@@ -126,12 +126,17 @@ def test_modules_that_a_page_names_exist(page: Path) -> None:
     assert not {name for name in named if not _exists(name)}
 
 
+def _places(path: str) -> tuple[Path, ...]:
+    """Where a file that a page names may be; ``data.extxyz`` stands for a compressed ``data.extxyz.xz`` too."""
+    return REPOSITORY / path, REPOSITORY / f"{path}.xz", DOCS / path
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     folders = "fflux_py|tests|benchmarks|campaigns|training_data|docs|notebooks"
     named = {path for path in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*\w(?![\w*])", text)}
-    missing = {path for path in named if not (REPOSITORY / path).exists() and not (DOCS / path).exists()}
+    missing = {path for path in named if not any(place.exists() for place in _places(path))}
     assert not {path for path in missing if not path.startswith(NOT_IN_THE_REPOSITORY)}
 
 
