@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fflux_py.training.config import TrainingConfig
     from fflux_py.training.trainer import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _EXPORTS: Final = {
     "Dataset": "molecules.dataset",
