@@ -129,11 +129,10 @@ MOST_AT_THE_TOP = 24
 # Functions with more parameters, each with its reason; at most five.
 MANY_PARAMETERS = {
     # Generators of machine code: one parameter for each register that the generated loop carries.
-    "fflux_py._compiled.simd.extend",
-    "fflux_py._compiled.simd.pull",
-    "fflux_py._compiled.simd.write",
-    "fflux_py._compiled.simd.radial",
+    "fflux_py._compiled.simd.add_weighted",
     "fflux_py._compiled.simd.begin",
+    "fflux_py._compiled.simd.extend",
+    "fflux_py._compiled.simd.radial",
 }
 
 

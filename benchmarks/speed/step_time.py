@@ -37,29 +37,6 @@ import numpy as np
 from ase import Atoms
 from numba import njit
 
-<<<<<<< HEAD:benchmarks/step_time.py
-from fflux_py import model_file  # noqa: E402
-from fflux_py._compiled import forces as kernels  # noqa: E402
-from fflux_py.analysis.statistics import linear_drift  # noqa: E402
-from fflux_py.dynamics import MDConfig, run_nvt  # noqa: E402
-from fflux_py.forcefield import ForceField  # noqa: E402
-from fflux_py.gp.atomic_model import AtomicModel  # noqa: E402
-from fflux_py.gp.covariance import Azimuth, Covariance  # noqa: E402
-from fflux_py.gp.features import FeatureKind, FeatureSet, features  # noqa: E402
-from fflux_py.gp.kernel_arrays import Precision  # noqa: E402
-from fflux_py.gp.weights import DerivativeWeights, PlainWeights, Weights  # noqa: E402
-from fflux_py.interfaces.ase_calculator import FFLUXCalculator  # noqa: E402
-from fflux_py.molecules.dataset import Dataset  # noqa: E402
-from fflux_py.molecules.extended_xyz import read_molecule  # noqa: E402
-from fflux_py.molecules.local_frame import LocalFrame  # noqa: E402
-from fflux_py.molecules.molecule import Molecule  # noqa: E402
-from fflux_py.threads import set_threads  # noqa: E402
-from fflux_py.training import TrainingConfig, train  # noqa: E402
-from fflux_py.training.pruning import IdleFeatures, find_idle_features  # noqa: E402
-from fflux_py.training.refit import refit, training_rows  # noqa: E402
-from fflux_py.typing import FloatArray  # noqa: E402
-from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM  # noqa: E402
-=======
 from fflux_py import model_file
 from fflux_py._compiled import forces as kernels
 from fflux_py.analysis.statistics import linear_drift
@@ -67,8 +44,9 @@ from fflux_py.dynamics import MDConfig, run_nvt
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Azimuth, Covariance
-from fflux_py.gp.features import FeatureKind, features, phi_features
+from fflux_py.gp.features import FeatureKind, FeatureSet, features
 from fflux_py.gp.kernel_arrays import Precision
+from fflux_py.gp.weights import DerivativeWeights, PlainWeights, Weights
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.extended_xyz import read_molecule
@@ -76,10 +54,10 @@ from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.threads import set_threads
 from fflux_py.training import TrainingConfig, train
-from fflux_py.training.pruning import Pruning, feature_names, prune, refit, training_rows
+from fflux_py.training.pruning import IdleFeatures, find_idle_features
+from fflux_py.training.refit import refit, training_rows
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
->>>>>>> 81fea1ca9238f3e9ae9b3615d1befc231fdcc808:benchmarks/speed/step_time.py
 
 ROWS = ("one", "many", "growth", "threads", "ase", "pruned", "basis", "precision", "energies")
 REPLICAS = 64

@@ -6,7 +6,7 @@ A function that exists for four queries and for one is made here for any number 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,10 +17,8 @@ SMALLEST: Final = {64: -708.0, 32: -87.0}
 
 
 def make_begin(queries: int) -> Callable[..., None]:
-    def begin(
-        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, terms: FloatArray,
-        row: int, start: FloatArray, s: FloatArray, target: int,
-    ) -> None:  # fmt: skip
+    def begin(z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, *rest: Any) -> None:
+        first, last, terms, row, start, s, target = rest
         s[target : target + queries] = terms[a, b, row] + start[q : q + queries, None]
         make_extend(queries)(z, q, column, x, a, b, first, last, s, target)
 
@@ -28,10 +26,8 @@ def make_begin(queries: int) -> Callable[..., None]:
 
 
 def make_extend(queries: int) -> Callable[..., None]:
-    def extend(
-        z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, first: int, last: int, s: FloatArray,
-        target: int,
-    ) -> None:  # fmt: skip
+    def extend(z: FloatArray, q: int, column: int, x: FloatArray, a: int, b: int, *rest: Any) -> None:
+        first, last, s, target = rest
         # row by row: the bits must not depend on the number of queries, as those of a matrix product may
         for k in range(queries):
             for h in range(last - first):
@@ -41,10 +37,8 @@ def make_extend(queries: int) -> Callable[..., None]:
 
 
 def make_add_weighted(queries: int) -> Callable[..., None]:
-    def add_weighted(
-        c: FloatArray, source: int, x: FloatArray, a: int, b: int, first: int, last: int, g: FloatArray, q: int,
-        column: int,
-    ) -> None:  # fmt: skip
+    def add_weighted(c: FloatArray, source: int, x: FloatArray, a: int, b: int, *rest: Any) -> None:
+        first, last, g, q, column = rest
         for k in range(queries):
             products = (c[source + k] * x[a, b, first:last]).reshape(last - first, -1, g.shape[2])
             g[q + k, column : column + last - first] += products.sum(axis=1)
