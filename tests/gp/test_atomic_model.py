@@ -200,7 +200,7 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(InputError, match="atomic model, weights w_1: expected 25 rows"):
         PlainWeights(w_y, w_1[:-1], 0.0)
     slopes = np.zeros((N_TRAIN, model.covariance.n_embedded))
-    with pytest.raises(InputError, match="atomic model, slopes u_y and u_1: expected one kernel"):
+    with pytest.raises(InputError, match="atomic model, slopes u_y and u_1: expected one shape"):
         DerivativeWeights(w_y, w_1, 0.0, slopes, slopes[:, :-1])
     with pytest.raises(ValueError, match="read-only"):
         model.points[0, 0] = 1.0
