@@ -63,6 +63,14 @@ class MissingDependencyError(FFLUXError):
     """An optional package that the requested step needs is not installed."""
 
 
+class FFLUXWarning(UserWarning):
+    """Base of all warnings of this package; the command line prints each once, as one line on standard error."""
+
+
+class InputWarning(FFLUXWarning):
+    """Something in the input bears a meaning and is not used, or is used by a choice that is worth a word."""
+
+
 class SimulationStopped(FFLUXError):
     """Molecular dynamics ended before its last step because a guard tripped (bond, contact, not-a-number)."""
 

@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from fflux_py.errors import GeometryError, InputError
+from fflux_py.errors import FFLUXWarning, GeometryError, InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.matching import Labels, Matching
 from fflux_py.molecules.molecule import Molecule
@@ -22,7 +22,7 @@ OUTSIDE: Final[tuple[str, ...]] = get_args(Outside)
 """What happens at a geometry that the model does not know: one warning, an error, or nothing."""
 
 
-class ReorderedAtomsWarning(UserWarning):
+class ReorderedAtomsWarning(FFLUXWarning):
     """The atoms are not in the model's order or hand; they were matched, and results are in their own."""
 
 

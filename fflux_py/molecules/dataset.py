@@ -19,13 +19,12 @@ from fflux_py.files import sha256, stem, write_atomically
 from fflux_py.molecules.extended_xyz import (
     Frame,
     Value,
-    check_length_unit,
     format_frame,
     read_frames,
     real_number,
-    total_charge,
     write_frames,
 )
+from fflux_py.molecules.frame_meaning import FrameMeaning, bears_meaning, interpret_all, tell
 from fflux_py.molecules.molecule import Molecule, check_positions, read_only
 from fflux_py.typing import BoolArray, FloatArray, IntArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -115,12 +114,31 @@ class GeometrySet:
         write_frames(path, [_geometry_frame(self, k, {}, header) for k in range(len(self))])
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> GeometrySet:
+    def read(cls, path: str | os.PathLike[str], charge: int | None = None) -> GeometrySet:
         """Read geometries; any XYZ trajectory of one molecule will do, marks are optional.
 
         Reading a labelled data set gives its geometries.
+
+        Parameters
+        ----------
+        path
+            The file.
+        charge
+            Net charge; by default that of the comment lines or the columns, under the names that programs give it
+            (``total_charge``, ``charge``, ...), or zero.
+
+        Raises
+        ------
+        FileFormatError
+            A file that cannot be read; charges that differ from frame to frame, and what else
+            :func:`~fflux_py.molecules.frame_meaning.interpret` refuses.
+
+        Warns
+        -----
+        InputWarning
+            Of what stands in the file and is not used, such as velocities.
         """
-        frames = read_frames(path)
+        frames, meaning = _interpreted(read_frames(path), str(path), charge)
         where = f"{path}:{frames[0].line}"
         if "schema" not in frames[0].info:  # somebody else's file: its other keys mean nothing to us
             known = (*_FRAME_KEYS, *_MOLECULE_KEYS)
@@ -129,11 +147,10 @@ class GeometrySet:
         schema = header.pop("schema", GEOMETRIES_SCHEMA)
         if schema not in (GEOMETRIES_SCHEMA, DATASET_SCHEMA):
             raise FileFormatError(where, f"schema={GEOMETRIES_SCHEMA!r} or {DATASET_SCHEMA!r}", f"schema={schema!r}")
-        check_length_unit(header, where)
         header.pop("units", None)
         for key in [k for k in header if k.startswith(_ISOLATED)]:
             del header[key]
-        return _geometries(frames, header, str(path))
+        return _geometries(frames, header, str(path), meaning.charge or 0)
 
 
 @dataclass(frozen=True)
@@ -254,7 +271,7 @@ class Dataset:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Dataset:
         """Read a data set and check that it is whole: units, keys, counts, finite numbers."""
-        frames = read_frames(path)
+        frames, meaning = _interpreted(read_frames(path), str(path))
         header = _common_header(frames, str(path))
         _expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
         _expect(header, "units", _DATASET_UNITS, f"{path}:{frames[0].line}")
@@ -265,9 +282,7 @@ class Dataset:
         for key in [k for k in header if k.startswith(_ISOLATED)]:
             isolated[key[len(_ISOLATED) :]] = real_number(header, key, f"{path}:{frames[0].line}") / EV
             del header[key]
-        geometry_header: dict[str, Value] = {
-            k: header.pop(k) for k in ("name", "total_charge", "reference") if k in header
-        }
+        geometry_header: dict[str, Value] = {k: header.pop(k) for k in ("name", "reference") if k in header}
         n_atoms = len(frames[0].symbols)
         has_forces = any("REF_forces" in frame.columns for frame in frames)
         energies, forces = [], []
@@ -285,7 +300,7 @@ class Dataset:
                 atomic[name].append(values / unit)
         try:
             return cls(
-                geometries=_geometries(frames, geometry_header, str(path)),
+                geometries=_geometries(frames, geometry_header, str(path), meaning.charge or 0),
                 energies=np.array(energies) / EV,
                 forces=np.array(forces) / EV_ANGSTROM,
                 metadata=header,
@@ -306,7 +321,7 @@ _ATOMIC_COLUMNS: Final[dict[str, tuple[str, float]]] = {
 def _check_keys(metadata: Mapping[str, Value]) -> None:
     """Refuse metadata under keys that the file format, or ASE's reader, uses for something else."""
     for key, value in metadata.items():
-        if key in _RESERVED or key.startswith(_ISOLATED):
+        if key in _RESERVED or key.startswith(_ISOLATED) or bears_meaning(key):
             raise InputError(f"metadata key {key!r}", "a key that the file format does not use itself", repr(key))
         if isinstance(value, float) and np.isnan(value):
             raise InputError(f"metadata key {key!r}", "a number or text", "NaN")
@@ -364,6 +379,14 @@ def _geometry_frame(
     return Frame(geometries.molecule.symbols, geometries.positions[k] * ANGSTROM, columns, {**info, **header})
 
 
+def _interpreted(frames: list[Frame], path: str, charge: int | None = None) -> tuple[list[Frame], FrameMeaning]:
+    """The frames without the keys whose meaning was read (but ``units``), and that meaning, told."""
+    meaning = interpret_all(((f.symbols, f.info, f.columns, f.line) for f in frames), path, charge)
+    tell(path, meaning, stacklevel=4)
+    info = [{k: v for k, v in f.info.items() if k == "units" or not bears_meaning(k)} for f in frames]
+    return [replace(f, info=i) for f, i in zip(frames, info, strict=True)], meaning
+
+
 def _common_header(frames: list[Frame], path: str) -> dict[str, Value]:
     """Keys of the whole set; they and the elements must agree in all frames."""
     first = frames[0]
@@ -386,7 +409,7 @@ def _common_header(frames: list[Frame], path: str) -> dict[str, Value]:
     return header
 
 
-def _geometries(frames: list[Frame], header: dict[str, Value], path: str) -> GeometrySet:
+def _geometries(frames: list[Frame], header: dict[str, Value], path: str, charge: int) -> GeometrySet:
     header = dict(header)
     n, where = len(frames[0].symbols), f"{path}:{frames[0].line}"
     positions = np.array([frame.positions for frame in frames]) / ANGSTROM
@@ -400,8 +423,6 @@ def _geometries(frames: list[Frame], header: dict[str, Value], path: str) -> Geo
             raise FileFormatError(f"{where}, key reference", f"{3 * n} numbers", f"{len(words)} words") from None
         except GeometryError as error:
             raise FileFormatError(error.where, error.expected, error.found, error.remedy) from None
-    charge = total_charge(header, where)
-    header.pop("total_charge", None)
     name = str(header.pop("name", stem(path)))
     split = []
     for frame in frames:

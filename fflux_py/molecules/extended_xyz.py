@@ -5,7 +5,9 @@ double unchanged, also through a change of unit there and back, so that read -> 
 are those that ``ase.io.read`` reads; our own reader exists because errors must name the line and the column.
 
 The dialect: quoted values are text, unquoted ones are integers, reals or ``T``/``F``; columns are ``S`` (text),
-``R`` (real) and ``I`` (integer).
+``R`` (real), ``I`` (integer) and ``L`` (``T``/``F``).  Read are also what ASE and others write: keys without a value
+(true), single quotes, lists in brackets or braces without quotes (text).  What charge, cell, masses and the like mean
+is decided in :mod:`fflux_py.molecules.frame_meaning`.
 """
 
 from __future__ import annotations
@@ -20,15 +22,23 @@ from numpy.typing import NDArray
 
 from fflux_py.errors import FileFormatError, GeometryError, InputError
 from fflux_py.files import read_text, stem, write_atomically
+from fflux_py.molecules.frame_meaning import interpret, isotope_remedy, read_plain_comment, tell
 from fflux_py.molecules.molecule import Molecule, check_positions, is_element
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
 
 Value = str | int | float | bool
 
-_TOKEN = re.compile(r"""\s*(?P<key>[^\s="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]+))(?=\s|$)""")
+_TOKEN = re.compile(
+    r"""\s*(?P<key>[^\s="]+|"[^"]+")"""
+    r"""(?:\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|'(?P<single>[^'"]*)'|(?P<list>\[[^"]*?\]+|\{[^"{}]*\})"""
+    r"""|(?P<plain>[^\s"]+))(?=\s|$)|(?=\s+[^\s=]|\s*$))"""
+)
 _KEY = re.compile(r"""[^\s="\\]+""")
-_KINDS = ("S", "R", "I")
+_KINDS = ("S", "R", "I", "L")
+_LOGICAL = {"T": True, "F": False, "True": True, "False": False, "true": True, "false": False}
+_MOST_DIGITS = 400
+"""More digits than any number has: such a word is text."""
 _INTEGER = re.compile(r"[-+]?\d+", re.ASCII)
 _REAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(nan|inf)", re.ASCII | re.IGNORECASE)
 
@@ -98,11 +108,15 @@ def parse_info(comment: str, where: str) -> dict[str, Value]:
         match = _TOKEN.match(comment, position)
         if match is None:
             raise FileFormatError(where, "key=value pairs", repr(comment[position : position + 40]))
-        key = match["key"]
+        key = match["key"].strip('"')
         if key in info:
             raise FileFormatError(where, f"the key {key} once", "it twice", "remove one of them")
         if match["quoted"] is not None:
             info[key] = re.sub(r"\\(.)", r"\1", match["quoted"])
+        elif match["single"] is not None or match["list"] is not None:
+            info[key] = match["list"] if match["single"] is None else match["single"]
+        elif match["plain"] is None:
+            info[key] = True
         else:
             info[key] = _plain_value(match["plain"])
         position = match.end()
@@ -112,6 +126,8 @@ def parse_info(comment: str, where: str) -> dict[str, Value]:
 def _plain_value(text: str) -> Value:
     if text in ("T", "F"):
         return text == "T"
+    if len(text) > _MOST_DIGITS:
+        return text
     if _INTEGER.fullmatch(text):
         return int(text)
     return float(text) if _REAL.fullmatch(text) else text
@@ -132,6 +148,8 @@ def format_frame(frame: Frame) -> str:
             letter, rows = "R", [[format_number(x) for x in row] for row in table]
         elif table.dtype.kind in "iu":
             letter, rows = "I", [[str(x) for x in row] for row in table]
+        elif table.dtype.kind == "b":
+            letter, rows = "L", [["T" if x else "F" for x in row] for row in table]
         else:
             letter, rows = "S", [[str(x) for x in row] for row in table]
         properties.append(f"{name}:{letter}:{table.shape[1]}")
@@ -176,12 +194,14 @@ def _read_frame(lines: list[str], start: int, path: str) -> tuple[Frame, int]:
     end = start + 2 + count
     if end > len(lines):
         raise FileFormatError(where, f"{count} atom lines", f"{max(len(lines) - start - 2, 0)} before the end of file")
-    comment = lines[start + 1]
-    info = parse_info(comment, f"{path}:{start + 2}") if "Properties=" in comment else {}
-    layout = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")), f"{path}:{start + 2}")
+    comment, where_comment = lines[start + 1], f"{path}:{start + 2}"
+    extended = "Properties=" in comment
+    info: dict[str, Value] = {}
+    info.update(parse_info(comment, where_comment) if extended else read_plain_comment(comment, where_comment))
+    layout = _layout(str(info.pop("Properties", "species:S:1:pos:R:3")), where_comment)
     rows = [line.split() for line in lines[start + 2 : end]]
     n_fields = sum(n for _, _, n in layout)
-    exact = bool(info) or len(layout) > 2
+    exact = (extended and bool(info)) or len(layout) > 2
     for k, row in enumerate(rows):
         if len(row) < n_fields or (exact and len(row) > n_fields):
             raise FileFormatError(
@@ -197,11 +217,11 @@ def _read_frame(lines: list[str], start: int, path: str) -> tuple[Frame, int]:
     for k, symbol in enumerate(symbols):
         line = f"{path}:{start + 3 + k}"
         if not is_element(symbol):
-            raise FileFormatError(line, "an element symbol", repr(symbol), "correct the symbol")
+            raise FileFormatError(line, "an element symbol", repr(symbol), isotope_remedy(symbol))
         if not np.isfinite(positions[k]).all():
             raise FileFormatError(line, "finite coordinates", "NaN or infinity", "correct the file")
     try:
-        check_positions(positions / ANGSTROM, f"{path}:{start + 2}")
+        check_positions(positions / ANGSTROM, where_comment)
     except GeometryError as error:
         raise FileFormatError(error.where, error.expected, error.found, error.remedy) from None
     return Frame(symbols, positions, columns, info, start + 2), end
@@ -211,7 +231,7 @@ def _layout(text: str, where: str) -> list[tuple[str, str, int]]:
     parts = text.split(":")
     fields = list(zip(parts[0::3], parts[1::3], parts[2::3], strict=False))
     well_formed = len(parts) % 3 == 0 and all(
-        kind in ("S", "R", "I") and _INTEGER.fullmatch(n) for _, kind, n in fields
+        kind in _KINDS and _INTEGER.fullmatch(n) and len(n) < 10 for _, kind, n in fields
     )
     layout = [(name, kind, int(n)) for name, kind, n in fields] if well_formed else []
     names = [name for name, _, _ in layout]
@@ -229,6 +249,8 @@ def _column(rows: list[list[str]], letter: str, what: str, path: str, first_line
     if letter == "S":
         table = np.array(rows)
         return table[:, 0] if table.shape[1] == 1 else table
+    if letter == "L":
+        return _logical_column(rows, what, path, first_line)
     numbers = np.empty((len(rows), len(rows[0])), dtype=np.float64 if letter == "R" else np.int64)
     for k, row in enumerate(rows):
         try:
@@ -239,19 +261,12 @@ def _column(rows: list[list[str]], letter: str, what: str, path: str, first_line
     return numbers[:, 0] if numbers.shape[1] == 1 else numbers
 
 
-def check_length_unit(info: Mapping[str, Value], where: str) -> None:
-    """Refuse a frame whose key ``units``, if there is one, does not name the angstrom."""
-    units = str(info.get("units", "angstrom"))
-    if "angstrom" not in units.replace(",", " ").split():
-        raise FileFormatError(where, "units with angstrom", f"units={units!r}", "convert the file to angstrom")
-
-
-def total_charge(info: Mapping[str, Value], where: str) -> int:
-    """The key ``total_charge``, a whole number; zero if it is not there."""
-    charge = info.get("total_charge", 0)
-    if isinstance(charge, (str, bool)) or charge != int(charge):
-        raise FileFormatError(f"{where}, key total_charge", "a whole number", repr(charge))
-    return int(charge)
+def _logical_column(rows: list[list[str]], what: str, path: str, first_line: int) -> NDArray[np.generic]:
+    for k, row in enumerate(rows):
+        if not all(text in _LOGICAL for text in row):
+            raise FileFormatError(f"{path}:{first_line + k}, {what}", "T or F", repr(" ".join(row)))
+    flags = np.array([[_LOGICAL[text] for text in row] for row in rows], dtype=np.bool_)
+    return flags[:, 0] if flags.shape[1] == 1 else flags
 
 
 def real_number(info: Mapping[str, Value], key: str, where: str, default: float | None = None) -> float:
@@ -259,7 +274,10 @@ def real_number(info: Mapping[str, Value], key: str, where: str, default: float 
     value = info.get(key, default)
     if value is None or isinstance(value, (str, bool)):
         raise FileFormatError(f"{where}, key {key}", "a real number", "none" if value is None else repr(value))
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise FileFormatError(f"{where}, key {key}", "a real number", "one beyond 1e308") from None
 
 
 def read_molecule(path: str | os.PathLike[str], charge: int | None = None) -> Molecule:
@@ -268,14 +286,24 @@ def read_molecule(path: str | os.PathLike[str], charge: int | None = None) -> Mo
     Parameters
     ----------
     charge
-        Net charge; by default the key ``total_charge`` of the comment line, or zero.
+        Net charge; by default that of the comment line or the columns, under the names that programs give it
+        (``total_charge``, ``charge``, ...), or zero.
+
+    Raises
+    ------
+    FileFormatError
+        A file that cannot be read; what :func:`~fflux_py.molecules.frame_meaning.interpret` refuses.
+
+    Warns
+    -----
+    InputWarning
+        Of what stands in the file and is not used, such as velocities.
     """
     frame = read_frames(path)[0]
-    check_length_unit(frame.info, f"{path}:{frame.line}")
-    if charge is None:
-        charge = total_charge(frame.info, f"{path}:{frame.line}")
+    meaning = interpret(frame.symbols, frame.info, frame.columns, f"{path}:{frame.line}", charge)
+    tell(f"{path}:{frame.line}", meaning)
     name = str(frame.info.get("name", stem(path)))
-    return Molecule(frame.symbols, frame.positions / ANGSTROM, charge, name)
+    return Molecule(frame.symbols, frame.positions / ANGSTROM, meaning.charge or 0, name)
 
 
 def write_molecule(path: str | os.PathLike[str], molecule: Molecule, info: Mapping[str, Value] | None = None) -> None:

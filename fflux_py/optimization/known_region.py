@@ -19,7 +19,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import GeometryError
+from fflux_py.errors import FFLUXWarning, GeometryError
 from fflux_py.forcefield import ForceField
 from fflux_py.optimization.training_range import distance_ranges, distances
 from fflux_py.typing import FloatArray
@@ -37,7 +37,7 @@ LEAST_MARGIN: Final = 0.1 / ANGSTROM
 _ROOM_TEMPERATURE: Final = 300.0
 
 
-class OutsideTrainingWarning(UserWarning):
+class OutsideTrainingWarning(FFLUXWarning):
     """A geometry that the model does not know: its energy and forces are no answer."""
 
 

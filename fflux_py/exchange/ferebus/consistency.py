@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import ConvergenceError, FileFormatError
+from fflux_py.errors import ConvergenceError, FFLUXWarning, FileFormatError
 from fflux_py.exchange.ferebus.kernel import PERIODIC_FACTORS, Composition, Reading
 from fflux_py.exchange.ferebus.model import FerebusModel
 from fflux_py.exchange.ferebus.model_text import Mean, ModelText, parse_model
@@ -39,7 +39,7 @@ _FEWEST_POINTS: Final = 5
 _SAME_NUGGET: Final = 1e-2
 
 
-class FerebusWarning(UserWarning):
+class FerebusWarning(FFLUXWarning):
     """A ``.model`` file was repaired, or predicts less well than its authors thought."""
 
 
