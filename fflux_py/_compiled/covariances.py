@@ -21,8 +21,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.radial_kernels import radial
 from fflux_py.typing import FloatArray
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from fflux_py._compiled.features import FRAME_ROWS, local_features, local_features_backward
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.point_arrays import KernelArrays
 from fflux_py._compiled.training_points import posteriors
 from fflux_py.typing import FloatArray

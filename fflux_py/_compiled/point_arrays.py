@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from fflux_py._compiled import simd
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray, IntArray
 
 BIAS: Final = 0

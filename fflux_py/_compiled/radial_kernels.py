@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray
 
 SQUARED_EXPONENTIAL: Final = 0

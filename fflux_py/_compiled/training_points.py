@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
 from fflux_py._compiled import simd
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.point_arrays import (
     ALONG,
     BIAS,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.vectors import cross, dot
 from fflux_py.typing import FloatArray, IntArray
 

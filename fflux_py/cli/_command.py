@@ -5,11 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import typer
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as of every program that SIGINT ends."""
+
+TERMINATED: Final = 143
+"""Exit code after SIGTERM, as of every program that it ends."""
 
 BAD_INPUT: Final = 2
 """Exit code of wrong arguments, wrong files, and files that cannot be read or written."""
@@ -49,6 +57,10 @@ class Outcome:
     error: FFLUXError | None = None
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems send before they take a machine away; it ends a command as Ctrl-C does."""
+
+
 def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, None]]:
     """Make a command of a function that has a parameter ``json_output`` and returns an :class:`Outcome`.
 
@@ -58,7 +70,7 @@ def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, No
     Parameters
     ----------
     interrupted
-        What is said after Ctrl-C: what is left of the work.
+        What is said after Ctrl-C and SIGTERM: what is left of the work.
     """
 
     def decorate(function: Callable[P, Outcome]) -> Callable[P, None]:
@@ -79,7 +91,10 @@ def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, No
 def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted: str) -> None:
     begin = time.perf_counter()
     try:
-        outcome = function()
+        with _termination():
+            outcome = function()
+    except Terminated:
+        raise fail(name, as_json, f"terminated; {interrupted}", TERMINATED) from None
     except KeyboardInterrupt:
         raise fail(name, as_json, f"interrupted; {interrupted}", INTERRUPTED) from None
     except FFLUXError as error:
@@ -104,6 +119,29 @@ def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted:
     if outcome.error:
         print_line(f"fflux {name}: {outcome.error}")
         raise typer.Exit(code)
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """A context in which SIGTERM raises :class:`Terminated`, unless somebody handles it already."""
+    handled = threading.current_thread() is not threading.main_thread()
+    if handled or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise Terminated
+        # a worker that was forked from this process ends as it always did
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def fail(name: str, as_json: bool, line: str, code: int, parts: Mapping[str, object] | None = None) -> typer.Exit:

@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any, cast
 
 import numba
-from numba import njit
 from numba.core import types
+
+from fflux_py._compiled.jit import njit
 
 
 def compiled_loop(

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fflux_py._compiled.jit import njit
 from fflux_py.dynamics._random import standard_normals
 from fflux_py.dynamics.thermostats import LANGEVIN, NOSE_HOOVER, RESCALING
 from fflux_py.typing import FloatArray, IntArray

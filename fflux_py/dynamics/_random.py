@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray
 
 _MASK: Final = np.uint64(0xFFFFFFFF)

@@ -155,11 +155,22 @@ class Recorder:
                 folder.write_state(FINAL_FILE, state.positions[r], state.velocities[r], step)
                 folder.close("completed", step)
 
-    def interrupt(self, step: int) -> None:
-        """Close the files of a run that an error ends."""
+    def interrupt(self, step: int, reported: bool) -> None:
+        """Close the files of a run that an error ends.
+
+        Parameters
+        ----------
+        step
+            Steps done.
+        reported
+            Whether the state is that of a report, from which the run can go on: it becomes a checkpoint.
+        """
+        # on a full disk run.json keeps its last state, "running"
+        with contextlib.suppress(InputError):
+            if reported and step != self._last_checkpoint:
+                self.write_checkpoint(step)
         for folder in self._folders:
             if folder is not None:
-                # on a full disk run.json keeps its last state, "running"
                 with contextlib.suppress(InputError):
                     folder.close("interrupted", step)
 

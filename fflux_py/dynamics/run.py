@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fflux_py.bias.plumed_input import PlumedInput
 from fflux_py.dynamics import guards
+from fflux_py.dynamics._signals import DeferredSignals
 from fflux_py.dynamics.checkpoint import Checkpoint, read_newest_checkpoint
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.engine import Engine
@@ -166,46 +167,54 @@ def resume(
 def _run(
     setup: RunSetup, checkpoint: Checkpoint | None, progress: Progress | None, on_event: OnEvent | None
 ) -> tuple[Trajectory, ...]:
-    """Run from the start or from a checkpoint to the end; raise the error of the first replica that a guard stops."""
+    """Run from the start or from a checkpoint to the end; raise the error of the first replica that a guard stops.
+
+    Ctrl-C and SIGTERM wait until the next report, where a checkpoint is written.
+    """
     config, n_replicas = setup.config, len(setup.replicas)
     inspector, engine = setup.make_inspector(), setup.start_engine(checkpoint)
     state, bias = engine.state, engine.bias
     step = 0 if checkpoint is None else checkpoint.step
-    recorder = None
-    try:
-        if checkpoint is None:
-            recorder = Recorder.begin(setup, engine)
-            if bias is not None:
-                bias.after_step(0, state)
-            recorder.report(0)
-            recorder.write_checkpoint(0)
-        else:
-            recorder = Recorder.resume(setup, engine, checkpoint)
-        if progress is not None:
-            progress(step * n_replicas, config.steps * n_replicas)
-        while step < config.steps and state.active.any():
-            n_steps = _next_stop(setup, engine, step) - step
-            engine.advance(step, n_steps)
-            step += n_steps
-            for r, event in _events(setup, engine, inspector, step):
-                recorder.record_event(r, event)
-                if on_event is not None:
-                    on_event(event)
-            if bias is not None:
-                bias.after_step(step, state)
-            if step % config.report_every == 0:
-                recorder.report(step)
-            if recorder.checkpoint_is_due(step):
-                recorder.write_checkpoint(step)
+    recorder, reported = None, False
+    with DeferredSignals() as signals:
+        try:
+            if checkpoint is None:
+                recorder = Recorder.begin(setup, engine)
+                if bias is not None:
+                    bias.after_step(0, state)
+                recorder.report(0)
+                recorder.write_checkpoint(0)
+            else:
+                recorder = Recorder.resume(setup, engine, checkpoint)
             if progress is not None:
                 progress(step * n_replicas, config.steps * n_replicas)
-        recorder.complete(step)
-    except BaseException:
-        if recorder is not None:
-            recorder.interrupt(step)
-        raise
-    finally:
-        engine.close()
+            while step < config.steps and state.active.any():
+                n_steps = _next_stop(setup, engine, step) - step
+                reported = False
+                engine.advance(step, n_steps)
+                step += n_steps
+                for r, event in _events(setup, engine, inspector, step):
+                    recorder.record_event(r, event)
+                    if on_event is not None:
+                        on_event(event)
+                if bias is not None:
+                    bias.after_step(step, state)
+                if step % config.report_every == 0:
+                    recorder.report(step)
+                    reported = True
+                if recorder.checkpoint_is_due(step):
+                    recorder.write_checkpoint(step)
+                if progress is not None:
+                    progress(step * n_replicas, config.steps * n_replicas)
+                if reported:
+                    signals.deliver()
+            recorder.complete(step)
+        except BaseException as error:
+            if recorder is not None:
+                recorder.interrupt(step, reported and isinstance(error, KeyboardInterrupt))
+            raise
+        finally:
+            engine.close()
     return recorder.trajectories()
 
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from scipy.linalg import solve_triangular
 
 from fflux_py._compiled.covariances import KernelForm, kernel_rows
+from fflux_py._compiled.jit import njit
 from fflux_py.errors import InputError
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.joint_covariance import (

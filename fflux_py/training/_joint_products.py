@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from fflux_py._compiled.covariances import KernelForm, _rotor_terms
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.radial_kernels import radial
 from fflux_py.typing import FloatArray
 

@@ -279,6 +279,32 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files.make(tmp_path_factory.mktemp("files"))
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_to_a_run_loses_no_report(files: Files, tmp_path: Path, number: int, code: int, said: str) -> None:
+    """A batch system sends SIGTERM before it takes the machine away."""
+    from fflux_py.dynamics.checkpoint import read_newest_checkpoint
+
+    run, thermo = tmp_path / "run", tmp_path / "run" / "thermo.csv"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fflux_py.cli", "md", files.model, files.start, "--steps", "100000000", "-o", run],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    while process.poll() is None and not (thermo.exists() and thermo.read_text().count("\n") > 5):
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    line = f"fflux md: {said}; go on with 'fflux resume' and the output folder\n"
+    assert (process.returncode, out, err) == (code, "", line)
+    record = json.loads((run / "run.json").read_text())
+    step = int(thermo.read_text().splitlines()[-1].split(",")[0])
+    assert step > 0
+    assert (record["status"], record["steps_done"]) == ("interrupted", step)
+    assert read_newest_checkpoint(run)[0].step == step
+
+
 @pytest.mark.parametrize("command", ["train", "convert", "optimize", "label", "report"])
 def test_output_in_a_missing_folder_is_refused_before_any_work(
     command: str, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

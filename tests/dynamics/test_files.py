@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from fflux_py import dynamics
-from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, run_nvt, run_replicas
+from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, resume, run_nvt, run_replicas
+from fflux_py.dynamics.checkpoint import read_newest_checkpoint
 from fflux_py.dynamics.dcd import DCDWriter, read_dcd
 from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.trajectory import COLUMNS, read_thermo
@@ -248,6 +250,50 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["status"], record["steps_done"]) == ("interrupted", 50)
     assert len(Trajectory.read(tmp_path / "run")) == 6
+
+
+class _Terminated(KeyboardInterrupt):
+    pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_waits_for_a_checkpoint_from_which_the_run_goes_on(tmp_path: Path, number: int, threads: int) -> None:
+    def handle(*_: object) -> None:
+        raise _Terminated
+
+    def send(done: int, total: int) -> None:
+        if done == 2 * 100:
+            signal.raise_signal(number)
+
+    config = MDConfig(steps=400, report_every=50, checkpoint_every=5000, replicas=2)
+    run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "whole")
+    before = signal.signal(number, handle)
+    try:
+        with pytest.raises(_Terminated):
+            run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "run", send, threads=threads)
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+    assert read_newest_checkpoint(tmp_path / "run")[0].step == 100
+    record = json.loads((tmp_path / "run" / "replica-001" / "run.json").read_text())
+    assert (record["status"], record["steps_done"]) == ("interrupted", 100)
+    resume(ammonia_morse(), tmp_path / "run")
+    for name in ("trajectory.dcd", "thermo.csv", "final.extxyz"):
+        ended, whole = (tmp_path / folder / "replica-001" / name for folder in ("run", "whole"))
+        assert ended.read_bytes() == whole.read_bytes()
+
+
+def test_a_signal_with_the_last_step_leaves_a_completed_run(tmp_path: Path) -> None:
+    def send(done: int, total: int) -> None:
+        if done == 125:
+            signal.raise_signal(signal.SIGINT)
+
+    config = MDConfig(steps=125, report_every=50)
+    with pytest.raises(KeyboardInterrupt):
+        run_nvt(ammonia_morse(), ammonia(), config, tmp_path / "run", send)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["steps_done"]) == ("completed", 125)
 
 
 def test_folder_of_another_run_is_refused_and_untouched(tmp_path: Path) -> None:

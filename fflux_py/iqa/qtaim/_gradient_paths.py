@@ -11,9 +11,9 @@ and Prince (E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential E
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.integrate import DOP853
 
+from fflux_py._compiled.jit import njit
 from fflux_py.iqa.scf._density import DensityData, evaluate, workspace
 from fflux_py.typing import FloatArray, IntArray
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.errors import ConvergenceError
 from fflux_py.iqa.scf._density import DensityData, density_at, evaluate, workspace
 from fflux_py.molecules.molecule import read_only

@@ -22,10 +22,10 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
 from scipy.integrate import lebedev_rule
 from scipy.interpolate import CubicSpline
 
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray, IntArray
 
 # Radii of the smooth cells in bohr: Slater's, but a larger hydrogen, whose small radius makes cells with sharper edges.

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray
 
 _BLOCK: Final = 64

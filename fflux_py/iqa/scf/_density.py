@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.iqa.scf.auxiliary_potential import CARTESIAN_FACTOR, AuxiliaryShell
 from fflux_py.typing import FloatArray, IntArray
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.iqa.scf._becke_cells import cell_shifts, cell_weights, weighted_gradient
 from fflux_py.iqa.scf._pyscf import load_pyscf, sum_by_atom
 from fflux_py.typing import FloatArray

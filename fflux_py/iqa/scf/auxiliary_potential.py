@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import njit
 from scipy.special import gamma, gammainc
 
+from fflux_py._compiled.jit import njit
 from fflux_py.typing import FloatArray, IntArray
 
 _TABLE_STEP = 0.1

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from fflux_py._compiled.jit import njit
 from fflux_py.iqa.scf._density import DensityData, density_data, orbitals_at
 from fflux_py.iqa.scf.electronic_structure import GroundState
 from fflux_py.typing import FloatArray, IntArray

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from fflux_py._compiled.features import BY_AXES, FRAME_ROWS, frame_axes, frame_axes_backward
+from fflux_py._compiled.jit import njit
 from fflux_py._compiled.vectors import dot
 from fflux_py.bias._compiled import TORSION, variable
 from fflux_py.typing import FloatArray, IntArray
