@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
     from fflux_py.interfaces.ase_calculator import FFLUXCalculator
     from fflux_py.iqa.campaign import label
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
     from fflux_py.model_file import load, save
     from fflux_py.molecules.dataset import Dataset, GeometrySet
     from fflux_py.molecules.extended_xyz import read_molecule, write_molecule

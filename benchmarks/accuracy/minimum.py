@@ -20,7 +20,8 @@ import numpy as np
 
 from fflux_py import model_file
 from fflux_py.analysis.geometry import heavy_atoms, rmsd
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.extended_xyz import read_molecule, write_molecule
 from fflux_py.optimization.search import optimize
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL

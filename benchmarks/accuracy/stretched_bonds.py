@@ -25,7 +25,7 @@ from fflux_py.analysis.geometry import bond_lengths
 from fflux_py.dynamics import GuardConfig, MDConfig, run_nvt
 from fflux_py.forcefield import ForceField
 from fflux_py.iqa.campaign import label
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import read_molecule
 from fflux_py.molecules.molecule import Molecule

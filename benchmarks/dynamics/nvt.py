@@ -21,7 +21,7 @@ from fflux_py import model_file
 from fflux_py.analysis.runs import analyse_run, completed_run
 from fflux_py.dynamics import MDConfig, run_nvt
 from fflux_py.iqa.campaign import label
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import read_molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM

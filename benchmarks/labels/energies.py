@@ -27,8 +27,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fflux_py.iqa.labelling import label_geometry
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, build_mean_field, build_mole, use_threads
 from fflux_py.iqa.scf.free_atoms import compute_free_atom_density
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule

@@ -30,7 +30,8 @@ from fflux_py.errors import ConvergenceError
 from fflux_py.iqa.atomic_energies import AtomicEnergies, integrate_fuzzy_atoms, integrate_topological_atoms
 from fflux_py.iqa.partition import hirshfeld
 from fflux_py.iqa.result_folder import ResultFolder
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL

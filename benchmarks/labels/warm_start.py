@@ -21,7 +21,8 @@ from support.figures import FOLDER, parser, show
 
 import numpy as np
 
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, build_mean_field, build_mole, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, build_mean_field, build_mole, use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.typing import FloatArray
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory
+from fflux_py.iqa.scf.electronic_structure import GroundState
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError
 from fflux_py.iqa.campaign import Campaign, Resources
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 
 GFN2_METADATA: Final = {"method": "gfn2-xtb", "basis": "minimal valence basis", "partition": "gfn2-xtb"}
@@ -154,7 +154,7 @@ def level_of(header: Mapping[str, Any]) -> LevelOfTheory:
     return LevelOfTheory(
         method=str(header["method"]),
         basis=str(header["basis"]),
-        cartesian=str(header.get("basis_functions", "cartesian")) == "cartesian",
+        basis_functions="spherical" if header.get("basis_functions") == "spherical" else "cartesian",
         density_fit=fitting != "none",
         auxiliary_basis=standard.auxiliary_basis if fitting == "none" else fitting,
         grid_level=int(number),

@@ -27,7 +27,8 @@ from typing import Protocol
 import numpy as np
 
 from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, find_basins
-from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState, LevelOfTheory
+from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.local_densities import Densities, LocalDensities, compact_blocks
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray

@@ -28,8 +28,8 @@ from fflux_py.iqa.partition import NO_PARTITION, check_partition
 from fflux_py.iqa.result_archive import canonical
 from fflux_py.iqa.result_folder import ISOLATED_ATOMS, ResultFolder
 from fflux_py.iqa.scf._pyscf import load_pyscf
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule

@@ -16,7 +16,7 @@ from fflux_py.iqa.labelling import SCHEMA, Label
 from fflux_py.iqa.partition import NO_PARTITION
 from fflux_py.iqa.result_archive import Result, read_archive
 from fflux_py.iqa.result_folder import ISOLATED_ATOMS, ResultFolder
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 
@@ -108,7 +108,9 @@ def read_labels(source: Path, selection: LabelSelection | None = None) -> Datase
         raise InputError(
             str(source), "labels of this level of theory", "none", "check the path, the method and the basis"
         )
-    level = LevelOfTheory(**_the_only(source, "level of theory", [r["level"] for r in geometries], "method and basis"))
+    level = LevelOfTheory.from_dict(
+        _the_only(source, "level of theory", [r["level"] for r in geometries], "method and basis")
+    )
     first = geometries[0]
     molecule = {key: first[key] for key in ("symbols", "charge")}
     _the_only(source, "molecule", [{key: r[key] for key in molecule} for r in geometries], "a folder of one molecule")

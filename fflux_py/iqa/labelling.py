@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, check_partition
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, program_versions, threads_in_use
+from fflux_py.iqa.scf.electronic_structure import GroundState, program_versions, threads_in_use
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray

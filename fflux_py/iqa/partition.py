@@ -24,8 +24,9 @@ from fflux_py.iqa.atomic_energies import (
 )
 from fflux_py.iqa.scf._becke_cells import cell_shifts, cell_weights
 from fflux_py.iqa.scf._pyscf import load_pyscf
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory
+from fflux_py.iqa.scf.electronic_structure import GroundState
 from fflux_py.iqa.scf.free_atoms import compute_free_atom_density
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 

@@ -31,7 +31,7 @@ from fflux_py.certification import Execution, GFN2Labeller, Limits
 from fflux_py.certification.labellers import KohnShamLabeller
 from fflux_py.dynamics import MDConfig, run_replicas
 from fflux_py.errors import FFLUXError, InputError
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.extended_xyz import write_molecule
 from fflux_py.sampling.selection import pair_features

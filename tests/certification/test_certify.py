@@ -32,7 +32,7 @@ from fflux_py.certification.replicas import visited_frames
 from fflux_py.dynamics import MDConfig, Trajectory
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.iqa.campaign import Resources
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.extended_xyz import write_molecule
 from fflux_py.molecules.shipped_data import DATA, path
 from fflux_py.units import ANGSTROM, KCAL_MOL
@@ -201,7 +201,7 @@ def test_level_of_theory_comes_from_the_header():
     data = Dataset.read(path("malondialdehyde") / DATA)
     assert level_of(data.metadata) == LevelOfTheory()
     header = {**data.metadata, "basis_functions": "spherical", "density_fit": "none", "grid": "pyscf level 4"}
-    expected = LevelOfTheory(cartesian=False, density_fit=False, grid_level=4)
+    expected = LevelOfTheory(basis_functions="spherical", density_fit=False, grid_level=4)
     assert level_of(header) == expected
     found = labeller_of(header, resources=Resources(2))
     assert isinstance(found, KohnShamLabeller)

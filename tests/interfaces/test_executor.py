@@ -133,7 +133,7 @@ def test_labels_on_parsl_are_those_of_this_process(tmp_path: Path) -> None:
     pytest.importorskip("parsl")
     pytest.importorskip("pyscf")
     from fflux_py.iqa import campaign
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
     from fflux_py.molecules.dataset import GeometrySet
     from fflux_py.molecules.molecule import Molecule
 

@@ -28,8 +28,8 @@ from fflux_py.iqa import campaign
 from fflux_py.iqa.campaign import Campaign, Resources
 from fflux_py.iqa.labelling import label_geometry
 from fflux_py.iqa.partition import PARTITIONS
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
 from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 
@@ -39,7 +39,7 @@ SCRIPT = """
 import sys
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.iqa.campaign import label
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 
 if __name__ == "__main__":
     level = LevelOfTheory(basis="sto-3g", grid_level=1)
@@ -289,7 +289,7 @@ STORM = """
 import sys
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.iqa.campaign import label
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 
 if __name__ == "__main__":
     level = LevelOfTheory(basis="sto-3g", grid_level=1)

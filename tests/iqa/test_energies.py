@@ -18,8 +18,9 @@ from scipy.spatial.transform import Rotation
 from fflux_py.errors import ConvergenceError, InputError
 from fflux_py.iqa.labelling import Label, label_geometry
 from fflux_py.iqa.partition import hirshfeld
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, use_threads
 from fflux_py.iqa.scf.free_atoms import compute_free_atom_density, compute_isolated_atoms
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
@@ -224,7 +225,9 @@ def test_virial_theorem_of_an_atom_in_a_large_basis() -> None:
 
 def test_hydrogen_atom_and_atomisation_energy_of_water() -> None:
     # The Hartree-Fock energy of the hydrogen atom is exactly -1/2; a finite basis lies above it.
-    exact_limit = compute_isolated_atoms(["H"], LevelOfTheory(method="hf", basis="aug-cc-pvqz", cartesian=False))
+    exact_limit = compute_isolated_atoms(
+        ["H"], LevelOfTheory(method="hf", basis="aug-cc-pvqz", basis_functions="spherical")
+    )
     assert -0.5 < exact_limit["H"] < -0.4999
     atoms = compute_isolated_atoms(WATER.symbols, LEVEL)
     assert set(atoms) == {"O", "H"}

@@ -26,7 +26,7 @@ from fflux_py.iqa.campaign import Campaign, Resources
 from fflux_py.iqa.label_dataset import LabelSelection, read_labels
 from fflux_py.iqa.result_archive import canonical, read_archive, write_archive
 from fflux_py.iqa.result_folder import ARCHIVE, ResultFolder, holds_results
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from tests.support.cli_support import fflux, refused

@@ -40,7 +40,8 @@ from fflux_py.analysis.geometry import heavy_atoms, rmsd, torsions
 from fflux_py.errors import FFLUXError
 from fflux_py.files import write_atomically
 from fflux_py.forcefield import ForceField
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import read_frames, read_molecule, write_molecule
 from fflux_py.molecules.molecule import Molecule, covalent_radius

@@ -261,7 +261,8 @@ def torsions_to_draw(molecule: Molecule) -> tuple[Torsion, ...]:
 def level_of_theory(dataset: Dataset) -> str:
     """Method, basis and partition in words."""
     meta = dataset.metadata
-    basis = f"/{meta['basis']}" if meta["basis"] else ""
+    functions = f" ({meta['basis_functions']} functions)" if "basis_functions" in meta else ""
+    basis = f"/{meta['basis']}{functions}" if meta["basis"] else ""
     partition = str(meta["partition"])
     method = str(meta["method"])
     return f"{method.upper() if method.islower() else method}{basis}" + (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fflux_py.analysis.runs import Run
     from fflux_py.analysis.validate import Validation
     from fflux_py.forcefield import ForceField
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
     from fflux_py.molecules.dataset import Dataset
     from fflux_py.molecules.molecule import Molecule
     from fflux_py.optimization.search import OptimizationResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fflux_py.iqa.campaign import Campaign
+    from fflux_py.iqa.scf.level_of_theory import BasisFunctions
     from fflux_py.molecules.dataset import Dataset
 
 
@@ -35,6 +36,14 @@ _PartitionFirstOption = Annotated[
         min=0,
         metavar="N",
         help="Atomic energies of the first N geometries only, energies and forces of all. Without it: of all.",
+    ),
+]
+_BasisFunctionsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|spherical|cartesian",
+        help="Kind of d functions and higher ones; 'auto': as the basis set is defined (3-21G and 6-31G families: "
+        "Cartesian; all others: spherical).",
     ),
 ]
 _KeepOrbitalsOption = Annotated[
@@ -63,6 +72,7 @@ def label(
     ),
     method: Annotated[str, typer.Option(help="Functional, by its name in PySCF.")] = "b3lyp",
     basis: Annotated[str, typer.Option(help="Orbital basis, by its name in PySCF.")] = "6-31+g(d,p)",
+    basis_functions: _BasisFunctionsOption = "auto",
     partition: _PartitionOption = "hirshfeld",
     partition_first: _PartitionFirstOption = None,
     workers: WorkersOption = 1,
@@ -99,10 +109,10 @@ def label(
     check_folder(results)
     use_threads(threads)
     from fflux_py.iqa.campaign import Campaign, Resources
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
     from fflux_py.molecules.dataset import GeometrySet
 
-    level = LevelOfTheory(method=method, basis=basis)
+    level = LevelOfTheory(method=method, basis=basis, basis_functions=cast("BasisFunctions", basis_functions))
     with reading(geometries):
         chosen = GeometrySet.read(geometries)
     if limit is not None:
@@ -142,6 +152,7 @@ def _outcome(
         "archive": str(archive) if archive is not None else None,
         "method": data.metadata["method"],
         "basis": data.metadata["basis"],
+        "basis_functions": data.metadata["basis_functions"],
         "partition": data.metadata["partition"],
         "n_geometries": count,
         "n_labelled": len(data),
@@ -154,7 +165,8 @@ def _outcome(
         "label_wall_time_s": data.metadata.get("label_wall_time_s"),
     }
     text: list[str | Table] = [
-        f"{data.metadata['method']}/{data.metadata['basis']}, partition {data.metadata['partition']}: "
+        f"{data.metadata['method']}/{data.metadata['basis']} ({data.metadata['basis_functions']} functions), "
+        f"partition {data.metadata['partition']}: "
         f"{len(data)} of {count} geometries labelled ({computed} computed now, {reused} reused, {len(failed)} failed)"
     ]
     if 0 < partitioned < len(data):

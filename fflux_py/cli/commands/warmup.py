@@ -84,7 +84,7 @@ def _dynamics(model: ForceField | None) -> ForceField:
 
 def _labels(model: ForceField | None) -> ForceField:
     from fflux_py.iqa.labelling import label_geometry
-    from fflux_py.iqa.scf.electronic_structure import LevelOfTheory
+    from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 
     assert model is not None
     label_geometry(model.molecule, LevelOfTheory(basis="sto-3g", grid_level=0), "hirshfeld")

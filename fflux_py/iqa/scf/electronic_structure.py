@@ -9,7 +9,7 @@ as computed, and sum to zero.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -28,66 +28,12 @@ from fflux_py.iqa.scf._pyscf import (
 )
 from fflux_py.iqa.scf._two_grid_scf import run_two_grid_scf
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray, IntArray
 
-_DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
 # Stored orbitals count as converged up to this multiple of the SCF's own threshold (PySCF's last cycle grants three).
 _GRADIENT_SLACK = 10.0
-
-
-@dataclass(frozen=True)
-class LevelOfTheory:
-    """Everything on which the energy of a geometry depends.
-
-    Parameters
-    ----------
-    method
-        Functional, PySCF's name: local, GGA, meta-GGA or global hybrid, or ``hf``.
-    basis
-        Orbital basis, PySCF's name.
-    cartesian
-        Six Cartesian d functions (the convention of 6-31+G(d,p) in Gaussian) instead of five spherical ones.
-    density_fit
-        Fit Coulomb and exchange in ``auxiliary_basis``.
-    auxiliary_basis
-        Fitting basis; without density fitting it still serves the potentials of the atomic partition.
-    grid_level
-        PySCF's integration grid, 0 (coarse) to 9.
-    convergence
-        Change of energy (hartree) at which the SCF ends.
-    gradient_convergence
-        Norm of the orbital gradient at which the SCF ends.
-    max_cycle
-        Iterations after which the SCF has failed.
-    """
-
-    method: str = "b3lyp"
-    basis: str = "6-31+g(d,p)"
-    cartesian: bool = True
-    density_fit: bool = True
-    auxiliary_basis: str = _DENSITY_FIT_OF_PARTITION
-    grid_level: int = 2
-    convergence: float = 1e-9
-    gradient_convergence: float = 3e-5
-    max_cycle: int = 60
-
-    def __post_init__(self) -> None:
-        for name in ("method", "basis", "auxiliary_basis"):
-            if not getattr(self, name).strip():
-                raise InputError(name, "a name", "an empty text")
-            object.__setattr__(self, name, getattr(self, name).strip().lower())
-        if not 0 <= self.grid_level <= 9:
-            raise InputError("grid_level", "an integer from 0 to 9", str(self.grid_level))
-        for name in ("convergence", "gradient_convergence"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise InputError(name, "a number between 0 and 1", str(getattr(self, name)))
-        if self.max_cycle < 1:
-            raise InputError("max_cycle", "at least 1", str(self.max_cycle))
-
-    def as_dict(self) -> dict[str, str | int | float | bool]:
-        """Fields by name, for headers and content hashes."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

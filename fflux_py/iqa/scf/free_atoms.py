@@ -12,7 +12,8 @@ from scipy.interpolate import CubicSpline
 
 from fflux_py.errors import InputError
 from fflux_py.iqa.scf._pyscf import check_functional, load_pyscf, no_checkpoint_files
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory, build_mean_field, build_mole, converge
+from fflux_py.iqa.scf.electronic_structure import build_mean_field, build_mole, converge
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
@@ -76,7 +77,7 @@ def compute_free_atom_density(symbol: str, level: LevelOfTheory) -> FreeAtomDens
     """
     pyscf = load_pyscf()
     check_functional(level.method)
-    spherical = replace(level, cartesian=False)
+    spherical = replace(level, basis_functions="spherical")
     mole = build_mole(_atom(symbol), spherical, spin=None)
     with no_checkpoint_files(), warnings.catch_warnings():
         # PySCF's own atomic solver calls a function that PySCF has deprecated.

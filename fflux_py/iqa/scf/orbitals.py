@@ -20,7 +20,8 @@ import numpy as np
 
 from fflux_py.errors import InputError
 from fflux_py.files import arrays_sha256, write_atomically
-from fflux_py.iqa.scf.electronic_structure import LevelOfTheory, OccupiedOrbitals, program_versions
+from fflux_py.iqa.scf.electronic_structure import OccupiedOrbitals, program_versions
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 
 SCHEMA: Final = "fflux-orbitals-1"

@@ -26,7 +26,8 @@ from fflux_py.iqa.qtaim.starting_curves import choose_starting_curves
 from fflux_py.iqa.qtaim.surfaces import sweep_surface
 from fflux_py.iqa.scf._density import DensityData, density_at, density_data, orbitals_at
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryShell
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.local_densities import LocalDensities, compact_blocks, localising_rotation
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules import shipped_data
@@ -63,7 +64,7 @@ def model(positions: list[list[float]], exponents: list[float], weights: list[fl
 
 @pytest.mark.parametrize("basis", ["6-31+g(d,p)", "cc-pvtz"])
 def test_density_and_derivatives_are_those_of_pyscf(basis: str) -> None:
-    state = GroundState(WATER, replace(SMALL, basis=basis, cartesian=basis != "cc-pvtz", convergence=1e-6))
+    state = GroundState(WATER, replace(SMALL, basis=basis, convergence=1e-6))
     orbitals = state.occupied_orbitals().coefficients
     data = density_data(state.shells(), WATER.positions, np.sqrt(2.0) * orbitals)
     points = WATER.positions.mean(axis=0) + 1.5 * np.random.default_rng(1).normal(size=(300, 3))

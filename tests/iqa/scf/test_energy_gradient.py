@@ -14,12 +14,12 @@ from fflux_py.errors import ConvergenceError
 from fflux_py.iqa.scf._becke_cells import cell_shifts, cell_weights, weighted_gradient
 from fflux_py.iqa.scf.electronic_structure import (
     GroundState,
-    LevelOfTheory,
     build_mean_field,
     build_mole,
     converge,
     use_threads,
 )
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 
 TIGHT = LevelOfTheory(basis="6-31g(d)", grid_level=1, convergence=1e-12, gradient_convergence=1e-7)
@@ -50,7 +50,7 @@ def pyscf_state(level: LevelOfTheory) -> Any:
     "level",
     [
         TIGHT,
-        replace(TIGHT, cartesian=False, method="pbe"),
+        replace(TIGHT, basis_functions="spherical", method="pbe"),
         replace(TIGHT, method="svwn"),
         replace(TIGHT, method="tpssh"),
         replace(TIGHT, method="hf"),

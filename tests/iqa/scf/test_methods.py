@@ -20,7 +20,8 @@ from fflux_py.errors import InputError
 from fflux_py.iqa.atomic_energies import WeightFunction
 from fflux_py.iqa.labelling import label_geometry
 from fflux_py.iqa.partition import becke, hirshfeld
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import KCAL_MOL
 
@@ -37,7 +38,9 @@ def _one_thread() -> None:
 @pytest.mark.parametrize("cartesian", [True, False])
 @pytest.mark.parametrize("method", ["hf", "lda,vwn", "pbe", "pbe0", "tpss", "scan", "m06-2x"])
 def test_every_kind_of_method_sums_to_its_energy(method: str, cartesian: bool) -> None:
-    found = label_geometry(WATER, replace(SMALL, method=method, cartesian=cartesian))
+    found = label_geometry(
+        WATER, replace(SMALL, method=method, basis_functions="cartesian" if cartesian else "spherical")
+    )
     assert found.atomic_energies.sum() == pytest.approx(found.energy, abs=1e-10)
     # The density of the local functional is PySCF's own, on PySCF's grid: the integral misses next to nothing.
     assert abs(found.residuals["local_xc"]) < 1e-7
@@ -48,7 +51,8 @@ def test_every_kind_of_method_sums_to_its_energy(method: str, cartesian: bool) -
 
 def test_basis_functions_are_those_asked_for() -> None:
     cartesian, spherical = (
-        GroundState(WATER, replace(SMALL, cartesian=kind)).occupied_orbitals() for kind in (True, False)
+        GroundState(WATER, replace(SMALL, basis_functions=kind)).occupied_orbitals()
+        for kind in ("cartesian", "spherical")
     )
     assert len(cartesian.coefficients) - len(spherical.coefficients) == 1  # one d shell, on oxygen
 

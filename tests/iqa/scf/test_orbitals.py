@@ -16,7 +16,8 @@ from fflux_py.errors import InputError
 from fflux_py.iqa import campaign
 from fflux_py.iqa.labelling import label_geometry
 from fflux_py.iqa.scf import electronic_structure
-from fflux_py.iqa.scf.electronic_structure import GroundState, LevelOfTheory, OccupiedOrbitals, use_threads
+from fflux_py.iqa.scf.electronic_structure import GroundState, OccupiedOrbitals, use_threads
+from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.molecule import Molecule
@@ -35,7 +36,7 @@ def _one_thread() -> None:
     "level",
     [
         LEVEL,
-        replace(LEVEL, cartesian=False),
+        replace(LEVEL, basis_functions="spherical"),
         replace(LEVEL, method="pbe"),
         replace(LEVEL, method="lda,vwn"),
         replace(LEVEL, method="hf"),
@@ -109,7 +110,7 @@ def test_file_is_named_by_its_content_and_damage_is_noticed(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [f"{file.key}.orbitals.npz"]
     others = [
         replace(file, level=replace(LEVEL, grid_level=2)),
-        replace(file, level=replace(LEVEL, cartesian=False)),
+        replace(file, level=replace(LEVEL, basis_functions="spherical")),
         replace(file, molecule=WATER.with_positions(WATER.positions + 1e-6)),
         replace(file, molecule=replace(WATER, charge=2)),
     ]
