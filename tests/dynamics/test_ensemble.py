@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,20 +53,28 @@ def sample(
     return run_nvt(potential, potential.molecule, config)
 
 
+@cache
+def long_run(
+    potential: Callable[[], CompiledPotential], temperature: float, thermostat: str = "nose-hoover"
+) -> Trajectory:
+    """100 ps, of which several tests look at one property each."""
+    return sample(potential(), temperature, 200_000, thermostat=thermostat)
+
+
 @pytest.mark.parametrize(
     ("potential", "temperature", "thermostat"),
     [
-        (ammonia_morse(), 500.0, "nose-hoover"),
-        (ammonia_morse(), 250.0, "nose-hoover"),
-        (carbon_dioxide(), 300.0, "nose-hoover"),
-        (ammonia_morse(), 500.0, "velocity-rescaling"),
-        (ammonia_morse(), 500.0, "langevin"),
-        (carbon_dioxide(), 300.0, "langevin"),
+        (ammonia_morse, 500.0, "nose-hoover"),
+        (ammonia_morse, 250.0, "nose-hoover"),
+        (carbon_dioxide, 300.0, "nose-hoover"),
+        (ammonia_morse, 500.0, "velocity-rescaling"),
+        (ammonia_morse, 500.0, "langevin"),
+        (carbon_dioxide, 300.0, "langevin"),
     ],
 )
-def test_mean_temperature(potential: CompiledPotential, temperature: float, thermostat: str) -> None:
-    run = sample(potential, temperature, 200_000, thermostat=thermostat)
-    freedom = independent_degrees_of_freedom(run.positions[len(run) // 2], potential.molecule.masses)
+def test_mean_temperature(potential: Callable[[], CompiledPotential], temperature: float, thermostat: str) -> None:
+    run = long_run(potential, temperature, thermostat)
+    freedom = independent_degrees_of_freedom(run.positions[len(run) // 2], run.molecule.masses)
     kinetic, error = mean_and_error(run.kinetic)
     mean, error = (2.0 * x / (freedom * BOLTZMANN) for x in (kinetic, error))
     assert error < 0.03 * temperature  # one degree of freedom more or less is 17 % and more
@@ -113,7 +123,7 @@ def kinetic_energy_check(run: Trajectory, temperature: float, rotations: int = 3
 
 @pytest.mark.parametrize("thermostat", CANONICAL)
 def test_kinetic_energy_distribution_is_that_of_3n_minus_6_degrees_of_freedom(thermostat: str) -> None:
-    run = sample(ammonia_morse(), 500.0, 200_000, thermostat=thermostat)
+    run = long_run(ammonia_morse, 500.0, thermostat)
     assert kinetic_energy_check(run, 500.0) > 1e-3
     # rescaling, five times slower than the chain by default, leaves fewer independent samples
     assert kinetic_energy_check(run, 500.0, rotations=2) < (1e-5 if thermostat == "velocity-rescaling" else 1e-10)
@@ -170,15 +180,14 @@ def test_potential_energies_at_two_temperatures_are_canonical(thermostat: str) -
 
 def test_molecule_that_starts_on_a_line_has_3n_minus_6(monkeypatch: pytest.MonkeyPatch) -> None:
     """L = 0 leaves O-C-O two stretches and one bend, in a plane: 3 degrees of freedom, not 3N - 5 = 4."""
-    potential = carbon_dioxide()
-    run = sample(potential, 300.0, 200_000)
+    run = long_run(carbon_dioxide, 300.0)
     assert kinetic_energy_check(run, 300.0) > 1e-5
     plane = run.positions[:, [0, 2]] - run.positions[:, [1]]
     normals = np.cross(plane[:, 0], plane[:, 1])
     normals = normals[np.linalg.norm(normals, axis=1) > 0.05]
     assert np.linalg.matrix_rank(normals, tol=1e-6) == 1  # it never leaves the plane of its first bend
     monkeypatch.setattr(mechanics, "degrees_of_freedom", lambda n: 3 * n - 5)
-    assert kinetic_energy_check(sample(potential, 300.0, 200_000), 300.0) < 1e-10
+    assert kinetic_energy_check(sample(carbon_dioxide(), 300.0, 200_000), 300.0) < 1e-10
 
 
 def test_degrees_of_freedom_are_the_rank_of_the_constraints() -> None:
