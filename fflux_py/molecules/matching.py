@@ -31,8 +31,9 @@ RIGID: Final = 0.92
 # ... and below these, by elements, it is a double bond, which does not turn at any temperature of interest.
 _DOUBLE: Final = {("C", "C"): 0.89, ("C", "N"): 0.86, ("N", "N"): 0.90}
 _PLANAR_NEIGHBOURS: Final = 3
-# A bond longer than this times its length in the reference may be none; the search for another order decides.
-_LONG: Final = 1.3
+# A bond longer than this times its length in the reference is stretched; so many may be.
+LONG: Final = 1.3
+_STRETCHED: Final = 2
 # A bond longer than this times its length in the reference is broken.
 BROKEN: Final = 1.7
 # Sums of squared differences of distances (bohr^2) that are equal.
@@ -149,9 +150,14 @@ class Labels:
         """Lengths of the bonds in the reference (bohr), shape ``(n_bonds,)``."""
         return _lengths(self.reference.positions, self.bonds)
 
-    def keep_bonds(self, positions: FloatArray, longest: float = _LONG) -> BoolArray:
-        """Which geometries have all bonds, shape ``(...)``, none longer than ``longest`` times its reference."""
-        return np.asarray((_lengths(positions, self.bonds) <= longest * self.lengths).all(axis=-1))
+    def keep_bonds(self, positions: FloatArray) -> BoolArray:
+        """Which geometries have all bonds, shape ``(...)``.
+
+        None is longer than :data:`BROKEN` times its length in the reference, and at most two are stretched beyond
+        :data:`LONG` times: another order of atoms makes more of them long.
+        """
+        stretch = _lengths(positions, self.bonds) / self.lengths
+        return np.asarray((stretch <= BROKEN).all(axis=-1) & ((stretch > LONG).sum(axis=-1) <= _STRETCHED))
 
     def keep_chirality(self, positions: FloatArray) -> BoolArray:
         """Which geometries have the reference's handedness at every centre, shape ``(...)``."""
@@ -200,7 +206,7 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
         if order is not None:
             return Matching(order, mirror)
     # a bond is stretched, or two atoms that are not bonded have met
-    if same_order and labels.keep_bonds(x, BROKEN) and labels.keep_sides(x, double=True):
+    if same_order and labels.keep_bonds(x) and labels.keep_sides(x, double=True):
         for mirror in (False, True):
             if labels.keep_chirality(-x if mirror else x):
                 return Matching(identity.order, mirror)

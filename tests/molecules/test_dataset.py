@@ -12,11 +12,11 @@ import ase.units
 import numpy as np
 import pytest
 
-from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, InputWarning
 from fflux_py.files import write_atomically
 from fflux_py.molecules import shipped_data
 from fflux_py.molecules.dataset import Dataset, GeometrySet
-from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.extended_xyz import read_frames, read_molecule, write_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.units import KCAL_MOL
 from tests.support.synthetic import ISOLATED, MethanolPotential, label, methanol, sample
@@ -317,3 +317,24 @@ def test_shipped_labels_differ_in_the_partition_alone() -> None:
     # Another way to cut space, not another molecule.
     apart = np.abs(hirshfeld.atomic_energies - qtaim.atomic_energies).mean(axis=0) * KCAL_MOL
     assert apart.max() > 10.0
+
+
+def test_frames_in_another_order_are_brought_into_that_of_the_reference(dataset: Dataset, tmp_path: Path) -> None:
+    """Two methyl hydrogens exchanged: labels go with their atoms."""
+    path = tmp_path / "data.extxyz"
+    dataset.write(path)
+    frames = read_frames(path)
+    a, b = 3, 4  # out of the plane of the reference: no other order of the three is as near
+    order = np.arange(len(frames[0].symbols))
+    order[[a, b]] = b, a
+    frames[1] = replace(
+        frames[1],
+        positions=frames[1].positions[order],
+        columns={name: column[order] for name, column in frames[1].columns.items()},
+    )
+    write_frames(path, frames)
+    with pytest.warns(InputWarning, match="1 of .* frames"):
+        again = Dataset.read(path)
+    assert np.allclose(again.positions[1], dataset.positions[1], atol=1e-12)
+    assert np.allclose(again.forces[1], dataset.forces[1], atol=1e-12)
+    assert np.allclose(again.energies, dataset.energies, rtol=1e-13)

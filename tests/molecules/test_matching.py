@@ -49,7 +49,7 @@ def test_any_order_hand_and_place_finds_back(smiles: str) -> None:
         matching = match(molecule, other)
         back = matching.to_reference(other.positions)
         assert tuple(other.symbols[i] for i in matching.order) == molecule.symbols
-        assert labels.keep_bonds(back, 1.05)
+        assert labels.keep_bonds(back)
         assert labels.keep_chirality(back)
         assert labels.keep_sides(back)
         assert np.array_equal(matching.from_reference(back), other.positions)
