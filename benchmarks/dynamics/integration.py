@@ -125,7 +125,7 @@ def energies_of_path(
     config = MDConfig(steps=1, timestep=timestep, thermostat="none", temperature=300.0, seed=6)
     system = system_of(potential.molecule, config)
     state = initial_state(potential, potential.molecule.with_positions(positions), system, config, (number,))
-    engine = Engine(potential, system, state, timestep / FEMTOSECOND, 1)
+    engine = Engine(potential, system, state, 1)
     rows, block = [], round(1.0 / timestep)
     for step in range(0, round(femtoseconds / timestep), block):
         engine.advance(step, block)

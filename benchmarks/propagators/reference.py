@@ -16,7 +16,7 @@ from fflux_py.dynamics.engine import Engine, initial_state, system_of
 from fflux_py.molecules.molecule import Molecule, Torsion
 from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.typing import FloatArray
-from fflux_py.units import BOLTZMANN, FEMTOSECOND, KCAL_MOL
+from fflux_py.units import BOLTZMANN, KCAL_MOL
 
 BINS = 40
 # Femtosecond between two frames that temperatures are averages of.
@@ -66,7 +66,7 @@ def verlet(setting: Setting, replicas: int, timestep: float = 0.25, first: int =
     state.positions[:], state.velocities[:] = setting.starts(replicas, first)
     for r in range(replicas):
         state.potential[r], state.forces[r] = potential.force_function(state.positions[r], potential.arrays)
-    return Engine(potential, system, state, config.timestep / FEMTOSECOND, 1), state
+    return Engine(potential, system, state, 1), state
 
 
 def replace_masses(system, setting: Setting):  # type: ignore[no-untyped-def]
