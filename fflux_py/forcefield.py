@@ -25,7 +25,7 @@ from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LINEAR_SINE, check_local_frames
 from fflux_py.molecules.matching import Matching, match
-from fflux_py.molecules.molecule import Molecule, check_positions
+from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
 from fflux_py.typing import FloatArray
@@ -101,12 +101,18 @@ class ForceField:
     def check_molecule(self, molecule: Molecule) -> None:
         """Refuse another molecule, or its atoms in another order or hand than the model's.
 
+        A geometry so distorted that its bonds say nothing is believed.
+
         Raises
         ------
         ModelMismatchError
             Naming what differs.
         """
-        matching = self.match(molecule)
+        check_same_molecule(self.molecule, molecule)
+        try:
+            matching = self.match(molecule)
+        except ModelMismatchError:
+            return
         if not matching.identity:
             raise ModelMismatchError(
                 f"molecule {molecule.name!r}", "atoms in the model's order and hand", f"another: {matching.describe()}",

@@ -136,7 +136,7 @@ def _step_times(*models: ForceField) -> tuple[float, ...]:
     """
     positions = np.array(models[0].molecule.positions)
     steps = [CompiledPotential.of(model) for model in models]
-    seconds = processor_times(*(lambda step=step: step.kernel(positions, step.arrays) for step in steps))
+    seconds = processor_times(*(lambda step=step: step.force_function(positions, step.arrays) for step in steps))
     return tuple(1e3 * time for time in seconds)
 
 

@@ -47,6 +47,7 @@ def check_level(dataset: Dataset, path: Path, forcefield: ForceField, keys: Sequ
 def read_start(path: Path, forcefield: ForceField | None = None) -> Molecule:
     """A start geometry, held against the molecule of a model if there is one; errors name its file."""
     from fflux_py.molecules.extended_xyz import read_molecule
+    from fflux_py.molecules.molecule import Molecule
 
     with reading(path):
         geometry = read_molecule(path)

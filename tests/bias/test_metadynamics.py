@@ -193,13 +193,16 @@ def test_free_energy_of_a_torsion_in_a_molecule() -> None:
     molecule, temperature, gamma = hydrogen_peroxide(), 600.0, 3.0
     kt = BOLTZMANN * temperature
     potential = Springs(molecule, barrier=4.0 * kt, tilt=2.0 * kt)
-    bias = Metadynamics(torsions_of(molecule), HillParameters(0.15 * kt, 0.25, gamma, 60), temperature)
     config = LangevinConfig(temperature, 50_000, 100, timestep=1.0 / FEMTOSECOND, friction=0.02 * FEMTOSECOND)
-    run_langevin(molecule, potential, config, np.random.default_rng(5), bias=bias)
     grid = np.linspace(-np.pi, np.pi, 72, endpoint=False)
-    estimate = np.array([-bias.bias(np.array([x]))[0] for x in grid]) * gamma / (gamma - 1.0) / kt
+    estimates = []
+    for seed in (5, 6):
+        bias = Metadynamics(torsions_of(molecule), HillParameters(0.15 * kt, 0.25, gamma, 60), temperature)
+        run_langevin(molecule, potential, config, np.random.default_rng(seed), bias=bias)
+        estimates.append([-bias.bias(np.array([x]))[0] for x in grid])
+    estimate = np.mean(estimates, axis=0) * gamma / (gamma - 1.0) / kt
     exact = potential.torsion_term(grid) / kt
-    # Three seeds gave 0.10 to 0.18; without the scaling it is 0.56.
+    # One seed gives 0.12 to 0.31, and last bits decide which; without the scaling it is 0.56.
     assert np.std(estimate - exact) < 0.3
     assert np.std(estimate * (gamma - 1.0) / gamma - exact) > 0.45
 

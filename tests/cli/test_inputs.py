@@ -65,9 +65,9 @@ START_EDITS: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "NaN": (lambda lines: [*lines[:3], "O nan 0 0", *lines[4:]], "NaN"),
     "two atoms on one spot": (lambda lines: [*lines[:7], lines[6], *lines[8:]], "two atoms stand on one spot"),
     "another molecule": (lambda lines: ["5", *lines[1:7]], "this model is for another molecule"),
-    "another order": (
-        lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]],
-        "put the atoms into the model's order",
+    "an isomer": (
+        lambda lines: [*lines[:2], lines[2].replace("C ", "O ", 1), lines[3].replace("O ", "C ", 1), *lines[4:]],
+        "an isomer is another molecule",
     ),
     "another charge": (
         lambda lines: [lines[0], lines[1].replace("total_charge=0", "total_charge=1"), *lines[2:]],
@@ -150,6 +150,20 @@ def test_bad_data_set(command: str, name: str, files: Files, out: Path, tmp_path
     assert said in line
     assert "data.extxyz" in line
     assert list(out.parent.iterdir()) == []
+
+
+def test_a_start_in_another_order_is_matched_and_told(files: Files, tmp_path: Path) -> None:
+    lines = files.start.read_text().split("\n")
+    (tmp_path / "swapped.xyz").write_text("\n".join([*lines[:2], lines[3], lines[2], *lines[4:]]))
+    minima = []
+    for start in (files.start, tmp_path / "swapped.xyz"):
+        answer = fflux("optimize", files.model, start, "-o", tmp_path / "minimum.xyz", "--json")
+        assert answer.code == 0, answer.err
+        assert ("atoms 1 and 2 exchanged to fit the model" in " ".join(answer.err.split())) == (start != files.start)
+        minima.append(read_molecule(tmp_path / "minimum.xyz"))
+        (tmp_path / "minimum.xyz").unlink()
+    assert minima[0].symbols == minima[1].symbols
+    assert np.abs(minima[0].positions - minima[1].positions).max() < 1e-9
 
 
 def test_data_set_of_another_molecule(files: Files, tmp_path: Path) -> None:
