@@ -8,6 +8,7 @@ line, as an :class:`~fflux_py.errors.InputWarning`, that it is not used (velocit
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,6 +140,7 @@ def interpret(
     columns: Mapping[str, np.ndarray],
     where: str,
     charge: int | None = None,
+    default_charge: int = 0,
 ) -> FrameMeaning:
     """Read the meaning of one frame.
 
@@ -154,6 +156,8 @@ def interpret(
         ``file:line``, or what else holds the frame, for messages.
     charge
         Net charge that is given otherwise, as an argument, and counts in place of what the frame says.
+    default_charge
+        Net charge of the molecule where neither says one.
 
     Raises
     ------
@@ -169,7 +173,7 @@ def interpret(
     stated = _charge(symbols, info, columns, where, notes) if charge is None else charge
     if charge is None and info.get(_BARE_CHARGE):
         notes.append(f"the comment line is read as charge {stated} and multiplicity {info['multiplicity']}")
-    electrons = sum(atomic_numbers.get(s, 0) for s in symbols) - (stated or 0)
+    electrons = sum(atomic_numbers.get(s, 0) for s in symbols) - (default_charge if stated is None else stated)
     notes += _check_spin(info, columns, electrons, where)
     for name, column in columns.items():
         if _plain_name(name) in _MOTION_COLUMNS and _is_nonzero(column):
@@ -225,6 +229,7 @@ def check_length_unit(info: Mapping[str, object], where: str) -> None:
                 raise FileFormatError(where, "units with angstrom", f"{key}={value!r}", "convert the file to angstrom")
 
 
+@functools.lru_cache(maxsize=1024)
 def _plain_name(key: str) -> str:
     return re.sub(r"[\s_.-]+", "", key).lower()
 
