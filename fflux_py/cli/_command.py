@@ -7,15 +7,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import typer
 
 from fflux_py import __version__
-from fflux_py.errors import FFLUXError
+from fflux_py.errors import FFLUXError, FFLUXWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +81,8 @@ def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, No
 def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted: str) -> None:
     begin = time.perf_counter()
     try:
-        outcome = function()
+        with warnings_as_lines(name) as told:
+            outcome = function()
     except KeyboardInterrupt:
         raise fail(name, as_json, f"interrupted; {interrupted}", INTERRUPTED) from None
     except FFLUXError as error:
@@ -98,12 +101,35 @@ def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted:
     if outcome.error:
         head.update(error=str(outcome.error), **_parts(outcome.error))
     if as_json:
-        print_json({**head, **outcome.figures})
+        print_json({**head, **({"warnings": told} if told else {}), **outcome.figures})
     else:
         _print_text(outcome.text)
     if outcome.error:
         print_line(f"fflux {name}: {outcome.error}")
         raise typer.Exit(code)
+
+
+@contextmanager
+def warnings_as_lines(name: str) -> Iterator[list[str]]:
+    """Print every warning of this package once, as one line on standard error; those of others stay as they are.
+
+    Gives the list of what was told, which grows.
+    """
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FFLUXWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            text = " ".join(str(message).split())
+            if not issubclass(category, FFLUXWarning):
+                show_other(message, category, *place, **more)
+            elif text not in told:
+                told.append(text)
+                print_line(f"fflux {name}: warning: {text}")
+
+        warnings.showwarning = show
+        yield told
 
 
 def fail(name: str, as_json: bool, line: str, code: int, parts: Mapping[str, object] | None = None) -> typer.Exit:
