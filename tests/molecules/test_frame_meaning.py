@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -10,6 +11,8 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io.extxyz import write_extxyz
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fflux_py.errors import FileFormatError, InputError, InputWarning
 from fflux_py.molecules import shipped_data
@@ -331,6 +334,27 @@ def test_metadata_under_a_key_that_bears_a_meaning_is_refused() -> None:
                 data.molecule, data.positions, data.geometries.source, data.geometries.temperature,
                 data.geometries.split, {key: 1},
             )  # fmt: skip
+
+
+_keys = st.sampled_from(["charge", "q", "spin", "multiplicity", "uhf", "pbc", "Lattice", "units", "fixed", "a"])
+_words = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(_keys, st.sampled_from("=: "), _words | st.floats().map(str)), max_size=4), st.booleans())
+def test_any_comment_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str, str]], extended: bool
+) -> None:
+    text = " ".join("".join(pair) for pair in pairs)
+    path = _file(tmp_path_factory.mktemp("comment"), PROPERTIES * extended + text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        message = ""
+        try:
+            assert abs(read_molecule(path).charge) <= 44
+        except FileFormatError as error:
+            message = str(error)
+    assert "\n" not in message
 
 
 def test_a_frame_that_says_nothing() -> None:
