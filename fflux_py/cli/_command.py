@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import typer
 
 from fflux_py import __version__
-from fflux_py.errors import FFLUXError
+from fflux_py.errors import FFLUXError, FFLUXWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +92,7 @@ def command(interrupted: str) -> Callable[[Callable[P, Outcome]], Callable[P, No
 def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted: str) -> None:
     begin = time.perf_counter()
     try:
-        with _termination():
+        with warnings_as_lines(name) as told, _termination():
             outcome = function()
     except Terminated:
         raise fail(name, as_json, f"terminated; {interrupted}", TERMINATED) from None
@@ -113,7 +114,7 @@ def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted:
     if outcome.error:
         head.update(error=str(outcome.error), **_parts(outcome.error))
     if as_json:
-        print_json({**head, **outcome.figures})
+        print_json({**head, **({"warnings": told} if told else {}), **outcome.figures})
     else:
         _print_text(outcome.text)
     if outcome.error:
@@ -142,6 +143,29 @@ def _termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def warnings_as_lines(name: str) -> Iterator[list[str]]:
+    """Print every warning of this package once, as one line on standard error; those of others stay as they are.
+
+    Gives the list of what was told, which grows.
+    """
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FFLUXWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            text = " ".join(str(message).split())
+            if not issubclass(category, FFLUXWarning):
+                show_other(message, category, *place, **more)
+            elif text not in told:
+                told.append(text)
+                print_line(f"fflux {name}: warning: {text}")
+
+        warnings.showwarning = show
+        yield told
 
 
 def fail(name: str, as_json: bool, line: str, code: int, parts: Mapping[str, object] | None = None) -> typer.Exit:

@@ -33,7 +33,7 @@ from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import Frame, Value, write_frames, write_molecule
 from fflux_py.molecules.molecule import Molecule, check_positions
 from fflux_py.typing import FloatArray
-from fflux_py.units import ANGSTROM, FEMTOSECOND, KCAL_MOL
+from fflux_py.units import ANGSTROM, DALTON, EV, FEMTOSECOND, KCAL_MOL
 
 SCHEMA: Final = "fflux-run-1"
 MOST_FLAGGED: Final = 1000
@@ -41,7 +41,7 @@ MOST_FLAGGED: Final = 1000
 
 _UNITS: Final = {
     "trajectory.dcd": "angstrom",
-    "*.extxyz": "angstrom; velocities in angstrom/fs",
+    "*.extxyz": "angstrom; velocities in angstrom/fs; momenta in (eV Da)^(1/2); masses in Da",
     "thermo.csv": "as its column names say",
     "config.temperature": "K",
     "config.timestep": "fs",
@@ -156,8 +156,14 @@ class RunFolder:
         if event.action == "save":
             self._flag(event)
 
-    def write_state(self, name: str, positions: FloatArray, velocities: FloatArray, step: int) -> Path:
-        """One geometry with its velocities, marked so that it can be labelled as it stands."""
+    def write_state(
+        self, name: str, positions: FloatArray, velocities: FloatArray, masses: FloatArray, step: int
+    ) -> Path:
+        """One geometry with its velocities (atomic units), marked so that it can be labelled as it stands.
+
+        The column ``momenta`` is what ASE reads velocities from, in its unit, (eV Da)^(1/2); of a run with heavier
+        hydrogens (``masses``, in electron masses) ASE needs the column ``masses``, in dalton, too.
+        """
         path = self.folder / name
         info: dict[str, Value] = {
             "name": self._start.name,
@@ -169,6 +175,10 @@ class RunFolder:
             "time_fs": step * self._config.timestep,
         }
         columns = {"velocities": velocities * (ANGSTROM / FEMTOSECOND)}
+        columns["momenta"] = masses[:, None] * velocities * np.sqrt(EV * DALTON)
+        if self._config.hydrogen_mass is not None:
+            info["hydrogen_mass"] = self._config.hydrogen_mass
+            columns["masses"] = masses * DALTON
         write_frames(path, [Frame(self._start.symbols, positions * ANGSTROM, columns, info)])
         return path
 

@@ -149,10 +149,10 @@ class Recorder:
 
     def complete(self, step: int) -> None:
         """Write the final state of every replica that is left, and close its files."""
-        state = self._engine.state
+        state, masses = self._engine.state, self._engine.system.masses
         for r, folder in enumerate(self._folders):
             if folder is not None:
-                folder.write_state(FINAL_FILE, state.positions[r], state.velocities[r], step)
+                folder.write_state(FINAL_FILE, state.positions[r], state.velocities[r], masses, step)
                 folder.close("completed", step)
 
     def interrupt(self, step: int, reported: bool) -> None:
@@ -207,7 +207,8 @@ class Recorder:
                 stop.frame = self._setup.start.with_positions(event.positions)
         if folder is not None:
             if stop.frame is not None:
-                path = folder.write_state(STOPPED_FILE, event.positions, event.velocities, event.step)
+                masses = self._engine.system.masses
+                path = folder.write_state(STOPPED_FILE, event.positions, event.velocities, masses, event.step)
                 stop.args = (f"{stop.args[0]}; the frame is in {path}",)
             folder.close("stopped", event.step, str(stop))
             assert self._setup.folder is not None

@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from fflux_py.errors import FFLUXWarning, GeometryError, InputError
+from fflux_py.errors import FFLUXWarning, GeometryError, InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.matching import Labels, Matching
 from fflux_py.molecules.molecule import Molecule
@@ -57,14 +57,18 @@ class Evaluator:
             Another molecule than the model's.
         """
         matching = self.forcefield.match(molecule)
-        if not matching.identity:
+        before = self.matching
+        same = before is not None and before.mirror == matching.mirror and np.array_equal(before.order, matching.order)
+        if not matching.identity and not same:
             text = f"{molecule.name}: {matching.describe()} to fit the model; results are in the order and hand given"
             warnings.warn(text, ReorderedAtomsWarning, stacklevel=3)
         self.matching = matching
         return matching
 
     def to_model(self, positions: FloatArray) -> FloatArray:
-        """Positions (bohr, ``(n_atoms, 3)``) in the model's order and hand; matched anew if a hand has changed.
+        """Positions (bohr, ``(n_atoms, 3)``) in the model's order and hand.
+
+        They are matched anew if a hand or the bonds have changed.
 
         Raises
         ------
@@ -80,13 +84,15 @@ class Evaluator:
         assert self.matching is not None
         x = self.matching.to_reference(positions)
         if not self._labels.keep_chirality(x):
-            symbols = [""] * len(x)
-            for atom, place in enumerate(self.matching.order):
-                symbols[place] = self.forcefield.molecule.symbols[atom]
-            model = self.forcefield.molecule
-            self.adopt(Molecule(tuple(symbols), positions, model.charge, "the new geometry"))
-            x = self.matching.to_reference(positions)
-        return x
+            self.adopt(self._in_known_order(positions))
+        elif not self._labels.keep_bonds(x):
+            try:
+                self.adopt(self._in_known_order(positions))
+            except ModelMismatchError:
+                return x  # broken bonds, in the order that was: the check of the known region says so
+        else:
+            return x
+        return self.matching.to_reference(positions)
 
     def evaluate(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Energies of the atoms (hartree, ``(n_atoms,)``) and forces (hartree/bohr, ``(n_atoms, 3)``), in their order.
@@ -133,6 +139,14 @@ class Evaluator:
         self._warned = True
         text = f"outside of the model's training data, energy and forces are no answer: {'; '.join(reasons)}"
         warnings.warn(text, OutsideTrainingWarning, stacklevel=4)
+
+    def _in_known_order(self, positions: FloatArray) -> Molecule:
+        """A molecule of positions with the elements that stood at these places so far."""
+        assert self.matching is not None
+        model, symbols = self.forcefield.molecule, [""] * len(positions)
+        for atom, index in enumerate(self.matching.order):
+            symbols[index] = model.symbols[atom]
+        return Molecule(tuple(symbols), positions, model.charge, "the new geometry")
 
     def _in_model_order(self, positions: FloatArray) -> Molecule:
         """A molecule of positions alone: what has no elements is taken to stand in the model's order."""

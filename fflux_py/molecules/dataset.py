@@ -431,7 +431,7 @@ def _reordered(frame: Frame, matching: Matching) -> Frame:
 def _interpreted(frames: list[Frame], path: str, charge: int | None = None) -> tuple[list[Frame], FrameMeaning]:
     """The frames without the keys whose meaning was read (but ``units``), and that meaning, told."""
     meaning = interpret_all(((f.symbols, f.info, f.columns, f.line) for f in frames), path, charge)
-    tell(path, meaning, stacklevel=4)
+    tell(path, meaning)
     info = [{k: v for k, v in f.info.items() if k == "units" or not bears_meaning(k)} for f in frames]
     return in_one_order([replace(f, info=i) for f, i in zip(frames, info, strict=True)], path), meaning
 

@@ -301,7 +301,7 @@ def read_molecule(path: str | os.PathLike[str], charge: int | None = None) -> Mo
     """
     frame = read_frames(path)[0]
     meaning = interpret(frame.symbols, frame.info, frame.columns, f"{path}:{frame.line}", charge)
-    tell(f"{path}:{frame.line}", meaning)
+    tell(f"{path}:{frame.line}", meaning, start=True)
     name = str(frame.info.get("name", stem(path)))
     return Molecule(frame.symbols, frame.positions / ANGSTROM, meaning.charge or 0, name)
 

@@ -8,6 +8,7 @@ line, as an :class:`~fflux_py.errors.InputWarning`, that it is not used (velocit
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,10 +81,14 @@ class FrameMeaning:
         Net charge in e; None where nothing is said.
     notes
         What is there and is not used, or is used by a choice that is worth a word; one line each.
+    velocities
+        Columns that hold velocities or momenta, not all zero.  A start is told that they are not used; labels do not
+        depend on them.
     """
 
     charge: int | None
     notes: tuple[str, ...] = ()
+    velocities: tuple[str, ...] = ()
 
 
 def bears_meaning(key: str) -> bool:
@@ -139,6 +144,7 @@ def interpret(
     columns: Mapping[str, np.ndarray],
     where: str,
     charge: int | None = None,
+    default_charge: int = 0,
 ) -> FrameMeaning:
     """Read the meaning of one frame.
 
@@ -154,6 +160,8 @@ def interpret(
         ``file:line``, or what else holds the frame, for messages.
     charge
         Net charge that is given otherwise, as an argument, and counts in place of what the frame says.
+    default_charge
+        Net charge of the molecule where neither says one.
 
     Raises
     ------
@@ -169,18 +177,16 @@ def interpret(
     stated = _charge(symbols, info, columns, where, notes) if charge is None else charge
     if charge is None and info.get(_BARE_CHARGE):
         notes.append(f"the comment line is read as charge {stated} and multiplicity {info['multiplicity']}")
-    electrons = sum(atomic_numbers.get(s, 0) for s in symbols) - (stated or 0)
+    electrons = sum(atomic_numbers.get(s, 0) for s in symbols) - (default_charge if stated is None else stated)
     notes += _check_spin(info, columns, electrons, where)
-    for name, column in columns.items():
-        if _plain_name(name) in _MOTION_COLUMNS and _is_nonzero(column):
-            notes.append(f"the column {name} is not used: velocities are drawn anew where there is a temperature")
+    velocities = [k for k, column in columns.items() if _plain_name(k) in _MOTION_COLUMNS and _is_nonzero(column)]
     if "schema" not in info:
         notes += [
             f"the key {key} is not used"
             for key in info
             if re.search("charge|multiplicity|spin", key, re.I) and not bears_meaning(key)
         ]
-    return FrameMeaning(stated, tuple(notes))
+    return FrameMeaning(stated, tuple(notes), tuple(velocities))
 
 
 def interpret_all(
@@ -210,10 +216,14 @@ def interpret_all(
     return FrameMeaning(first.charge if first else None, tuple(notes))
 
 
-def tell(where: str, meaning: FrameMeaning, stacklevel: int = 3) -> None:
-    """Warn of everything that is noted, once each."""
-    for note in meaning.notes:
-        warnings.warn(f"{where}: {note}", InputWarning, stacklevel=stacklevel)
+def tell(where: str, meaning: FrameMeaning, start: bool = False) -> None:
+    """Warn of everything that is noted, once each; of velocities too if the frame is the start of something."""
+    notes = list(meaning.notes)
+    if start and meaning.velocities:
+        names = " and ".join(meaning.velocities)
+        notes.append(f"velocities ({names}) are not used: they are drawn anew where there is a temperature")
+    for note in notes:
+        warnings.warn(f"{where}: {note}", InputWarning, stacklevel=4)
 
 
 def check_length_unit(info: Mapping[str, object], where: str) -> None:
@@ -225,6 +235,7 @@ def check_length_unit(info: Mapping[str, object], where: str) -> None:
                 raise FileFormatError(where, "units with angstrom", f"{key}={value!r}", "convert the file to angstrom")
 
 
+@functools.lru_cache(maxsize=1024)
 def _plain_name(key: str) -> str:
     return re.sub(r"[\s_.-]+", "", key).lower()
 

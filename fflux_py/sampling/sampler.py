@@ -86,6 +86,8 @@ def sample(
 
     Raises
     ------
+    InputError
+        If the molecule has an odd number of electrons, and ``potential`` is not given.
     SimulationStopped
         If one trajectory fails more often than ``config.max_restarts``.
     ConvergenceError
@@ -132,6 +134,12 @@ def _relax_start(molecule: Molecule, energy: PotentialEnergy) -> Molecule:
 def _gfn2(molecule: Molecule) -> PotentialEnergy:
     from fflux_py.sampling.gfn2 import GFN2
 
+    electrons = int(molecule.numbers.sum()) - molecule.charge
+    if electrons % 2:
+        raise InputError(
+            f"charge of {molecule.name!r}", "an even number of electrons (closed shell)",
+            f"{electrons} electrons at charge {molecule.charge}", "give the charge; open shells are not supported",
+        )  # fmt: skip
     return GFN2(molecule)
 
 

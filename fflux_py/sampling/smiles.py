@@ -27,7 +27,7 @@ def molecule_from_smiles(smiles: str, seed: int = 1, name: str | None = None) ->
     Raises
     ------
     InputError
-        If the string is not SMILES of one connected, closed-shell molecule.
+        If the string is not SMILES of one connected, closed-shell molecule without isotopes.
     ConvergenceError
         If no geometry is found.
     MissingDependencyError
@@ -49,6 +49,9 @@ def molecule_from_smiles(smiles: str, seed: int = 1, name: str | None = None) ->
             raise InputError(f"SMILES {smiles!r}", "one molecule", f"{len(Chem.GetMolFrags(graph))} fragments")
         if any(atom.GetNumRadicalElectrons() for atom in graph.GetAtoms()):
             raise InputError(f"SMILES {smiles!r}", "a closed-shell molecule", "unpaired electrons")
+        if any(atom.GetIsotope() for atom in graph.GetAtoms()):
+            remedy = "isotopes are not supported, all masses are the standard ones: leave the mass numbers out"
+            raise InputError(f"SMILES {smiles!r}", "atoms without mass numbers", "an isotope", remedy)
         graph = Chem.AddHs(graph)
         parameters: Any = rdDistGeom.ETKDGv3()
         parameters.randomSeed = seed

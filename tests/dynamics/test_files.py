@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
+import ase.units
 import numpy as np
 import pytest
 
@@ -20,11 +22,11 @@ from fflux_py.dynamics.checkpoint import read_newest_checkpoint
 from fflux_py.dynamics.dcd import DCDWriter, read_dcd
 from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.trajectory import COLUMNS, read_thermo
-from fflux_py.errors import FFLUXError, FileFormatError, GeometryError, InputError, ModelMismatchError
+from fflux_py.errors import FFLUXError, FileFormatError, GeometryError, InputError, InputWarning, ModelMismatchError
 from fflux_py.molecules.dataset import GeometrySet
-from fflux_py.molecules.extended_xyz import read_frames
+from fflux_py.molecules.extended_xyz import read_frames, read_molecule
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
+from fflux_py.units import ANGSTROM, BOLTZMANN, EV, FEMTOSECOND, KCAL_MOL
 from tests.support.compiled_potentials import Pairs, ammonia, ammonia_morse, hydrogen_chloride, poisoned
 from tests.support.paths import REPOSITORY
 from tests.support.synthetic import fitted, methanol
@@ -114,6 +116,22 @@ def test_final_velocities_go_on_from_the_final_positions(tmp_path: Path) -> None
     moved = (after.positions - before.positions) / 0.5  # angstrom/fs
     mean = 0.5 * (before.columns["velocities"] + after.columns["velocities"])
     assert np.abs(moved - mean).max() < 0.02 * np.abs(moved).max()
+
+
+@pytest.mark.parametrize("hydrogen_mass", [None, 3.0])
+def test_ase_goes_on_with_the_final_velocities(tmp_path: Path, hydrogen_mass: float | None) -> None:
+    run = run_in(tmp_path / "run", hydrogen_mass=hydrogen_mass)
+    path = tmp_path / "run" / "final.extxyz"
+    atoms = ase.io.read(path)
+    assert atoms.get_kinetic_energy() == pytest.approx(run.kinetic[-1] * EV, rel=1e-6)
+    assert atoms.get_masses()[1] == pytest.approx(hydrogen_mass or 1.008)
+    (frame,) = read_frames(path)
+    velocities = atoms.get_velocities() * ase.units.fs
+    assert np.abs(velocities - frame.columns["velocities"]).max() < 1e-6 * np.abs(velocities).max()
+    with pytest.warns(InputWarning) as told:
+        assert read_molecule(path).n_atoms == 4
+    assert sum("velocities and momenta" in str(w.message) for w in told) == 1
+    assert len(told) == (1 if hydrogen_mass is None else 2)  # and the masses
 
 
 def test_same_seed_same_bits_other_seed_other_run(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ase.io
@@ -9,18 +13,19 @@ import ase.units
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError, all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from fflux_py import model_file
-from fflux_py.errors import FileFormatError, GeometryError, InputError, ModelMismatchError
+from fflux_py.errors import FileFormatError, GeometryError, InputError, InputWarning, ModelMismatchError
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator
 from fflux_py.interfaces.evaluator import ReorderedAtomsWarning
 from fflux_py.molecules import shipped_data
 from fflux_py.optimization.known_region import OutsideTrainingWarning
 from fflux_py.typing import FloatArray
-from fflux_py.units import ANGSTROM
+from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
 from tests.support.synthetic import MethanolPotential, fitted, methanol, sample
 
 
@@ -65,11 +70,10 @@ def test_deviations_are_computed_only_when_asked_for() -> None:
     np.testing.assert_allclose(deviations, fitted().atomic_deviations(positions) * ase.units.Hartree, rtol=1e-7)
     assert deviations.shape == (6,)
     assert (deviations > 0).all()
-    np.testing.assert_array_equal(atoms.calc.results["energies_std"], deviations)
+    assert set(atoms.calc.results) <= set(all_properties)
     np.testing.assert_array_equal(atoms.calc.get_property("energies_std"), deviations)
     atoms.positions = sample(1, 300.0, seed=4)[0] * ANGSTROM
-    atoms.get_potential_energy()
-    assert "energies_std" not in atoms.calc.results  # nothing stale after a move
+    atoms.get_potential_energy()  # nothing stale after a move
     assert atoms.calc.get_atomic_deviations(atoms).mean() < deviations.mean()
 
 
@@ -146,6 +150,97 @@ def test_frames_with_results_can_be_written_and_read(tmp_path: Path) -> None:
         read = ase.io.read(tmp_path / name)
         np.testing.assert_allclose(read.get_forces(), atoms.get_forces(), atol=1e-7)
         assert read.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+
+
+def test_results_hold_only_what_ase_knows() -> None:
+    atoms = _atoms()
+    atoms.get_forces()
+    atoms.calc.get_atomic_deviations(atoms)
+    frozen = SinglePointCalculator(atoms, **atoms.calc.results)
+    assert frozen.results["energy"] == atoms.get_potential_energy()
+    assert set(atoms.calc.implemented_properties) <= set(all_properties)
+
+
+def test_what_atoms_say_of_charge_and_spin_counts_also_after_a_result() -> None:
+    atoms = _atoms()
+    energy = atoms.get_potential_energy()
+    for key, value, error, message in (
+        ("total_charge", 1, ModelMismatchError, "charge 0, found 1"),
+        ("charge", np.int64(-1), ModelMismatchError, "charge 0, found -1"),
+        ("charge", np.nan, InputError, "key charge: expected a whole number"),
+        ("multiplicity", 3, InputError, "closed shell"),
+        ("units", "bohr", InputError, "units with angstrom"),
+    ):
+        atoms.info[key] = value
+        for _ in range(2):
+            with pytest.raises(error, match=message):
+                atoms.get_potential_energy()
+        del atoms.info[key]
+        assert atoms.get_potential_energy() == energy
+    atoms.set_initial_charges([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    with pytest.raises(ModelMismatchError, match="charge 0, found 1"):
+        atoms.get_potential_energy()
+    atoms.set_initial_charges(None)
+    atoms.set_initial_magnetic_moments([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    with pytest.raises(InputError, match="closed shell"):
+        atoms.get_potential_energy()
+    atoms.set_initial_magnetic_moments(None)
+    atoms.info.update(charge=0, spin=1)
+    with pytest.warns(InputWarning, match="spin=1 is read as the multiplicity 1"):
+        assert atoms.get_potential_energy() == energy
+
+
+def test_one_calculator_serves_threads_and_its_copies_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = FFLUXCalculator(fitted())
+    geometries = sample(10, 300.0, seed=4)
+    evaluate = shared.evaluator.evaluate
+
+    def evaluate_slowly(positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        result = evaluate(positions)
+        time.sleep(2e-3)  # the other thread has its turn here, unless it is kept out
+        return result
+
+    monkeypatch.setattr(shared.evaluator, "evaluate", evaluate_slowly)
+    expected = [fitted().energy_and_forces(x) for x in geometries]
+    barrier = threading.Barrier(2)
+
+    def compute(first: int) -> float:
+        worst = 0.0
+        barrier.wait()
+        for k in range(first, len(geometries), 2):
+            atoms = Atoms(methanol().symbols, geometries[k] * ANGSTROM)
+            atoms.calc = shared
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            deviations = shared.get_atomic_deviations(atoms)
+            worst = max(
+                worst,
+                abs(energy / EV - expected[k][0]),
+                float(np.abs(forces / EV_ANGSTROM - expected[k][1]).max()),
+                float(np.abs(deviations / EV - fitted().atomic_deviations(geometries[k])).max()),
+            )
+        return worst
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(compute, range(2))) < 1e-9
+    monkeypatch.undo()
+    atoms = Atoms(methanol().symbols, geometries[3] * ANGSTROM, calculator=copy.deepcopy(shared))
+    assert atoms.get_potential_energy() / EV == pytest.approx(expected[3][0], abs=1e-9)
+
+
+def test_other_atoms_of_the_same_elements_are_matched_anew() -> None:
+    """Malondialdehyde has no four-coordinate centre: only its bonds tell that hydrogens are exchanged."""
+    field = model_file.load(shipped_data.path("malondialdehyde") / shipped_data.MODEL)
+    molecule = field.molecule
+    atoms = Atoms(molecule.symbols, molecule.positions * ANGSTROM, calculator=FFLUXCalculator(field))
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    first, *_, last = (k for k, symbol in enumerate(molecule.symbols) if symbol == "H")
+    order = list(range(len(molecule.symbols)))
+    order[first], order[last] = last, first
+    other = atoms[order]
+    other.calc = atoms.calc
+    with pytest.warns(ReorderedAtomsWarning, match="exchanged"):
+        assert other.get_potential_energy() == pytest.approx(energy, abs=1e-8)
+    assert np.abs(other.get_forces() - forces[order]).max() < 1e-7
 
 
 def test_atoms_of_another_molecule_are_refused_naming_the_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -10,6 +11,8 @@ import pytest
 from ase import Atoms
 from ase.constraints import FixAtoms, FixCartesian
 from ase.io.extxyz import write_extxyz
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fflux_py.errors import FileFormatError, InputError, InputWarning
 from fflux_py.molecules import shipped_data
@@ -201,9 +204,10 @@ def test_deuterium_is_refused_as_an_isotope(tmp_path: Path) -> None:
 
 def test_velocities_a_cell_and_light_masses_are_told_in_one_line_each(tmp_path: Path) -> None:
     for column in ("momenta", "velocities", "vel"):
-        with pytest.warns(InputWarning, match=f"start.xyz:2: the column {column} is not used") as told:
+        with pytest.warns(InputWarning, match=rf"start\.xyz:2: velocities \({column}\) are not used") as told:
             read_molecule(_water(tmp_path, f"{column}:R:3", "0,0,0 0,0,1 0,0,0"))
         assert len(told) == 1
+        assert len(GeometrySet.read(tmp_path / "start.xyz")) == 1  # labels do not depend on velocities
     with pytest.warns(InputWarning, match="the cell in Lattice is not used"):
         read_molecule(_file(tmp_path, 'Lattice="9 0 0 0 9 0 0 0 9"'))
     with pytest.warns(InputWarning, match="masses is not used: the standard masses are taken"):
@@ -213,7 +217,7 @@ def test_velocities_a_cell_and_light_masses_are_told_in_one_line_each(tmp_path: 
 
 
 def test_a_word_is_said_once_for_a_file_of_many_frames(tmp_path: Path) -> None:
-    path = _water(tmp_path, "momenta:R:3", "0,0,0 0,0,1 0,0,0")
+    path = _water(tmp_path, "masses:R:1", "15.995 1.008 1.008")
     path.write_text(path.read_text() * 5)
     with pytest.warns(InputWarning) as told:
         assert len(GeometrySet.read(path)) == 5
@@ -242,7 +246,7 @@ def test_start_files_as_ase_writes_them(tmp_path: Path) -> None:
     moving = atoms.copy()
     moving.set_velocities(np.full((3, 3), 0.01))
     ase.io.write(path, moving)
-    with pytest.warns(InputWarning, match="momenta is not used"):
+    with pytest.warns(InputWarning, match=r"velocities \(momenta\) are not used"):
         read_molecule(path)
     heavy = atoms.copy()
     heavy.set_masses([15.999, 2.014, 2.014])
@@ -330,6 +334,27 @@ def test_metadata_under_a_key_that_bears_a_meaning_is_refused() -> None:
                 data.molecule, data.positions, data.geometries.source, data.geometries.temperature,
                 data.geometries.split, {key: 1},
             )  # fmt: skip
+
+
+_keys = st.sampled_from(["charge", "q", "spin", "multiplicity", "uhf", "pbc", "Lattice", "units", "fixed", "a"])
+_words = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(_keys, st.sampled_from("=: "), _words | st.floats().map(str)), max_size=4), st.booleans())
+def test_any_comment_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str, str]], extended: bool
+) -> None:
+    text = " ".join("".join(pair) for pair in pairs)
+    path = _file(tmp_path_factory.mktemp("comment"), PROPERTIES * extended + text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        message = ""
+        try:
+            assert abs(read_molecule(path).charge) <= 44
+        except FileFormatError as error:
+            message = str(error)
+    assert "\n" not in message
 
 
 def test_a_frame_that_says_nothing() -> None:

@@ -54,6 +54,7 @@ def test_seed_decides_the_geometry() -> None:
         ("C(C)(C)(C)(C)C", "cannot read"),
         ("O.O", "2 fragments"),
         ("[CH3]", "unpaired electrons"),
+        ("[2H]O[2H]", "an isotope"),
     ],
 )
 def test_bad_smiles_are_named(smiles: str, found: str) -> None:

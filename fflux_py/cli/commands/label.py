@@ -30,6 +30,9 @@ _PartitionOption = Annotated[
         "fflux_py.iqa.partition; 'none' for energies and forces only."
     ),
 ]
+_ChargeOption = Annotated[
+    int | None, typer.Option(help="Net charge. Without it: the charge that the file of geometries says, or 0.")
+]
 _PartitionFirstOption = Annotated[
     int | None,
     typer.Option(
@@ -93,6 +96,7 @@ def label(
         str, typer.Option(metavar="I/N", help="Compute only share I (from 0) of N; for job arrays on a cluster.")
     ] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many geometries.")] = None,
+    charge: _ChargeOption = None,
     keep_orbitals: _KeepOrbitalsOption = False,
     archive: _ArchiveOption = False,
     json_output: JsonOption = False,
@@ -114,7 +118,7 @@ def label(
 
     level = LevelOfTheory(method=method, basis=basis, basis_functions=cast("BasisFunctions", basis_functions))
     with reading(geometries):
-        chosen = GeometrySet.read(geometries)
+        chosen = GeometrySet.read(geometries, charge)
     if limit is not None:
         chosen = chosen.select(range(min(limit, len(chosen))))
     campaign = Campaign(chosen, level, partition, results, partition_first, keep_orbitals)

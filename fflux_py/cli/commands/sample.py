@@ -87,7 +87,7 @@ def sample(
     ] = 220,
     seed: SeedOption = 1,
     charge: Annotated[
-        int | None, typer.Option(help="Net charge. Without it: the key total_charge of the XYZ file, or 0.")
+        int | None, typer.Option(help="Net charge. Without it: the charge that the XYZ file says, or 0.")
     ] = None,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,
