@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import lzma
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +29,13 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
     """Write ``content`` to ``path`` through a temporary file in the same folder, fsync and rename.
 
     A text for a path that ends in ``.xz`` is compressed; bytes are written as they are.  A reader sees the old file or
-    the new one, never a part.  On any failure (a full disk, a missing folder) the temporary file is removed and
-    :class:`~fflux_py.errors.InputError` names the path and the system's reason.
+    the new one, never a part.  A symbolic link stays, and the file that it points to is written.  Whatever else is
+    neither a file nor missing (a device, a pipe, a folder) is refused.  On any failure (a full disk, a missing folder)
+    the temporary file is removed and :class:`~fflux_py.errors.InputError` names the path and the system's reason.
     """
-    target = Path(path)
+    target = _file_to_write(path)
     data = content if isinstance(content, bytes) else content.encode("utf-8")
-    if isinstance(content, str) and target.suffix == COMPRESSED:
+    if isinstance(content, str) and Path(path).suffix == COMPRESSED:
         data = lzma.compress(data, preset=lzma.PRESET_EXTREME | lzma.PRESET_DEFAULT)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -54,6 +56,23 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         raise InputError(
             str(target), "a place to write", error.strerror or str(error), "free space or choose another path"
         ) from error
+
+
+def _file_to_write(path: str | os.PathLike[str]) -> Path:
+    """The file that ``path`` names, links followed."""
+    remedy = "free space or choose another path"
+    try:
+        target = Path(path).resolve() if os.path.islink(path) else Path(path)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a zero byte
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(str(path), "a place to write", reason, remedy) from error
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise InputError(str(path), "a file, or nothing yet", kind, remedy)
+    return target
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

@@ -154,3 +154,32 @@ def test_errors_survive_the_way_between_processes() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is errors.GeometryError
     assert (str(copy), copy.remedy, copy.exit_code) == (str(error), "choose another", 2)
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.txt").write_text("old")
+    link, dangling = tmp_path / "a.txt", tmp_path / "b.txt"
+    link.symlink_to("disk/a.txt")
+    dangling.symlink_to(tmp_path / "disk" / "b.txt")
+    for path in (link, dangling):
+        write_atomically(path, "new")
+        assert path.is_symlink()
+        assert (tmp_path / "disk" / path.name).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "disk")) == ["a.txt", "b.txt"]
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(errors.InputError, match="circle: expected"):
+        write_atomically(circle, "new")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for path in (pipe, link, Path("/dev/null")):
+        with pytest.raises(errors.InputError, match=r"a device, pipe or socket"):
+            write_atomically(path, "text")
+    assert (pipe.is_fifo(), link.is_symlink(), Path("/dev/null").is_char_device()) == (True, True, True)
+    with pytest.raises(errors.InputError, match="a directory"):
+        write_atomically(tmp_path, "text")
