@@ -19,7 +19,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fflux_py.dynamics._integrator import Events
 from fflux_py.dynamics.config import MDConfig
+from fflux_py.dynamics.guards import new_events
 from fflux_py.dynamics.trajectory import EVENTS_FILE, THERMO_FILE, TRAJECTORY_FILE
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
 from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
@@ -115,6 +117,9 @@ class Checkpoint:
         What the potential itself had changed, as it is; None if it changes nothing.
     bias
         Hills and files of the metadynamics; None without one.
+    events
+        What the guards saw in a block of steps that the end of the run cut short; a longer run goes on with it, and
+        ``replicas`` is from before.  None between two blocks.
     """
 
     step: int
@@ -136,6 +141,7 @@ class Checkpoint:
     active: IntArray
     memory: NDArray[Any] | None = None
     bias: BiasRecord | None = None
+    events: Events | None = None
 
     def check_model(self, digest: str, where: str) -> None:
         """Refuse a potential that is not that of the run."""
@@ -188,6 +194,8 @@ class Checkpoint:
             arrays["memory"] = np.asarray(self.memory)
         if self.bias is not None:
             arrays.update({f"bias_{name}": np.asarray(getattr(self.bias, name)) for name in _BIAS_ARRAYS})
+        if self.events is not None:
+            arrays.update({f"events_{name}": np.asarray(getattr(self.events, name)) for name in Events._fields})
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         stream = io.BytesIO()
         np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
@@ -225,6 +233,7 @@ class Checkpoint:
                 replicas=tuple(ReplicaRecord(**record) for record in header["replicas"]),
                 memory=arrays.get("memory"),
                 bias=None if bias is None else _bias_record(bias, arrays),
+                events=_events(arrays),
                 **{name: arrays[name] for name in _ARRAYS},
             )
             checkpoint._check(path)
@@ -244,6 +253,11 @@ class Checkpoint:
             array, shape = getattr(self, name), (n, *shapes.get(name, ()))
             if array.shape != shape or array.dtype.kind not in "fi":
                 raise InputError(name, f"numbers of shape {shape}", f"{array.dtype} of shape {array.shape}")
+        if self.events is not None:
+            expected = new_events(n, atoms)
+            for name, one, other in zip(Events._fields, self.events, expected, strict=True):
+                if one.shape != other.shape or one.dtype.kind != other.dtype.kind:
+                    raise InputError(f"events_{name}", f"shape {other.shape}", f"{one.dtype} of shape {one.shape}")
         sizes = {f"{record.folder}/{name}": size for record in self.replicas for name, size in record.sizes.items()}
         sizes.update({} if self.bias is None else self.bias.sizes)
         for record in self.replicas:
@@ -301,6 +315,12 @@ def _check_outputs(folder: Path, checkpoint: Checkpoint) -> None:
 def _bias_record(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> BiasRecord:
     counts, centres, heights, energies = (arrays[f"bias_{name}"] for name in _BIAS_ARRAYS)
     return BiasRecord(header["text"], header["sizes"], counts, centres, heights, energies)
+
+
+def _events(arrays: Mapping[str, NDArray[Any]]) -> Events | None:
+    if "events_counts" not in arrays:
+        return None
+    return Events(**{name: arrays[f"events_{name}"] for name in Events._fields})
 
 
 def sync_folder(folder: Path) -> None:

@@ -400,3 +400,24 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
     with pytest.raises(FileFormatError, match=said) as caught:
         Checkpoint.read(tmp_path / CHECKPOINT_FILE)
     assert caught.value.where.startswith(str(tmp_path / CHECKPOINT_FILE))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_block_that_the_end_of_a_run_cut_is_told_once(tmp_path: Path, replicas: int) -> None:
+    guards = GuardConfig(conserved="save", conserved_jump=1e-6)
+    config = config_of(200, report_every=40, checkpoint_every=40, timestep=1.5, guards=guards, replicas=replicas)
+    run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "whole")
+    run_replicas(ammonia_morse(), ammonia(), dataclasses.replace(config, steps=103), tmp_path / "parts")
+    run_replicas(ammonia_morse(), ammonia(), dataclasses.replace(config, steps=103), tmp_path / "short")
+    assert b"\n81," in next((tmp_path / "parts").rglob("events.csv")).read_bytes()
+    # once more to the same end: the events of the block are there again
+    resume(ammonia_morse(), tmp_path / "parts")
+    assert outputs(tmp_path / "parts") == outputs(tmp_path / "short")
+    resume(ammonia_morse(), tmp_path / "parts", steps=107)
+    resume(ammonia_morse(), tmp_path / "parts", steps=200)
+    whole = outputs(tmp_path / "whole")
+    assert any(name.endswith("flagged.extxyz") for name in whole)
+    assert outputs(tmp_path / "parts") == whole
+    counts = [json.loads(p.read_text())["guard_events"] for p in sorted(tmp_path.glob("[wp]*/**/run.json"))]
+    assert len(counts) == 2 * replicas
+    assert counts[:replicas] == counts[replicas:]
