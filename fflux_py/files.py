@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import json
 import lzma
+import math
 import os
+import re
+import stat
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,17 +31,28 @@ if TYPE_CHECKING:
 COMPRESSED: Final = ".xz"
 """Ending of the names of compressed files."""
 
+# What compressed files may grow to: this many times their size, and in any case this many bytes.
+_LARGEST_RATIO: Final = 100
+_LARGEST_SIZE: Final = 2**28
+
+_NPY_HEADER: Final = re.compile(
+    r"\{\s*'descr':\s*'([<>|=]?[biufcSU]\d{1,9})',\s*'fortran_order':\s*(True|False),"
+    r"\s*'shape':\s*\(([\d,\s]*)\),?\s*\}\s*"
+)
+_NPY_LENGTHS: Final = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I", b"\x93NUMPY\x03\x00": "<I"}
+
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write ``content`` to ``path`` through a temporary file in the same folder, fsync and rename.
 
     A text for a path that ends in ``.xz`` is compressed; bytes are written as they are.  A reader sees the old file or
-    the new one, never a part.  On any failure (a full disk, a missing folder) the temporary file is removed and
-    :class:`~fflux_py.errors.InputError` names the path and the system's reason.
+    the new one, never a part.  A symbolic link stays, and the file that it points to is written.  Whatever else is
+    neither a file nor missing (a device, a pipe, a folder) is refused.  On any failure (a full disk, a missing folder)
+    the temporary file is removed and :class:`~fflux_py.errors.InputError` names the path and the system's reason.
     """
-    target = Path(path)
+    target = _file_to_write(path)
     data = content if isinstance(content, bytes) else content.encode("utf-8")
-    if isinstance(content, str) and target.suffix == COMPRESSED:
+    if isinstance(content, str) and Path(path).suffix == COMPRESSED:
         data = lzma.compress(data, preset=lzma.PRESET_EXTREME | lzma.PRESET_DEFAULT)
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
@@ -56,6 +75,23 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None
         ) from error
 
 
+def _file_to_write(path: str | os.PathLike[str]) -> Path:
+    """The file that ``path`` names, links followed."""
+    remedy = "free space or choose another path"
+    try:
+        target = Path(path).resolve() if os.path.islink(path) else Path(path)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a zero byte
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(str(path), "a place to write", reason, remedy) from error
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise InputError(str(path), "a file, or nothing yet", kind, remedy)
+    return target
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove what a process killed in :func:`write_atomically` left in ``folder``, where nobody else may write."""
     for leftover in Path(folder).glob(".*.part"):
@@ -72,18 +108,115 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         if source.suffix != COMPRESSED:
             return source.read_text(encoding="utf-8")
-        text = lzma.decompress(source.read_bytes()).decode("utf-8")
+        text = decompress(source.read_bytes()).decode("utf-8")
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise FileFormatError(
-            str(source), "a whole file that xz has compressed", str(error), "take the file from its source again"
-        ) from error
     except UnicodeDecodeError as error:
         raise FileFormatError(
             str(path), "a text file in UTF-8", f"byte {error.start} that is not", "check that it is the right file"
         ) from error
+    except ValueError as error:
+        raise FileFormatError(
+            str(source), "a whole file that xz has compressed", str(error), "take the file from its source again"
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decompress(data: bytes) -> bytes:
+    """What xz has compressed to ``data``.
+
+    Raises
+    ------
+    ValueError
+        Not whole, something else, or much larger than files of this package can be.
+    """
+    largest = max(_LARGEST_SIZE, _LARGEST_RATIO * len(data))
+    parts, size = [], 0
+    try:
+        while data:
+            decompressor = lzma.LZMADecompressor()
+            parts.append(decompressor.decompress(data, largest - size + 1))
+            size += len(parts[-1])
+            if size > largest:
+                raise ValueError(f"more than {largest} bytes in it")
+            if not decompressor.eof:
+                raise ValueError("Compressed data ended before the end-of-stream marker was reached")
+            data = decompressor.unused_data
+    except lzma.LZMAError as error:
+        raise ValueError(str(error)) from error
+    if not parts:
+        raise ValueError("an empty file")
+    return b"".join(parts)
+
+
+def parse_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` archive: numbers and texts, never Python objects.
+
+    Sizes are checked before anything is read or allocated: an archive may not grow to much more than files of this
+    package do, and every array has to have the bytes that its shape says.
+
+    Raises
+    ------
+    ValueError
+        Something else, damaged, or too large; the text is the reason.
+    """
+    largest = max(_LARGEST_SIZE, _LARGEST_RATIO * len(data))
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > largest:
+                raise ValueError(f"an archive that grows to more than {largest} bytes")
+            if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                raise ValueError("a compression that NumPy does not write")
+            for entry in entries:
+                name = entry.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise ValueError(f"two arrays of the name {name}")
+                arrays[name] = _read_npy(archive.read(entry))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error, OverflowError) as error:
+        # RuntimeError: altered bits that mean encryption or a later version of the archive format
+        raise ValueError("no whole archive") from error
+    return arrays
+
+
+def _read_npy(data: bytes) -> NDArray[Any]:
+    import numpy as np  # not above: the command line reads and writes files without it
+
+    length = _NPY_LENGTHS.get(data[:8])
+    if length is None or len(data) < 12:
+        raise ValueError("an entry that is no array")
+    begin = 8 + struct.calcsize(length)
+    end = begin + struct.unpack_from(length, data, 8)[0]
+    header = _NPY_HEADER.fullmatch(data[begin:end].decode("latin-1"))
+    if header is None:
+        raise ValueError("an entry that is no array of numbers")
+    try:
+        kind = np.dtype(header[1])
+    except TypeError as error:
+        raise ValueError(f"an array of the unknown type {header[1]}") from error
+    shape = tuple(int(word) for word in header[3].split(",") if word.strip())
+    if len(shape) > 32 or kind.itemsize == 0 or math.prod(shape) * kind.itemsize != len(data) - end:
+        raise ValueError(f"{len(data) - end} bytes for an array of shape ({header[3]})")
+    values = np.frombuffer(data, dtype=kind, offset=end).copy()
+    return values.reshape(shape[::-1]).T if header[2] == "True" else values.reshape(shape)
+
+
+def read_json_object(array: NDArray[Any]) -> dict[str, Any]:
+    """The JSON object whose UTF-8 bytes are the elements of an array.
+
+    Raises
+    ------
+    ValueError
+        Not JSON, or no object.
+    """
+    try:
+        content = json.loads(array.tobytes().decode())
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("JSON that is no object")
+    return content
 
 
 def stored_path(path: str | os.PathLike[str]) -> Path:

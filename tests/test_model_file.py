@@ -149,6 +149,13 @@ def _negative_theta(arrays: dict[str, Any]) -> None:
         (_header(features="cartesian"), True, "features"),
         (_header(atoms=[]), True, "models of all of the 6 atoms"),
         (_negative_theta, True, "theta"),
+        (lambda a: a.update(header=np.frombuffer(b"no JSON", dtype=np.uint8)), True, "header: expected JSON"),
+        (lambda a: a.update(header=np.frombuffer(b"[1]", dtype=np.uint8)), True, "JSON that is no object"),
+        (_header(schema=None), True, "schema 1 to 2, found None"),
+        (_header(charge="x"), True, "the entries of a model"),
+        (_header(symbols=3), True, "the entries of a model"),
+        (_header(atoms=[3]), True, "the entries of a model"),
+        (lambda a: a.update({"001/w_y": a["001/w_y"][:-1]}), True, ""),
     ],
 )
 def test_altered_or_incomplete_models_are_refused_with_one_line(

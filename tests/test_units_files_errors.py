@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import errno
+import io
 import lzma
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import ase.units
+import numpy as np
 import pytest
 
 from fflux_py import errors, units
-from fflux_py.files import read_text, remove_leftovers, sha256, stem, stored_path, write_atomically
+from fflux_py.files import (
+    decompress,
+    parse_npz,
+    read_json_object,
+    read_text,
+    remove_leftovers,
+    sha256,
+    stem,
+    stored_path,
+    write_atomically,
+)
 
 pytestmark = pytest.mark.core
 
@@ -154,3 +167,110 @@ def test_errors_survive_the_way_between_processes() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is errors.GeometryError
     assert (str(copy), copy.remedy, copy.exit_code) == (str(error), "choose another", 2)
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.txt").write_text("old")
+    link, dangling = tmp_path / "a.txt", tmp_path / "b.txt"
+    link.symlink_to("disk/a.txt")
+    dangling.symlink_to(tmp_path / "disk" / "b.txt")
+    for path in (link, dangling):
+        write_atomically(path, "new")
+        assert path.is_symlink()
+        assert (tmp_path / "disk" / path.name).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "disk")) == ["a.txt", "b.txt"]
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(errors.InputError, match="circle: expected"):
+        write_atomically(circle, "new")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for path in (pipe, link, Path("/dev/null")):
+        with pytest.raises(errors.InputError, match=r"a device, pipe or socket"):
+            write_atomically(path, "text")
+    assert (pipe.is_fifo(), link.is_symlink(), Path("/dev/null").is_char_device()) == (True, True, True)
+    with pytest.raises(errors.InputError, match="a directory"):
+        write_atomically(tmp_path, "text")
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def test_an_archive_is_read_as_numpy_reads_it() -> None:
+    rng = np.random.default_rng(1)
+    arrays = {
+        "c": rng.normal(size=(3, 4)),
+        "fortran": np.asfortranarray(rng.normal(size=(2, 3, 4))),
+        "text": np.array("ångström"),
+        "empty": np.zeros((0, 3)),
+        "flags": np.array([True, False]),
+        "big-endian": np.arange(3, dtype=">i4"),
+        "complex": np.array([1 + 2j]),
+    }
+    data = _npz(**arrays)
+    read, expected = parse_npz(data), np.load(io.BytesIO(data))
+    assert read.keys() == arrays.keys()
+    for name, array in read.items():
+        assert array.dtype == expected[name].dtype
+        assert np.array_equal(array, arrays[name])
+        assert array.flags.f_contiguous == expected[name].flags.f_contiguous
+        assert array.flags.writeable
+
+
+def _archive(entry: bytes, **settings: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", **settings) as archive:
+        archive.writestr("a.npy", entry)
+    return stream.getvalue()
+
+
+def _npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no whole archive"),
+        (b"PK\x03\x04", "no whole archive"),
+        (_archive(b"text"), "no array"),
+        (_archive(_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }")), "16 bytes for"),
+        (_archive(_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999, 9999999999, 2)}")), "16 bytes"),
+        (_archive(_npy("{'descr': '|O', 'fortran_order': False, 'shape': (2,), }")), "no array of numbers"),
+        (_archive(_npy("{'descr': '<f3', 'fortran_order': False, 'shape': (2,), }")), "unknown type <f3"),
+        (_archive(_npy("{'descr': ")), "no array of numbers"),
+        (_archive(_npy(""), compression=zipfile.ZIP_BZIP2), "a compression that NumPy does not write"),
+    ],
+)  # fmt: skip
+def test_what_is_no_archive_of_arrays_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_npz(data)
+
+
+def test_archives_that_grow_beyond_bounds_are_refused_before_they_are_read() -> None:
+    zeros = _npz(a=np.zeros(2**26, dtype=np.uint8))
+    assert parse_npz(zeros)["a"].shape == (2**26,)
+    # the same archive whose directory says 5 GB
+    entry = zeros.rindex(b"PK\x01\x02")
+    size = (5 * 10**9 % 2**32) | 2**31
+    with pytest.raises(ValueError, match="grows to more than 268435456 bytes"):
+        parse_npz(zeros[: entry + 24] + size.to_bytes(4, "little") + zeros[entry + 28 :])
+    bomb = lzma.compress(bytes(2**28 + 1), preset=0)
+    assert len(bomb) < 2**20
+    with pytest.raises(ValueError, match="more than 268435456 bytes"):
+        decompress(bomb)
+    assert decompress(lzma.compress(b"a") + lzma.compress(b"b")) == b"ab"
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"{", b"[1]", b"3", b"[" * 100_000])
+def test_a_header_that_is_no_json_object_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_json_object(np.frombuffer(text, dtype=np.uint8))

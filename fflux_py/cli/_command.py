@@ -108,6 +108,15 @@ def _run(function: Callable[[], Outcome], name: str, as_json: bool, interrupted:
     except BrokenExecutor:
         line = "worker process: expected it to finish, found it killed; if memory was short, use fewer workers"
         raise fail(name, as_json, line, BAD_INPUT) from None
+    except MemoryError as error:
+        line = f"memory: expected room for the arrays, found none{f' ({error})' if str(error) else ''}; use fewer data"
+        raise fail(name, as_json, line, BAD_INPUT) from None
+    except Exception as error:
+        # A mistake in the program keeps its traceback, beside the object that whoever asked for JSON waits for.
+        if as_json:
+            line = f"a mistake in the program, {type(error).__name__}: {' '.join(str(error).split())}"
+            print_json({"command": name, "version": __version__, "status": "error", "exit_code": 1, "error": line})
+        raise
     code = outcome.error.exit_code if outcome.error else 0
     head: dict[str, object] = {"command": name, "version": __version__, "status": "error" if code else "ok"}
     head.update(exit_code=code, wall_time_s=round(time.perf_counter() - begin, 3))

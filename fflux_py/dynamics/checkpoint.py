@@ -11,8 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +19,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fflux_py.dynamics._integrator import Events
 from fflux_py.dynamics.config import MDConfig
+from fflux_py.dynamics.guards import new_events
+from fflux_py.dynamics.trajectory import EVENTS_FILE, THERMO_FILE, TRAJECTORY_FILE
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 
@@ -116,6 +117,9 @@ class Checkpoint:
         What the potential itself had changed, as it is; None if it changes nothing.
     bias
         Hills and files of the metadynamics; None without one.
+    events
+        What the guards saw in a block of steps that the end of the run cut short; a longer run goes on with it, and
+        ``replicas`` is from before.  None between two blocks.
     """
 
     step: int
@@ -137,6 +141,7 @@ class Checkpoint:
     active: IntArray
     memory: NDArray[Any] | None = None
     bias: BiasRecord | None = None
+    events: Events | None = None
 
     def check_model(self, digest: str, where: str) -> None:
         """Refuse a potential that is not that of the run."""
@@ -189,6 +194,8 @@ class Checkpoint:
             arrays["memory"] = np.asarray(self.memory)
         if self.bias is not None:
             arrays.update({f"bias_{name}": np.asarray(getattr(self.bias, name)) for name in _BIAS_ARRAYS})
+        if self.events is not None:
+            arrays.update({f"events_{name}": np.asarray(getattr(self.events, name)) for name in Events._fields})
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         stream = io.BytesIO()
         np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
@@ -207,14 +214,17 @@ class Checkpoint:
         stored = str(arrays.pop("sha256", ""))
         if "header" not in arrays or stored != arrays_sha256(arrays):
             raise FileFormatError(str(path), "a checkpoint with its checksum", "another checksum", "it was altered")
-        header = json.loads(arrays["header"].tobytes().decode())
+        try:
+            header = read_json_object(arrays["header"])
+        except ValueError as error:
+            raise FileFormatError(f"{path}, header", "JSON", str(error), "it was altered") from error
         if header.get("schema") != SCHEMA:
             raise FileFormatError(
                 str(path), f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
             )
         try:
             parts, bias = header["molecule"], header.get("bias")
-            return cls(
+            checkpoint = cls(
                 step=int(header["step"]),
                 config=MDConfig.of(header["config"]),
                 molecule=Molecule(tuple(parts["symbols"]), arrays["start"], int(parts["charge"]), parts["name"]),
@@ -223,10 +233,46 @@ class Checkpoint:
                 replicas=tuple(ReplicaRecord(**record) for record in header["replicas"]),
                 memory=arrays.get("memory"),
                 bias=None if bias is None else _bias_record(bias, arrays),
+                events=_events(arrays),
                 **{name: arrays[name] for name in _ARRAYS},
             )
-        except (KeyError, TypeError) as error:
+            checkpoint._check(path)
+        except FFLUXError as error:
+            raise FileFormatError(f"{path}, {error.where}", error.expected, error.found, "it was altered") from error
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise FileFormatError(str(path), "a checkpoint of this version", f"{error}") from error
+        return checkpoint
+
+    def _check(self, path: Path) -> None:
+        """Refuse shapes that do not fit together, and files outside of the folder that the checkpoint is in."""
+        n, atoms = len(self.replicas), self.molecule.n_atoms
+        links = self.chain_positions.shape[-1:]
+        shapes = {"positions": (atoms, 3), "velocities": (atoms, 3), "forces": (atoms, 3), "chain_positions": links,
+                  "chain_velocities": links}  # fmt: skip
+        for name in _ARRAYS:
+            array, shape = getattr(self, name), (n, *shapes.get(name, ()))
+            if array.shape != shape or array.dtype.kind not in "fi":
+                raise InputError(name, f"numbers of shape {shape}", f"{array.dtype} of shape {array.shape}")
+        if self.events is not None:
+            expected = new_events(n, atoms)
+            for name, one, other in zip(Events._fields, self.events, expected, strict=True):
+                if one.shape != other.shape or one.dtype.kind != other.dtype.kind:
+                    raise InputError(f"events_{name}", f"shape {other.shape}", f"{one.dtype} of shape {one.shape}")
+        sizes = {f"{record.folder}/{name}": size for record in self.replicas for name, size in record.sizes.items()}
+        sizes.update({} if self.bias is None else self.bias.sizes)
+        for record in self.replicas:
+            if type(record.number) is not int or not isinstance(record.folder, str):
+                raise InputError("replicas", "a number and a folder", f"{record.number!r}, {record.folder!r}")
+            if not {TRAJECTORY_FILE, THERMO_FILE, EVENTS_FILE} <= record.sizes.keys():
+                raise InputError("replicas", "the sizes of trajectory and logs", ", ".join(record.sizes))
+        for name, size in sizes.items():
+            # Files are cut to these sizes: a name from elsewhere must not reach beyond the run.
+            if os.path.isabs(name) or ".." in Path(name).parts or "\0" in name:
+                raise InputError("replicas", "files in the folder of the run", repr(name))
+            if type(size) is not int or size < 0:
+                raise InputError(name, "a size in bytes", repr(size))
+        if n == 0 or self.step < 0:
+            raise InputError("replicas, step", "at least one, and at least 0", f"{n}, {self.step}")
 
 
 def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint, str]:
@@ -271,6 +317,12 @@ def _bias_record(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
     return BiasRecord(header["text"], header["sizes"], counts, centres, heights, energies)
 
 
+def _events(arrays: Mapping[str, NDArray[Any]]) -> Events | None:
+    if "events_counts" not in arrays:
+        return None
+    return Events(**{name: arrays[f"events_{name}"] for name in Events._fields})
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -286,10 +338,6 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise FileFormatError(str(path), "a checkpoint", error.strerror or str(error)) from error
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.zip.infolist()):
-                raise ValueError("compressed")
-            return {name: archive[name] for name in archive.files}
-    except (AttributeError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        # AttributeError: a single array; RuntimeError: altered bits that mean encryption
-        raise FileFormatError(str(path), "a checkpoint", "a truncated or altered file") from error
+        return parse_npz(data)
+    except ValueError as error:
+        raise FileFormatError(str(path), "a checkpoint", f"a truncated or altered file ({error})") from error

@@ -23,6 +23,8 @@ from fflux_py.units import ANGSTROM, FEMTOSECOND
 _AKMA: Final = 48.88821290839616
 _CONTROL: Final = "<i4s9if10ii"
 _TITLE_LENGTH: Final = 80
+_LARGEST: Final = 2**31 - 1
+"""What a counter of the format can hold; those of a longer run stay there, which no reader minds."""
 
 
 def header(n_atoms: int, interval: int, timestep: float, title: str, n_frames: int = 0) -> bytes:
@@ -31,14 +33,15 @@ def header(n_atoms: int, interval: int, timestep: float, title: str, n_frames: i
     Parameters
     ----------
     interval
-        Steps between frames.
+        Steps between frames.  If the format cannot hold them, one step of their whole time is written.
     timestep
         Atomic units of time.
     """
-    steps = max(n_frames - 1, 0) * interval
+    if interval > _LARGEST:
+        interval, timestep = 1, timestep * interval
     # icntrl: number of frames, first step, interval, steps, ..., fixed atoms; time step; cell flag, ...; version 24
     control = struct.pack(
-        _CONTROL, 84, b"CORD", n_frames, 0, interval, steps, 0, 0, 0, 0, 0,
+        _CONTROL, 84, b"CORD", *_counters(n_frames, interval), 0, 0, 0, 0, 0,
         timestep * FEMTOSECOND / _AKMA, *[0] * 9, 24, 84,
     )  # fmt: skip
     text = title.encode("ascii", "replace")[:_TITLE_LENGTH].ljust(_TITLE_LENGTH)
@@ -49,6 +52,11 @@ def header(n_atoms: int, interval: int, timestep: float, title: str, n_frames: i
         + struct.pack("<i", 4 + _TITLE_LENGTH)
         + struct.pack("<iii", 4, n_atoms, 4)
     )
+
+
+def _counters(n_frames: int, interval: int) -> tuple[int, int, int, int]:
+    """Number of frames, first step, steps between frames, and all steps."""
+    return min(n_frames, _LARGEST), 0, interval, min(max(n_frames - 1, 0) * interval, _LARGEST)
 
 
 def frame(positions: FloatArray) -> bytes:
@@ -76,7 +84,7 @@ class DCDWriter:
     ) -> None:
         self.path = path
         self.n_frames = 0
-        self._interval = interval
+        self._interval = interval if interval <= _LARGEST else 1
         start = header(n_atoms, interval, timestep, title)
         try:
             self._stream = open(path, "xb" if size is None else "r+b", buffering=0)
@@ -127,8 +135,9 @@ class DCDWriter:
         self._stream.close()
 
     def _count(self) -> None:
-        self._put(struct.pack("<i", self.n_frames), 8)
-        self._put(struct.pack("<i", max(self.n_frames - 1, 0) * self._interval), 20)
+        n_frames, _, _, steps = _counters(self.n_frames, self._interval)
+        self._put(struct.pack("<i", n_frames), 8)
+        self._put(struct.pack("<i", steps), 20)
 
     def _put(self, data: bytes, offset: int | None = None) -> None:
         try:
@@ -165,6 +174,8 @@ def read_dcd(path: str | os.PathLike[str]) -> DCDFile:
     interval = struct.unpack_from("<i", data, 16)[0]
     timestep = struct.unpack_from("<f", data, 44)[0] * _AKMA / FEMTOSECOND
     n_atoms = struct.unpack_from("<i", data, size - 8)[0]
+    if n_atoms < 0:
+        raise FileFormatError(str(path), "a number of atoms", str(n_atoms), "the file is damaged")
     record = 4 * n_atoms + 8
     n_frames = (len(data) - size) // (3 * record)
     body = np.frombuffer(data, dtype="<i4", count=n_frames * 3 * record // 4, offset=size)

@@ -166,6 +166,7 @@ class Engine:
         self.system, self.state, self.bias = system, state, bias
         self.n_replicas = len(state.active)
         self.events = guards.new_events(self.n_replicas, state.positions.shape[1])
+        self._block_goes_on = False
         size = self.n_replicas if potential.memory is not None else potential.group
         parts = [slice(a, min(a + size, self.n_replicas)) for a in range(0, self.n_replicas, size)]
         self._groups = [
@@ -207,8 +208,13 @@ class Engine:
         return cls(potential, system, state, threads)
 
     def advance(self, first: int, n_steps: int) -> None:
-        """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps."""
-        self.events.counts[:] = 0
+        """Run the steps ``first + 1`` to ``first + n_steps``; afterwards ``events`` is that of these steps.
+
+        After :meth:`go_on_with_events`, it is that of the whole block.
+        """
+        if not self._block_goes_on:
+            self.events.counts[:] = 0
+        self._block_goes_on = False
 
         def run(group: _Group) -> None:
             if group.state.active.any():
@@ -220,6 +226,12 @@ class Engine:
                 run(group)
         else:
             list(self._pool.map(run, self._groups))
+
+    def go_on_with_events(self, events: compiled.Events) -> None:
+        """Let the next steps belong to a block whose first steps saw ``events``."""
+        for array, earlier in zip(self.events, events, strict=True):
+            array[...] = earlier
+        self._block_goes_on = True
 
     def conserved(self, r: int) -> float:
         """Conserved quantity of replica r, hartree."""

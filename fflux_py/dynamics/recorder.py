@@ -7,6 +7,7 @@ import contextlib
 import numpy as np
 
 from fflux_py.dynamics import checkpoint as checkpoints
+from fflux_py.dynamics._integrator import Events
 from fflux_py.dynamics.checkpoint import Checkpoint, ReplicaRecord
 from fflux_py.dynamics.engine import Engine
 from fflux_py.dynamics.guards import GuardEvent, GuardTripped
@@ -42,6 +43,7 @@ class Recorder:
         self._memory = [ReportsInMemory(setup.config, setup.start.n_atoms) for _ in in_memory]
         self._stops: dict[int, GuardTripped] = {}
         self._last_checkpoint = 0
+        self._block_is_cut = False
 
     @classmethod
     def begin(cls, setup: RunSetup, engine: Engine) -> Recorder:
@@ -117,15 +119,28 @@ class Recorder:
             self._engine.state.active[r] = 0
             self._stops[r] = self._stop(r, event)
 
+    def hold_records(self) -> None:
+        """Let the last checkpoint speak of the files as they are now: the block of steps that ends here is cut short.
+
+        A longer run goes on with the block, and tells its events once.
+        """
+        self._block_is_cut = True
+        self._note_files()
+
+    def _note_files(self) -> None:
+        for r, folder in enumerate(self._folders):
+            if folder is not None:
+                folder.sync()
+                assert self._setup.folder is not None
+                self._records[r] = folder.record(self._setup.folder)
+
     def write_checkpoint(self, step: int) -> None:
         """Write a checkpoint into the folder of the run; all files are synced to the disk before."""
         setup, state, bias = self._setup, self._engine.state, self._engine.bias
         if setup.folder is None:
             return
-        for r, folder in enumerate(self._folders):
-            if folder is not None:
-                folder.sync()
-                self._records[r] = folder.record(setup.folder)
+        if not self._block_is_cut:
+            self._note_files()
         Checkpoint(
             step=step,
             config=setup.config,
@@ -136,9 +151,16 @@ class Recorder:
             first_conserved=self._first_conserved,
             memory=setup.potential.memory,
             bias=None if bias is None else bias.record(),
+            events=self._cut_block() if self._block_is_cut else None,
             **{name: getattr(state, name) for name in checkpoints.STATE_ARRAYS},
         ).write(setup.folder)
         self._last_checkpoint = step
+
+    def _cut_block(self) -> Events:
+        """The events of a block that is cut short, without those of replicas that a guard stopped."""
+        events = Events._make(array.copy() for array in self._engine.events)
+        events.counts[self._engine.state.active == 0] = 0
+        return events
 
     def checkpoint_is_due(self, step: int) -> bool:
         """Whether a checkpoint is to be written: at the end, and at the first report after so many steps."""

@@ -188,15 +188,16 @@ def _run(
                 recorder = Recorder.resume(setup, engine, checkpoint)
             if progress is not None:
                 progress(step * n_replicas, config.steps * n_replicas)
+            if checkpoint is not None and checkpoint.events is not None and step == config.steps:
+                _tell_events(setup, engine, inspector, recorder, step, on_event)
             while step < config.steps and state.active.any():
                 n_steps = _next_stop(setup, engine, step) - step
                 reported = False
                 engine.advance(step, n_steps)
                 step += n_steps
-                for r, event in _events(setup, engine, inspector, step):
-                    recorder.record_event(r, event)
-                    if on_event is not None:
-                        on_event(event)
+                if step == config.steps < _end_of_block(setup, engine, step - 1):
+                    recorder.hold_records()
+                _tell_events(setup, engine, inspector, recorder, step, on_event)
                 if bias is not None:
                     bias.after_step(step, state)
                 if step % config.report_every == 0:
@@ -220,13 +221,33 @@ def _run(
 
 def _next_stop(setup: RunSetup, engine: Engine, step: int) -> int:
     """The step after ``step`` at which the loop stops for a report, an inspection, the bias, or the end."""
+    return min(setup.config.steps, _end_of_block(setup, engine, step))
+
+
+def _end_of_block(setup: RunSetup, engine: Engine, step: int) -> int:
+    """The step after ``step`` at which a run without end stops."""
     config = setup.config
-    stops = [config.steps, (step // config.report_every + 1) * config.report_every]
+    stops = [(step // config.report_every + 1) * config.report_every]
     if config.guards.inspects:
         stops.append((step // config.guards.every + 1) * config.guards.every)
     if engine.bias is not None:
         stops.append(engine.bias.next_stop(step))
     return min(stops)
+
+
+def _tell_events(
+    setup: RunSetup,
+    engine: Engine,
+    inspector: Inspector | None,
+    recorder: Recorder,
+    step: int,
+    on_event: OnEvent | None,
+) -> None:
+    """Keep the events of the last block of steps, and hand them to whoever asked for them."""
+    for r, event in _events(setup, engine, inspector, step):
+        recorder.record_event(r, event)
+        if on_event is not None:
+            on_event(event)
 
 
 def _events(

@@ -129,7 +129,10 @@ class RunSetup:
                 potential.memory[...] = checkpoint.memory
             state = restored_state(checkpoint)
         bias = None if self.bias is None else RunBias(self.bias, self.start, self.config, self.replicas)
-        return Engine(potential, self.system, state, self.threads, bias)
+        engine = Engine(potential, self.system, state, self.threads, bias)
+        if checkpoint is not None and checkpoint.events is not None:
+            engine.go_on_with_events(checkpoint.events)
+        return engine
 
     def make_inspector(self) -> Inspector | None:
         """What looks at features and deviations; None if nothing is to be looked at.

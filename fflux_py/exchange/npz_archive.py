@@ -7,9 +7,6 @@ guessed.  That the atomic energies sum to the energies shows wrong units of eith
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +16,7 @@ from ase.data import chemical_symbols
 
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.exchange.labels import LARGEST_RESIDUAL, spread_residuals
+from fflux_py.files import parse_npz
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
@@ -131,12 +129,9 @@ def _entries(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
     try:
-        archive = np.load(io.BytesIO(data), allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise FileFormatError(str(path), "an archive (.npz)", "a single array", "is this the right file?")
-        return {name: archive[name] for name in archive.files}
-    except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = "a truncated file, another kind of file, or one with Python objects in it"
+        return parse_npz(data)
+    except ValueError as error:
+        reason = f"a truncated file, another kind of file, or one with Python objects in it ({error})"
         raise FileFormatError(str(path), "an archive of plain arrays (.npz)", reason) from error
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import io
 import json
 import lzma
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256, sha256, write_atomically
+from fflux_py.files import arrays_sha256, decompress, parse_npz, read_json_object, sha256, write_atomically
 from fflux_py.typing import FloatArray
 
 SCHEMA: Final = "fflux-label-archive-1"
@@ -144,15 +142,12 @@ def read_archive(path: Path) -> ResultArchive:
 def _parse(path: Path, data: bytes) -> ResultArchive:
     remedy = "restore the archive"
     try:
-        stored = np.load(io.BytesIO(lzma.decompress(data)), allow_pickle=False)
-        entries = {name: stored[name] for name in stored.files}
+        entries = parse_npz(decompress(data))
         digest = str(entries.pop("sha256"))
-        header = json.loads(entries["header"].tobytes())
+        header = read_json_object(entries["header"])
         schema = header["schema"]
-    except (lzma.LZMAError, ValueError, KeyError, AttributeError, TypeError, EOFError, RuntimeError) as error:
+    except (ValueError, KeyError) as error:
         raise FileFormatError(str(path), "an archive of labels", str(error) or "another file", remedy) from error
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise FileFormatError(str(path), "an archive of labels", str(error), remedy) from error
     if schema != SCHEMA:
         raise FileFormatError(f"{path}, header", f"schema {SCHEMA!r}", repr(schema), "read it with a later version")
     if digest != arrays_sha256(entries):

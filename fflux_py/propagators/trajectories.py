@@ -14,7 +14,6 @@ import io
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,8 +23,8 @@ import numpy as np
 
 from fflux_py.dynamics import CompiledPotential, MDConfig
 from fflux_py.dynamics.engine import Engine
-from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError, SimulationStopped
+from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -234,13 +233,12 @@ class TrajectorySet:
         """
         where, expected = str(path), "trajectories written by 'fflux trajectories'"
         try:
-            archive = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
-            arrays = {name: archive[name] for name in archive.files}
-            header = json.loads(arrays.pop("header").tobytes().decode())
+            arrays = parse_npz(Path(path).read_bytes())
+            header = read_json_object(arrays.pop("header"))
             stored = str(arrays.pop("sha256"))
         except OSError as error:
             raise FileFormatError(where, "a readable file", error.strerror or str(error), "check the path") from error
-        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError) as error:
             raise FileFormatError(where, expected, "another kind of file, or a truncated one") from error
         if header.get("format") != FORMAT or header.get("schema") != SCHEMA or set(arrays) != set(_ARRAYS):
             raise FileFormatError(where, f"{expected}, schema {SCHEMA}", f"{header.get('format')!r}, another content")
@@ -248,8 +246,14 @@ class TrajectorySet:
             raise FileFormatError(
                 where, f"the checksum {stored[:12]}...", "another", "the file was altered: copy it again"
             )
-        molecule = Molecule(tuple(header["symbols"]), arrays.pop("start"), int(header["charge"]), str(header["name"]))
-        return cls(molecule=molecule, interval=float(header["interval"]), metadata=header["metadata"], **arrays)
+        try:
+            symbols, charge, name = tuple(header["symbols"]), int(header["charge"]), str(header["name"])
+            molecule = Molecule(symbols, arrays.pop("start"), charge, name)
+            return cls(molecule=molecule, interval=float(header["interval"]), metadata=header["metadata"], **arrays)
+        except FFLUXError as error:
+            raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, error.remedy) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(where, expected, f"other entries ({error})") from error
 
 
 def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import write_atomically
+from fflux_py.files import parse_npz, write_atomically
 
 _SCHEMA = 1
 
@@ -66,11 +64,10 @@ class Checkpoint:
 def _read(path: Path) -> dict[str, np.ndarray]:
     remedy = "remove the file; the training then begins anew"
     try:
-        archive = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        arrays = {name: archive[name] for name in archive.files}
+        arrays = parse_npz(path.read_bytes())
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error)) from error
-    except (ValueError, KeyError, EOFError, RuntimeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except ValueError as error:
         raise FileFormatError(str(path), "an interrupted training", "a damaged file or another kind", remedy) from error
     if int(arrays.pop("schema", np.array(0))) != _SCHEMA or "key" not in arrays:
         raise FileFormatError(str(path), f"an interrupted training of schema {_SCHEMA}", "another file", remedy)

@@ -162,6 +162,7 @@ def _small_app(outcome: Any) -> typer.Typer:
         (OSError(errno.ENOSPC, "No space left on device", "big.bin"), 2, "big.bin"),
         (PermissionError(errno.EACCES, "Permission denied", "secret"), 2, "secret"),
         (BrokenProcessPool("gone"), 2, "use fewer workers"),
+        (MemoryError(), 2, "memory: expected room for the arrays, found none; use fewer data"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -185,6 +186,12 @@ def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
     result = CliRunner().invoke(_small_app(ZeroDivisionError("mistake")), [])
     assert isinstance(result.exception, ZeroDivisionError)
     assert result.exit_code != 0
+    assert result.stdout == ""
+    answer = CliRunner().invoke(_small_app(ZeroDivisionError("mistake")), ["--json-output"])
+    assert isinstance(answer.exception, ZeroDivisionError)
+    content = json.loads(answer.stdout)
+    assert (content["status"], content["exit_code"]) == ("error", 1)
+    assert content["error"] == "a mistake in the program, ZeroDivisionError: mistake"
 
 
 def test_figures_with_an_error_are_printed_before_it() -> None:

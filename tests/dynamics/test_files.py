@@ -19,7 +19,7 @@ import pytest
 from fflux_py import dynamics
 from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, resume, run_nvt, run_replicas
 from fflux_py.dynamics.checkpoint import read_newest_checkpoint
-from fflux_py.dynamics.dcd import DCDWriter, read_dcd
+from fflux_py.dynamics.dcd import DCDWriter, header, read_dcd
 from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.trajectory import COLUMNS, read_thermo
 from fflux_py.errors import FFLUXError, FileFormatError, GeometryError, InputError, InputWarning, ModelMismatchError
@@ -54,6 +54,25 @@ def test_trajectory_header_is_charmm(tmp_path: Path) -> None:
     assert struct.unpack_from("<f", data, 44)[0] * 48.88821 == pytest.approx(0.5, rel=1e-5)  # CHARMM's time unit, fs
     assert struct.unpack_from("<i", data, 48)[0] == 0  # no unit cell
     assert struct.unpack_from("<ii", data, 84) == (24, 84)
+
+
+def test_counters_of_a_long_run_stay_at_their_largest(tmp_path: Path) -> None:
+    path, largest = tmp_path / "t.dcd", 2**31 - 1
+    with DCDWriter(path, 2, 1000, 20.67, "t") as writer:
+        writer.n_frames = 2_147_484  # 1.07 microseconds
+        writer.write(np.ones((2, 3)))
+        assert struct.unpack_from("<4i", path.read_bytes(), 8) == (2_147_485, 0, 1000, largest)
+        writer.n_frames = largest
+        writer.write(np.ones((2, 3)))
+        assert struct.unpack_from("<4i", path.read_bytes(), 8) == (largest, 0, 1000, largest)
+    assert read_dcd(path).positions.shape == (2, 2, 3)
+    assert struct.unpack_from("<4i", header(2, 1000, 20.67, "t", 3_000_000), 8) == (3_000_000, 0, 1000, largest)
+
+
+def test_an_interval_that_the_trajectory_cannot_hold_keeps_its_time(tmp_path: Path) -> None:
+    run_in(tmp_path / "run", steps=10, report_every=2**31)
+    file = read_dcd(tmp_path / "run" / "trajectory.dcd")
+    assert file.interval * file.timestep * FEMTOSECOND == pytest.approx(0.5 * 2**31, rel=1e-6)
 
 
 def test_our_reader_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from fflux_py.dynamics import (
 from fflux_py.dynamics.checkpoint import CHECKPOINT_FILE, PREVIOUS_FILE, Checkpoint
 from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
+from fflux_py.files import arrays_sha256
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.typing import FloatArray
 from tests.support.compiled_potentials import Pairs, ammonia, ammonia_morse, ammonia_springs, hydrogen_chloride, morse
@@ -346,3 +348,76 @@ def test_a_complete_run_is_complete(tmp_path: Path) -> None:
     (again,) = resume(ammonia_morse(), tmp_path / "run")
     assert len(again) == len(Trajectory.read(tmp_path / "run")) == 13
     assert outputs(tmp_path / "run") == before
+
+
+def _altered(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
+    """Change header or arrays of a checkpoint and give it a fitting checksum."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "sha256"}
+    header = json.loads(arrays["header"].tobytes())
+    change(header, arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    np.savez(path, **arrays, sha256=np.array(arrays_sha256(arrays)))
+
+
+@pytest.mark.parametrize("folder", ["../victim", "/victim", "a/../../victim", "\0", 3])
+def test_a_checkpoint_that_names_another_folder_is_refused(tmp_path: Path, folder: object) -> None:
+    config = config_of(20)
+    for name in ("run", "victim"):
+        run_nvt(ammonia_morse(), ammonia(), config, tmp_path / name)
+    if folder == "/victim":
+        folder = str(tmp_path / "victim")
+    (tmp_path / "run" / PREVIOUS_FILE).unlink()
+
+    def point_elsewhere(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        header["replicas"][0].update(folder=folder)
+
+    _altered(tmp_path / "run" / CHECKPOINT_FILE, point_elsewhere)
+    before = everything(tmp_path)
+    with pytest.raises(FileFormatError, match=r"replicas: expected"):
+        resume(ammonia_morse(), tmp_path / "run", steps=40)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda header, arrays: header["replicas"][0]["sizes"].update({"thermo.csv": -1}), "a size in bytes"),
+        (lambda header, arrays: header["replicas"][0]["sizes"].pop("thermo.csv"), "the sizes of trajectory and logs"),
+        (lambda header, arrays: header["replicas"].clear(), "numbers of shape"),
+        (lambda header, arrays: header.update(replicas=7), "a checkpoint of this version"),
+        (lambda header, arrays: header.update(step="x"), "a checkpoint of this version"),
+        (lambda header, arrays: header["config"].update(timestep=-1.0), "timestep"),
+        (lambda header, arrays: arrays.update(positions=np.zeros((1, 3, 3))), "positions: expected"),
+        (lambda header, arrays: arrays.update(kinetic=np.array(["a"])), "kinetic: expected"),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None], said: str
+) -> None:
+    run_nvt(ammonia_morse(), ammonia(), config_of(20), tmp_path)
+    _altered(tmp_path / CHECKPOINT_FILE, change)
+    with pytest.raises(FileFormatError, match=said) as caught:
+        Checkpoint.read(tmp_path / CHECKPOINT_FILE)
+    assert caught.value.where.startswith(str(tmp_path / CHECKPOINT_FILE))
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_block_that_the_end_of_a_run_cut_is_told_once(tmp_path: Path, replicas: int) -> None:
+    guards = GuardConfig(conserved="save", conserved_jump=1e-6)
+    config = config_of(200, report_every=40, checkpoint_every=40, timestep=1.5, guards=guards, replicas=replicas)
+    run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "whole")
+    run_replicas(ammonia_morse(), ammonia(), dataclasses.replace(config, steps=103), tmp_path / "parts")
+    run_replicas(ammonia_morse(), ammonia(), dataclasses.replace(config, steps=103), tmp_path / "short")
+    assert b"\n81," in next((tmp_path / "parts").rglob("events.csv")).read_bytes()
+    # once more to the same end: the events of the block are there again
+    resume(ammonia_morse(), tmp_path / "parts")
+    assert outputs(tmp_path / "parts") == outputs(tmp_path / "short")
+    resume(ammonia_morse(), tmp_path / "parts", steps=107)
+    resume(ammonia_morse(), tmp_path / "parts", steps=200)
+    whole = outputs(tmp_path / "whole")
+    assert any(name.endswith("flagged.extxyz") for name in whole)
+    assert outputs(tmp_path / "parts") == whole
+    counts = [json.loads(p.read_text())["guard_events"] for p in sorted(tmp_path.glob("[wp]*/**/run.json"))]
+    assert len(counts) == 2 * replicas
+    assert counts[:replicas] == counts[replicas:]

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, write_atomically
 from fflux_py.iqa.scf.electronic_structure import OccupiedOrbitals, program_versions
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
@@ -99,11 +97,10 @@ class OrbitalFile:
         except OSError as error:
             raise InputError(str(self.path), "a readable file", error.strerror or str(error)) from error
         try:
-            archive = np.load(io.BytesIO(data), allow_pickle=False)
-            arrays = {name: archive[name] for name in ("header", *_ARRAYS)}
-            whole = str(archive["sha256"]) == arrays_sha256(arrays)
-        except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            # RuntimeError: altered bits that mean encryption or a later version of the archive format
+            entries = parse_npz(data)
+            arrays = {name: entries[name] for name in ("header", *_ARRAYS)}
+            whole = str(entries["sha256"]) == arrays_sha256(arrays)
+        except (ValueError, KeyError):
             return None
         if not whole or json.loads(arrays["header"].tobytes()) != self._content():
             return None
