@@ -32,7 +32,7 @@ _EXPORTS: Final = {
     "FFLUXCalculator": "interfaces.ase_calculator",
     "ForceField": "forcefield",
     "GeometrySet": "molecules.dataset",
-    "LevelOfTheory": "iqa.scf.electronic_structure",
+    "LevelOfTheory": "iqa.scf.level_of_theory",
     "MDConfig": "dynamics",
     "Molecule": "molecules.molecule",
     "SamplingConfig": "sampling",

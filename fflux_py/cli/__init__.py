@@ -16,6 +16,7 @@ from fflux_py import __version__
 from fflux_py.cli._command import BAD_INPUT, fail
 from fflux_py.cli.commands import (
     certify,
+    check,
     convert,
     demo,
     improve,
@@ -100,6 +101,7 @@ def fflux(
 
 
 for _function in (
+    check.check,
     sample.sample,
     label.label,
     train.train,

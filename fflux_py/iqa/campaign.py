@@ -27,12 +27,13 @@ from fflux_py.iqa.labelling import SCHEMA, Label, label_geometry
 from fflux_py.iqa.partition import NO_PARTITION, check_partition
 from fflux_py.iqa.result_archive import canonical
 from fflux_py.iqa.result_folder import ISOLATED_ATOMS, ResultFolder
-from fflux_py.iqa.scf._pyscf import load_pyscf
 from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
+from fflux_py.iqa.scf.preflight import check_level
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.preflight import check_molecule
 from fflux_py.typing import FloatArray
 
 _DECIMALS: Final = 9
@@ -125,13 +126,17 @@ class Campaign:
         Raises
         ------
         InputError
-            A wrong argument, a folder that cannot be written to, or no geometry that could be labelled.
+            A wrong argument, a molecule or a level of theory that fails a check, a folder that cannot be written to,
+            or no geometry that could be labelled.
+        GeometryError
+            A molecule of several pieces, or without local frames if there is a partition.
         FileFormatError
             A damaged archive.
         MissingDependencyError
             PySCF is not installed.
         """
-        load_pyscf()
+        check_molecule(self.geometries.molecule, local_frames=self.partition != NO_PARTITION)
+        check_level(self.geometries.molecule, self.level)
         resources = resources or Resources()
         if not 0 <= array[0] < array[1]:
             raise InputError("array", "(i, n) with 0 <= i < n", str(tuple(array)))
@@ -245,7 +250,7 @@ class Campaign:
             try:
                 energies: dict[str, float] = compute_isolated_atoms(symbols, self.level)
                 result = {**content, "units": "hartree", "energies": energies}
-            except ConvergenceError as error:
+            except (ConvergenceError, InputError) as error:  # only models of the MF5 mean need these energies
                 result = {**content, "failure": str(error), "energies": {}}
             self._results.write(name, result)
         return {str(k): float(v) for k, v in result["energies"].items()}

@@ -234,8 +234,8 @@ def _all_distances(positions: FloatArray) -> FloatArray:
 def _difference(labels: Labels, geometry: Molecule) -> tuple[str, str, str]:
     """What was expected, what was found, and a remedy, for a geometry that cannot be matched."""
     reference = labels.reference
-    pieces = _pieces(geometry)
-    if len(pieces) > len(_pieces(reference)):
+    pieces = connected_pieces(geometry)
+    if len(pieces) > len(connected_pieces(reference)):
         sizes = ", ".join(str(len(piece)) for piece in pieces)
         remedy = "unwrap a molecule that a periodic cell cut, take out others, or bring back a bond that is too long"
         return "one molecule in one piece", f"{len(pieces)} pieces of {sizes} atoms", remedy
@@ -254,8 +254,8 @@ def _difference(labels: Labels, geometry: Molecule) -> tuple[str, str, str]:
     return expected, _bond_kinds(geometry), _ANOTHER.format("an isomer")
 
 
-def _pieces(molecule: Molecule) -> list[set[int]]:
-    """Atoms of every connected piece."""
+def connected_pieces(molecule: Molecule) -> list[set[int]]:
+    """Atoms of every piece of a molecule that bonds hold together."""
     pieces: list[set[int]] = []
     for atom in _connected_order(range(molecule.n_atoms), molecule.neighbours):
         near = [piece for piece in pieces if piece & set(molecule.neighbours[atom])]

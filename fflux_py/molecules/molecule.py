@@ -22,6 +22,8 @@ _COVALENT_RADIUS: Final = {"H": 0.37, "C": 0.77, "N": 0.75, "O": 0.73, "F": 0.71
 _VALENCE: Final = {"H": 1, "C": 4, "N": 5, "O": 6}
 _BOND_FACTOR: Final = 1.25
 _COINCIDENCE: Final = 0.2 / ANGSTROM
+# Angles above this have no torsion: 165 degrees.
+_STRAIGHT_COSINE: Final = float(np.cos(np.radians(165.0)))
 
 Torsion = tuple[int, int, int, int]
 """Atom indices i-j-k-l of a torsion, from 0."""
@@ -137,8 +139,10 @@ class Molecule:
         """One torsion ``(i, j, k, l)`` for every rotatable single bond j-k: one that is not in a ring.
 
         A bond qualifies if both ends have another neighbour and its length exceeds 0.92 times the sum of the
-        covalent radii, which leaves out double bonds, amide C-N bonds and the C-O bonds of acids and esters.  The
-        outer atoms are the heaviest neighbours (lowest index on a tie).
+        covalent radii, which leaves out double bonds, amide C-N bonds and the C-O bonds of acids and esters.  Bonds of
+        a two-coordinate oxygen to phosphorus, to silicon and to an aromatic ring are shorter and qualify too.  The
+        outer atoms are the heaviest neighbours (lowest index on a tie) among those whose angle at the bond is below
+        165 degrees: along a linear group such as a nitrile or an alkyne there is no torsion.
 
         Parameters
         ----------
@@ -150,11 +154,12 @@ class Molecule:
         """
         chosen = []
         for j, k in self.bonds:
-            outer_j = [a for a in self.neighbours[j] if a != k]
-            outer_k = [a for a in self.neighbours[k] if a != j]
+            outer_j = [a for a in self.neighbours[j] if a != k and not self.is_straight(a, j, k)]
+            outer_k = [a for a in self.neighbours[k] if a != j and not self.is_straight(a, k, j)]
             radii = covalent_radius(self.symbols[j]) + covalent_radius(self.symbols[k])
             length = float(np.linalg.norm(self.positions[j] - self.positions[k]))
-            if not outer_j or not outer_k or (length < 0.92 * radii and not stiff) or self.in_ring(j, k):
+            short = length < 0.92 * radii and not self._is_short_single_bond(j, k)
+            if not outer_j or not outer_k or (short and not stiff) or self.in_ring(j, k):
                 continue
             if not methyl and (self._is_rotor(outer_j) or self._is_rotor(outer_k)):
                 continue
@@ -184,6 +189,24 @@ class Molecule:
         """Whether these are three terminal atoms of one element."""
         terminal = all(len(self.neighbours[a]) == 1 for a in outer)
         return len(outer) == 3 and terminal and len({self.symbols[a] for a in outer}) == 1
+
+    def is_straight(self, i: int, j: int, k: int) -> bool:
+        """Whether the angle i-j-k exceeds 165 degrees: a torsion with it is not defined, or hardly."""
+        a, b = self.positions[i] - self.positions[j], self.positions[k] - self.positions[j]
+        return bool(a @ b < _STRAIGHT_COSINE * np.linalg.norm(a) * np.linalg.norm(b))
+
+    def _is_short_single_bond(self, j: int, k: int) -> bool:
+        """Whether this is a single bond of a two-coordinate oxygen to P, to Si or to an aromatic (or vinylic) ring."""
+        for oxygen, other in ((j, k), (k, j)):
+            if self.symbols[oxygen] != "O" or len(self.neighbours[oxygen]) != 2:
+                continue
+            if self.symbols[other] in ("P", "Si"):
+                return True
+            around = self.neighbours[other]
+            in_ring = sum(self.in_ring(other, a) for a in around) == 2
+            if self.symbols[other] == "C" and len(around) == 3 and in_ring:
+                return True
+        return False
 
     def _is_carbonyl(self, atom: int) -> bool:
         around = self.neighbours[atom]

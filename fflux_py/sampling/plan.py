@@ -210,7 +210,8 @@ class SamplingConfig:
         Raises
         ------
         InputError
-            If a torsion of the plan is not four successive bonded atoms of the molecule, or if two are one.
+            If a torsion of the plan is not four successive bonded atoms of the molecule, or has a nearly straight
+            angle, or if two are one.
         """
         if self.torsions is None:
             return molecule.torsions(methyl=False)
@@ -223,6 +224,9 @@ class SamplingConfig:
                 if b not in molecule.neighbours[a]:
                     raise InputError(name, "four successive atoms with bonds between them",
                                      f"no bond {molecule.symbols[a]}{a + 1}-{molecule.symbols[b]}{b + 1}")  # fmt: skip
+            if molecule.is_straight(*atoms[:3]) or molecule.is_straight(*atoms[1:]):
+                raise InputError(name, "angles of its atoms below 165 degrees", "a larger one",
+                                 "along a linear group there is no torsion: choose others")  # fmt: skip
             if atoms in seen or atoms[::-1] in seen:
                 raise InputError("torsions", "every torsion once", f"{name} twice")
             seen.add(atoms)

@@ -19,6 +19,7 @@ from fflux_py.errors import ConvergenceError, GeometryError, InputError, Simulat
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.potential import PotentialEnergy
+from fflux_py.molecules.preflight import check_molecule
 from fflux_py.sampling.distortions import DistortionConfig, MarkedGeometry, extra_frames
 from fflux_py.sampling.plan import SamplingConfig, TrajectoryClass
 from fflux_py.sampling.selection import evenly_spaced, farthest_points, pair_features
@@ -86,13 +87,15 @@ def sample(
 
     Raises
     ------
-    InputError
-        If the molecule has an odd number of electrons, and ``potential`` is not given.
+    InputError, GeometryError
+        If the molecule fails a check of :func:`fflux_py.molecules.preflight.check_molecule`, or has an odd number of
+        electrons, and ``potential`` is not given.
     SimulationStopped
         If one trajectory fails more often than ``config.max_restarts``.
     ConvergenceError
         If the start geometry does not relax.
     """
+    check_molecule(molecule)
     config = config or SamplingConfig()
     make = potential or _gfn2
     energy = make(molecule)

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rdkit", reason="RDKit is not installed")
 
 from fflux_py.errors import InputError
+from fflux_py.sampling.plan import SamplingConfig
 from fflux_py.sampling.smiles import molecule_from_smiles
 from fflux_py.units import ANGSTROM
 
@@ -63,3 +64,39 @@ def test_bad_smiles_are_named(smiles: str, found: str) -> None:
     assert f"SMILES {smiles!r}" in str(caught.value)
     assert found in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("smiles", ["CCC#N", "C=CC#N", "C#Cc1ccccc1", "CCC#CC", "N#CCC#N"])
+def test_linear_groups_have_no_torsions(smiles: str) -> None:
+    # Along a nitrile or an alkyne a torsion is not defined, and the gradient of a bias on it has no bound.
+    assert molecule_from_smiles(smiles).torsions(methyl=False) == ()
+
+
+def test_torsions_beside_a_linear_group_stay() -> None:
+    assert [t[1:3] for t in molecule_from_smiles("C#CCO").torsions()] == [(2, 3)]
+    assert [t[1:3] for t in molecule_from_smiles("CCC#N").torsions()] == [(0, 1)]  # the methyl group
+
+
+@pytest.mark.parametrize(
+    ("smiles", "axes"),
+    [
+        ("Oc1ccccc1", [(0, 1)]),
+        ("COc1ccccc1", [(0, 1), (1, 2)]),
+        ("COP(=O)(OC)OC", [(0, 1), (1, 2), (2, 4), (2, 6), (4, 5), (6, 7)]),
+        ("C[SiH2]O[SiH2]C", [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        # as before: no torsion of acids, esters, enols and amides about the short bond, one about the others
+        ("CC(=O)O", [(0, 1)]),
+        ("CC(=O)OC", [(0, 1), (3, 4)]),
+        ("C=COC", [(2, 3)]),
+        ("CC(=O)NC", [(0, 1), (3, 4)]),
+        ("OC", [(0, 1)]),
+    ],
+)
+def test_rotatable_bonds_of_oxygen(smiles: str, axes: list[tuple[int, int]]) -> None:
+    assert [t[1:3] for t in molecule_from_smiles(smiles).torsions()] == axes
+
+
+def test_torsion_along_a_linear_group_is_not_biased() -> None:
+    propionitrile = molecule_from_smiles("CCC#N")
+    with pytest.raises(InputError, match="torsion 1-2-3-4: expected angles of its atoms below 165 degrees"):
+        SamplingConfig(torsions=((0, 1, 2, 3),)).biased_torsions(propionitrile)

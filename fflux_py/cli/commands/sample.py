@@ -101,7 +101,10 @@ def sample(
     plumed = bias if bias not in ("torsions", "none", None) else None
     check_output(output, *(Path(p) for p in (molecule, plumed) if p is not None))
     use_threads(threads)
+    from fflux_py.molecules.preflight import check_molecule
+
     start = _start(molecule, smiles, charge, seed)
+    check_molecule(start)
     chosen = parse_torsions(torsions, start) if torsions is not None else None
     if chosen is not None and bias not in (None, "torsions"):
         raise InputError("--torsions", "--bias torsions", f"--bias {bias}", "leave one of them out")

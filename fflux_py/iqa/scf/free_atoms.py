@@ -17,10 +17,11 @@ from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
-# Unpaired electrons of the ground state (NIST Atomic Spectra Database), main-group elements of the first four rows.
+# Unpaired electrons of the ground state (NIST Atomic Spectra Database), main-group elements of the first five rows.
 _UNPAIRED = {"H": 1, "He": 0, "Li": 1, "Be": 0, "B": 1, "C": 2, "N": 3, "O": 2, "F": 1, "Ne": 0,
              "Na": 1, "Mg": 0, "Al": 1, "Si": 2, "P": 3, "S": 2, "Cl": 1, "Ar": 0,
-             "K": 1, "Ca": 0, "Ga": 1, "Ge": 2, "As": 3, "Se": 2, "Br": 1, "Kr": 0}  # fmt: skip
+             "K": 1, "Ca": 0, "Ga": 1, "Ge": 2, "As": 3, "Se": 2, "Br": 1, "Kr": 0,
+             "Rb": 1, "Sr": 0, "In": 1, "Sn": 2, "Sb": 3, "Te": 2, "I": 1, "Xe": 0}  # fmt: skip
 _GRID_LEVEL = 4
 _RADIAL_END = 20.0
 _RADIAL_POINTS = 1200
