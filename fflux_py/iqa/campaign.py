@@ -28,12 +28,13 @@ from fflux_py.iqa.partition import NO_PARTITION, check_partition
 from fflux_py.iqa.result_archive import canonical
 from fflux_py.iqa.result_folder import ISOLATED_ATOMS, ResultFolder
 from fflux_py.iqa.scf.free_atoms import compute_isolated_atoms
+from fflux_py.iqa.scf.functionals import check_atomic_energies
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.iqa.scf.preflight import check_level
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.preflight import check_molecule
+from fflux_py.molecules.preflight import check_electrons, check_molecule
 from fflux_py.typing import FloatArray
 
 _DECIMALS: Final = 9
@@ -129,14 +130,20 @@ class Campaign:
             A wrong argument, a molecule or a level of theory that fails a check, a folder that cannot be written to,
             or no geometry that could be labelled.
         GeometryError
-            A molecule of several pieces, or without local frames if there is a partition.
+            A molecule of several pieces, or of three and more without local frames if there is a partition.
         FileFormatError
             A damaged archive.
         MissingDependencyError
             PySCF is not installed.
         """
-        check_molecule(self.geometries.molecule, local_frames=self.partition != NO_PARTITION)
-        check_level(self.geometries.molecule, self.level)
+        molecule = self.geometries.molecule
+        if molecule.n_atoms > 2:
+            check_molecule(molecule, local_frames=self.partition != NO_PARTITION)
+        else:  # labels of one and two atoms are figures of their own, though no model can be made of them
+            check_electrons(molecule)
+        check_level(molecule, self.level)
+        if self.partition != NO_PARTITION:
+            check_atomic_energies(self.level.method)
         resources = resources or Resources()
         if not 0 <= array[0] < array[1]:
             raise InputError("array", "(i, n) with 0 <= i < n", str(tuple(array)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, check_partition
 from fflux_py.iqa.scf.electronic_structure import GroundState, program_versions, threads_in_use
+from fflux_py.iqa.scf.functionals import check_atomic_energies
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -122,6 +123,8 @@ def label_geometry(
         An unknown method, basis or partition, or an odd number of electrons.
     """
     check_partition(partition)
+    if partition != NO_PARTITION:
+        check_atomic_energies(level.method)
     started = time.perf_counter()
     state = GroundState(molecule, level, orbitals.read() if orbitals else None)
     if orbitals and keep_orbitals and not state.from_stored_orbitals:

@@ -38,8 +38,8 @@ def check_electrons(molecule: Molecule) -> str:
     electrons = int(molecule.numbers.sum()) - molecule.charge
     if electrons < 1 or electrons % 2:
         raise InputError(
-            f"electrons of {molecule.name!r}",
-            "an even number (closed shell)",
+            f"charge of {molecule.name!r}",
+            "an even number of electrons (closed shell)",
             f"{electrons} electrons at charge {molecule.charge}",
             "give the charge (--charge, or total_charge in the file) if it was lost; radicals and other open shells "
             "are not supported",

@@ -281,7 +281,7 @@ def test_failed_scf_is_an_error() -> None:
     [
         ({}, "voronoi", "expected one of .*becke, hirshfeld, .*found 'voronoi'"),
         ({"method": "no-such"}, "none", "expected a functional that PySCF knows"),
-        ({"method": "cam-b3lyp"}, "none", "'cam-b3lyp', a functional range-separated; such"),
+        ({"method": "cam-b3lyp"}, "hirshfeld", "'cam-b3lyp', a functional range-separated; such"),
         ({"method": "b3lyp-d3"}, "none", "with a dispersion correction"),
         ({"method": "wb97m-v"}, "none", "range-separated and with non-local correlation"),
         ({"method": "mgga_x_br89"}, "none", "with the Laplacian of the density"),

@@ -33,7 +33,7 @@ XENON = molecule("Xe F F", [[0, 0, 0], [0, 0, 1.98], [0, 0, -1.98]])
     ("start", "message"),
     [
         (DIMER, "expected one molecule in one piece, found 2 pieces of 3, 3 atoms"),
-        (METHYL, r"expected an even number \(closed shell\), found 9 electrons at charge 0"),
+        (METHYL, r"expected an even number of electrons \(closed shell\), found 9 electrons at charge 0"),
         (OXYGEN, "O2, a triplet"),
         (ACETYLENE, "linear molecule of more than three atoms has no local frames"),
         (XENON, "covalent radius"),

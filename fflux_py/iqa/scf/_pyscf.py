@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 
 from fflux_py.errors import InputError, MissingDependencyError
+from fflux_py.iqa.scf.functionals import check_name, is_range_separated
 from fflux_py.typing import FloatArray
 
 _CORE_TYPE: Final = "OPENBLAS_CORETYPE"
@@ -79,19 +80,19 @@ def no_checkpoint_files() -> Iterator[None]:
 
 
 def check_functional(method: str) -> None:
-    """Refuse functionals whose energy is not an integral of density, gradient, kinetic energy and exact exchange.
+    """Refuse functionals that are not in the list, and of these nothing that PySCF alone would compute differently.
 
     Raises
     ------
     InputError
-        An unknown, range-separated, Laplacian-dependent, non-local or dispersion-corrected method.
+        An unknown, Laplacian-dependent, non-local or dispersion-corrected method, or arithmetic in its name.
     """
     pyscf = load_pyscf()
     libxc = pyscf.dft.libxc
     try:
         known = libxc.xc_type(method) in ("HF", "LDA", "GGA", "MGGA")
         kinds = {
-            "range-separated": libxc.rsh_coeff(method)[0] != 0.0,
+            "range-separated": libxc.rsh_coeff(method)[0] != 0.0 and not is_range_separated(method),
             "with the Laplacian of the density": libxc.needs_laplacian(method),
             "with non-local correlation": bool(libxc.is_nlc(method)),
             "with a dispersion correction": pyscf.scf.dispersion.parse_dft(method)[2] is not None,
@@ -104,8 +105,9 @@ def check_functional(method: str) -> None:
             "method",
             "hf, or a local, GGA, meta-GGA or global hybrid functional",
             f"{method!r}, a functional {' and '.join(refused) or 'of another kind'}",
-            "such a functional has no atomic energies here: use for example b3lyp",
+            "such a functional is not computed here: use for example b3lyp",
         )
+    check_name(method)
 
 
 def refuse_effective_cores(symbols: set[str], basis: str) -> None:

@@ -28,6 +28,7 @@ from fflux_py.iqa.scf._pyscf import (
 )
 from fflux_py.iqa.scf._two_grid_scf import run_two_grid_scf
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
+from fflux_py.iqa.scf.functionals import check_atomic_energies, is_range_separated
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray, IntArray
@@ -235,6 +236,10 @@ class GroundState:
 
     def forces(self) -> FloatArray:
         """Forces in hartree/bohr, shape ``(n_atoms, 3)``, with the response of the integration grid."""
+        if is_range_separated(self.level.method):
+            gradient = self._mean_field.nuc_grad_method()
+            gradient.grid_response = True
+            return -np.asarray(gradient.kernel())
         return -energy_gradient(self._mean_field, self._orbitals, self._fock, self.exchange_fraction)
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
@@ -270,7 +275,8 @@ class GroundState:
 
     @property
     def exchange_fraction(self) -> float:
-        """Fraction of exact exchange."""
+        """Fraction of exact exchange; a range-separated hybrid has none, which is an ``InputError``."""
+        check_atomic_energies(self.level.method)
         return float(load_pyscf().dft.libxc.hybrid_coeff(self.level.method))
 
     def analytic_energies(self) -> AnalyticEnergies:

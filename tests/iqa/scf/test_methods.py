@@ -103,7 +103,7 @@ def test_forces_of_meta_ggas_are_the_gradient_of_the_energy(method: str) -> None
 def test_what_has_no_atomic_energies_is_refused(symbols: tuple[str, ...], change: dict[str, str], message: str) -> None:
     molecule = Molecule(symbols, np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 2.8]]))
     with pytest.raises(InputError, match=message) as caught:
-        GroundState(molecule, replace(SMALL, **change))
+        label_geometry(molecule, replace(SMALL, **change))
     assert "\n" not in str(caught.value)
 
 
