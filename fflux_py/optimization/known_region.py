@@ -2,11 +2,12 @@
 
 Dynamics has guards that look at bonds, contacts and energies while it goes.  A single evaluation, or the end of a
 search, deserves the same look: outside of its training data a Gaussian process returns to its prior mean, and a search
-may end in a well that is none, hundreds of kcal/mol deep.  Four questions, each with its figure:
+may end in a well that is none, hundreds of kcal/mol deep.  Five questions, each with its figure:
 
 - Is every bond within the limits of the guards?
 - Do two atoms that are not bonded touch?
 - Is every distance of two atoms where the training geometries had it, give or take a part of its range?
+- Does every centre have the handedness of the training geometries?
 - Is the energy not below all that the training geometries know?  A geometry at 300 K stands (3N - 6) kT / 2 above its
   minimum in the mean (equipartition), so that much below the lowest of them is still believed.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 from fflux_py.errors import FFLUXWarning, GeometryError
 from fflux_py.forcefield import ForceField
+from fflux_py.molecules.matching import Labels
 from fflux_py.optimization.training_range import distance_ranges, distances
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, KCAL_MOL
@@ -52,6 +54,10 @@ class KnownRegion:
     """
 
     forcefield: ForceField
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return Labels(self.forcefield.molecule)
 
     @cached_property
     def ranges(self) -> tuple[FloatArray, FloatArray]:
@@ -114,6 +120,8 @@ class KnownRegion:
                 pair = f"{self._name(min(i, j))}-{self._name(max(i, j))}"
                 expected = f"{where}: {allowed}" if where else allowed
                 reasons.append(f"{what} {pair} of {found[i, j] * ANGSTROM:.2f} angstrom ({expected})")
+        if not self._labels.keep_chirality(positions):
+            reasons.append("another handedness than the training geometries at a centre: a molecule turned inside out")
         if energy is not None and not energy >= self.lowest_energy:
             below = (self.lowest_energy - energy) * KCAL_MOL
             reasons.append(f"an energy {below:.1f} kcal/mol below the lowest that the training data make believable")

@@ -21,6 +21,7 @@ atoms, hundreds of times as long as a force field's forces (``benchmarks/speed/o
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,9 +31,11 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError
+from fflux_py.forcefield import ForceField
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.molecules.normal_modes import NormalModes, hessian, normal_modes
 from fflux_py.molecules.potential import PotentialEnergy, energy_of
+from fflux_py.optimization.known_region import KnownRegion, OutsideTrainingWarning
 from fflux_py.optimization.newton import newton_steps
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -147,6 +150,11 @@ def optimize(
     OptimizationResult
         With ``converged`` false if ``max_steps`` did not suffice.
 
+    Warns
+    -----
+    OutsideTrainingWarning
+        The search with a force field ended where the model knows nothing: that is no minimum.
+
     Raises
     ------
     ConvergenceError
@@ -173,7 +181,13 @@ def optimize(
         n_steps += 1
         if progress is not None:
             progress(n_steps, max_steps)
-    return record.result(fmax, method, n_steps)
+    result = record.result(fmax, method, n_steps)
+    if isinstance(potential, ForceField) and result.converged:
+        objections = KnownRegion(potential).objections(np.array(result.molecule.positions), result.energy)
+        if objections:
+            text = f"the search ended outside of the model's training data: {'; '.join(objections)}"
+            warnings.warn(text, OutsideTrainingWarning, stacklevel=2)
+    return result
 
 
 def optimize_to_minimum(

@@ -15,7 +15,7 @@ from fflux_py.cli._options import JsonOption, ModelArgument, StartArgument, Thre
 from fflux_py.cli._paths import check_output
 from fflux_py.cli._progress import progress
 from fflux_py.cli._threads import use_threads
-from fflux_py.errors import ConvergenceError, InputError
+from fflux_py.errors import ConvergenceError, GeometryError, InputError
 
 if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
@@ -59,7 +59,10 @@ def optimize(
         raise InputError("--fmax", "a positive force in eV/angstrom", f"{fmax:g}")
     check_output(output, model)
     use_threads(threads)
-    from fflux_py.molecules.extended_xyz import write_molecule
+    import numpy as np
+
+    from fflux_py.molecules.extended_xyz import Value, write_molecule
+    from fflux_py.optimization.known_region import KnownRegion
     from fflux_py.optimization.search import optimize as minimise
     from fflux_py.optimization.search import optimize_to_minimum
     from fflux_py.optimization.training_range import move_into_training_range
@@ -79,10 +82,22 @@ def optimize(
             f"{left:.3g} eV/angstrom",
             "raise --max-steps or start from another geometry; nothing was written",
         )
-    marks = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
+    marks: dict[str, Value] = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
+    objections = KnownRegion(forcefield).objections(np.array(result.molecule.positions), result.energy)
+    if objections:
+        marks["outside_training"] = "; ".join(objections)
     write_molecule(output, result.molecule, marks)
     outcome = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
-    return outcome if modes is None else _with_frequencies(outcome, modes)
+    if modes is not None:
+        outcome = _with_frequencies(outcome, modes)
+    outcome = replace(outcome, figures={**outcome.figures, "outside_training": objections})
+    if not objections:
+        return outcome
+    error = GeometryError(
+        str(output), "a minimum where the model knows the molecule", "; ".join(objections),
+        "this is no minimum of the molecule; start from a geometry nearer to the training data, or label this one",
+    )  # fmt: skip
+    return replace(outcome, error=error)
 
 
 def _with_start(outcome: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
