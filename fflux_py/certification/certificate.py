@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from fflux_py.files import read_text, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.optimization.known_region import OutsideTrainingWarning
 from fflux_py.optimization.search import optimize
 from fflux_py.units import KCAL_MOL
 
@@ -210,10 +212,13 @@ def relax(forcefield: ForceField, start: Molecule) -> Molecule:
     Returns
     -------
     Molecule
-        The minimum of the model next to ``start``; ``start`` itself if there is none with its bonds.
+        The minimum of the model next to ``start``; ``start`` itself if there is none with its bonds.  Whether the model
+        is right there is what runs and labels are for: a minimum outside of the training data is not told.
     """
     try:
-        minimum = optimize(forcefield, start).molecule
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutsideTrainingWarning)
+            minimum = optimize(forcefield, start).molecule
     except ConvergenceError:
         return start
     return minimum if minimum.bonds == start.bonds else start

@@ -313,7 +313,7 @@ def test_perceptron_learns_what_the_polynomial_leaves(kind: str) -> None:
     torch.manual_seed(0)
     net = _networks.build(header)
     _training._fit_response(net, data, header, config)
-    inputs, left = net.response.left(*_training._response_data(net, data, header, config, "train", 200))
+    inputs, left = net.response.remainder(*_training._response_data(net, data, header, config, "train", 200))
     loss = _training._local_loss(net, data, header, config)
     generator = torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(net.response.perceptron.parameters(), lr=1e-2)
