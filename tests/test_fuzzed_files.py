@@ -140,7 +140,7 @@ _READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::fflux_py.exchange.ferebus.consistency.FerebusWarning")
+@pytest.mark.filterwarnings("ignore::fflux_py.errors.FFLUXWarning")
 @pytest.mark.parametrize("kind", _READERS)
 def test_a_damaged_file_is_read_or_refused(kind: str, valid: Path, tmp_path: Path) -> None:
     name, read = _READERS[kind]

@@ -25,8 +25,10 @@ def kill_twenty_times(
     context = multiprocessing.get_context("fork")
 
     def written() -> int:
-        path = folder / CHECKPOINT_FILE
-        return path.stat().st_ino if path.exists() else 0
+        try:
+            return (folder / CHECKPOINT_FILE).stat().st_ino
+        except FileNotFoundError:  # not yet, or just then: the last one is renamed before the new one takes its place
+            return 0
 
     reached: list[int] = []
     while len(reached) < 20:
