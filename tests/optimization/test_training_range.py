@@ -14,7 +14,6 @@ from fflux_py.gp.features import FEATURE_KINDS
 from fflux_py.molecules.extended_xyz import read_molecule, write_molecule
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import find_symmetry
-from fflux_py.optimization.known_region import KnownRegion
 from fflux_py.optimization.search import optimize
 from fflux_py.optimization.training_range import (  # fmt: skip
     distance_ranges,
@@ -127,9 +126,7 @@ def test_a_search_that_ends_elsewhere_finds_the_minimum_from_inside() -> None:
     forcefield, exact = fitted(), optimize(MethanolPotential(), methanol(), 1e-6).molecule
     noise = np.random.default_rng(9).normal(size=(6, 3))
     start = methanol().with_positions(methanol().positions + 0.6 * noise)
-    away = optimize(forcefield, start).molecule
-    assert rmsd(away.positions, exact.positions) > 0.5
-    assert any("inside out" in reason for reason in KnownRegion(forcefield).objections(np.array(away.positions)))
+    assert rmsd(optimize(forcefield, start).molecule.positions, exact.positions) > 0.5
     found = optimize(forcefield, move_into_training_range(forcefield, start))
     assert found.converged
     assert rmsd(found.molecule.positions, exact.positions) * ANGSTROM < 0.03
