@@ -60,7 +60,7 @@ class Observations:
 
     @property
     def count(self) -> int:
-        """Number of all observations (n atomic energies for a partition, one total energy and 3n forces for a geometry)."""
+        """Number of all observations, which is for a partition n and for a geometry one total energy and 3n forces."""
         return int(self.forces.stop)
 
     def atom(self, atom: int) -> slice:

@@ -25,7 +25,7 @@ from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, resume, run_nv
 from fflux_py.errors import FFLUXError
 from fflux_py.units import ANGSTROM, BOLTZMANN, FEMTOSECOND, KCAL_MOL
 from tests.support.compiled_potentials import peroxide
-from tests.support.kills import kill_twenty_times
+from tests.support.kills import kill_eight_times
 from tests.support.synthetic import fitted, methanol
 
 PHI = CollectiveVariable("torsion", (0, 1, 2, 3), "phi")
@@ -191,12 +191,12 @@ def test_threads_change_no_bit(tmp_path: Path, name: str) -> None:
     assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
 
 
-def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
-    config = config_of(30_000, replicas=2, checkpoint_every=200)
+def test_eight_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
+    config = config_of(12_000, replicas=2, checkpoint_every=200)
     molecule = peroxide().molecule
     run_replicas(peroxide(), molecule, config, tmp_path / "whole", bias=JOINT)
     folder = tmp_path / "killed"
-    kill_twenty_times(peroxide(), molecule, config, folder, bias=JOINT)
+    kill_eight_times(peroxide(), molecule, config, folder, bias=JOINT)
     resume(peroxide(), folder)
     assert outputs(folder) == outputs(tmp_path / "whole")
 

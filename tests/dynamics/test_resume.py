@@ -33,7 +33,7 @@ from fflux_py.files import arrays_sha256
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.typing import FloatArray
 from tests.support.compiled_potentials import Pairs, ammonia, ammonia_morse, ammonia_springs, hydrogen_chloride, morse
-from tests.support.kills import kill_twenty_times
+from tests.support.kills import kill_eight_times
 
 OUTPUTS = ("trajectory.dcd", "thermo.csv", "events.csv", "final.extxyz", "start.extxyz", "topology.pdb")
 
@@ -71,11 +71,11 @@ def test_a_longer_run_is_the_run_of_that_length(tmp_path: Path, thermostat: str,
 
 
 @pytest.mark.parametrize("thermostat", ["nose-hoover", "langevin"])
-def test_twenty_kills_at_random_moments_change_no_bit(tmp_path: Path, thermostat: str) -> None:
-    config = config_of(60_000, thermostat=thermostat, replicas=2, checkpoint_every=300)
+def test_eight_kills_at_random_moments_change_no_bit(tmp_path: Path, thermostat: str) -> None:
+    config = config_of(24_000, thermostat=thermostat, replicas=2, checkpoint_every=300)
     run_replicas(ammonia_morse(), ammonia(), config, tmp_path / "whole")
     folder = tmp_path / "killed"
-    kill_twenty_times(ammonia_morse(), ammonia(), config, folder)
+    kill_eight_times(ammonia_morse(), ammonia(), config, folder)
     resume(ammonia_morse(), folder)
     assert outputs(folder) == outputs(tmp_path / "whole")
 
