@@ -26,6 +26,7 @@ from fflux_py.molecules.extended_xyz import (
 )
 from fflux_py.molecules.frame_meaning import FrameMeaning, bears_meaning, interpret_all, tell
 from fflux_py.molecules.frame_order import in_one_order
+from fflux_py.molecules.label_checks import check_labels
 from fflux_py.molecules.molecule import Molecule, check_positions, read_only
 from fflux_py.typing import BoolArray, FloatArray, IntArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -271,7 +272,10 @@ class Dataset:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Dataset:
-        """Read a data set and check that it is whole: units, keys, counts, finite numbers."""
+        """Read a data set and check that it is whole and that its labels agree with each other.
+
+        The labels are checked by :func:`fflux_py.molecules.label_checks.check_labels`.
+        """
         frames, meaning = _interpreted(read_frames(path), str(path))
         header = _common_header(frames, str(path))
         _expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
@@ -300,7 +304,7 @@ class Dataset:
                 values = _real_column(frame, column, (n_atoms,), where) if present else np.full(n_atoms, np.nan)
                 atomic[name].append(values / unit)
         try:
-            return cls(
+            data = cls(
                 geometries=_geometries(frames, geometry_header, str(path), meaning.charge or 0),
                 energies=np.array(energies) / EV,
                 forces=np.array(forces) / EV_ANGSTROM,
@@ -308,8 +312,11 @@ class Dataset:
                 isolated_energies=isolated,
                 **{name: np.array(rows) for name, rows in atomic.items()},
             )
+            check_labels(data, str(path))
         except InputError as error:
-            raise FileFormatError(f"{path}, {error.where}", error.expected, error.found, error.remedy) from None
+            where = error.where if error.where.startswith(str(path)) else f"{path}, {error.where}"
+            raise FileFormatError(where, error.expected, error.found, error.remedy) from None
+        return data
 
 
 _ATOMIC_COLUMNS: Final[dict[str, tuple[str, float]]] = {
