@@ -44,6 +44,7 @@ _TAKEN_BY_ASE: Final = (
     "Properties", "Lattice", "pbc", "energy", "free_energy", "stress", "dipole", "magmom", "dielectric_tensor",
     "polarization", "born_effective_charges",
 )  # fmt: skip
+_FOREIGN: Final = "is this a data set written by 'fflux label'? 'fflux convert' makes one of labels of other programs"
 _RESERVED: Final = frozenset({*_FRAME_KEYS, *_MOLECULE_KEYS, *_TAKEN_BY_ASE})
 
 
@@ -272,11 +273,10 @@ class Dataset:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Dataset:
-        """Read a data set and check that it is whole and that its labels agree with each other.
-
-        The labels are checked by :func:`fflux_py.molecules.label_checks.check_labels`.
-        """
-        frames, meaning = _interpreted(read_frames(path), str(path))
+        """Read a data set, whole, whose labels agree (:func:`fflux_py.molecules.label_checks.check_labels`)."""
+        frames = read_frames(path)
+        _expect(dict(frames[0].info), "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
+        frames, meaning = _interpreted(frames, str(path))
         header = _common_header(frames, str(path))
         _expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
         _expect(header, "units", _DATASET_UNITS, f"{path}:{frames[0].line}")
@@ -353,7 +353,7 @@ def _expect(header: dict[str, Value], key: str, value: str, where: str) -> None:
     entry = header.pop(key, None)
     if entry != value:
         what = f"{key}={entry!r}" if entry is not None else f"no key {key!r}"
-        raise FileFormatError(where, f'{key}="{value}"', what, "is this a data set written by 'fflux label'?")
+        raise FileFormatError(where, f'{key}="{value}"', what, _FOREIGN)
 
 
 def _indices(chosen: Sequence[int] | Sequence[bool] | IntArray | BoolArray, n: int) -> IntArray:

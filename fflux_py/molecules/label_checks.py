@@ -175,7 +175,7 @@ class LabelChecks:
         return [*lines, *(self.notes() or ["no geometry stands twice"])]
 
 
-def check_labels(data: Dataset, where: str = "data set") -> LabelChecks:
+def check_labels(data: Dataset, where: str = "data set", remedy: str = "") -> LabelChecks:
     """Hold the labels of a data set against each other.
 
     Parameters
@@ -184,6 +184,8 @@ def check_labels(data: Dataset, where: str = "data set") -> LabelChecks:
         The labels.
     where
         The file or argument that they come from, for messages.
+    remedy
+        What to do about forces in another unit, if it is more than to correct them.
 
     Raises
     ------
@@ -209,7 +211,7 @@ def check_labels(data: Dataset, where: str = "data set") -> LabelChecks:
             f"{where}, forces", "forces that account for the energy differences of the set",
             f"forces that are {forces.ratio:.3g} times as large ({forces.n_pairs} pairs of neighbouring geometries, "
             f"correlation {forces.correlation:.2f})",
-            f"{forces.likely_causes()}: correct the units or the sign",
+            f"{forces.likely_causes()}: correct the units or the sign{f'; {remedy}' if remedy else ''}",
         )  # fmt: skip
     for note in checks.notes():
         warnings.warn(f"labels of {data.molecule.name!r}: {note}", InputWarning, stacklevel=3)
