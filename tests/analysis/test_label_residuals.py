@@ -108,7 +108,7 @@ def test_spoiled_hyperparameters_are_replaced(monkeypatch: pytest.MonkeyPatch) -
     spoiled = replace(model(), atoms=tuple(atoms), joint=joint)
     wrong = {ENERGY, SMALL_ENERGY, ONE_FORCE, ALL_FORCES, FIRST, SECOND}
     assert {residual.index for residual in label_residuals(spoiled, damaged())[:10]} >= wrong
-    assert module._choose_process(model(), damaged(), np.arange(40)).variance == model().joint.variances[0]
+    assert module._choose_process(model(), sound(), np.arange(40)).variance == model().joint.variances[0]
     monkeypatch.setattr(module, "_THETA_FACTORS", (1.0,))
     assert not {residual.index for residual in label_residuals(spoiled, damaged())[:10]} >= wrong
 

@@ -69,9 +69,7 @@ def validate(
     """
     _check_options(data, calibrate, output, neighbours)
     if labels or page is not None:
-        if not labels or calibrate or plots is not None or _ferebus.is_table(data):
-            option = "--labels" if labels else "--page"
-            raise InputError(option, "--labels alone, for a data set (.extxyz)", "other options or another file")
+        _check_labels_alone(labels, calibrate or plots is not None or _ferebus.is_table(data))
         use_threads(threads)
         return validate_labels(model, data, page or data.with_name(f"{data.name.removesuffix('.xz')}.labels.html"))
     if plots is not None:
@@ -121,6 +119,12 @@ def _check_options(data: Path, calibrate: bool, output: Path | None, neighbours:
         raise InputError("--calibrate", "a model (.npz) and a data set (.extxyz)", str(data))
     if output is not None:
         check_output(output, data)
+
+
+def _check_labels_alone(labels: bool, others: bool) -> None:
+    if not labels or others:
+        option = "--labels" if labels else "--page"
+        raise InputError(option, "--labels alone, for a data set (.extxyz)", "other options or another file")
 
 
 def _calibration_text(forcefield: ForceField, output: Path) -> str:
