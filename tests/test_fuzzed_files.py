@@ -29,11 +29,12 @@ from fflux_py.exchange.ferebus.consistency import read_model
 from fflux_py.exchange.ferebus.kernel import Reading
 from fflux_py.exchange.ferebus.model_text import format_model
 from fflux_py.exchange.ferebus.tables import FeatureTable, read_training_csv, write_training_csv
+from fflux_py.exchange.labelled_xyz import read_labelled_xyz
 from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
 from fflux_py.files import parse_npz, read_text
 from fflux_py.iqa.result_archive import read_archive, write_archive
 from fflux_py.molecules.dataset import Dataset, GeometrySet
-from fflux_py.molecules.extended_xyz import read_frames
+from fflux_py.molecules.extended_xyz import Frame, read_frames, write_frames
 from tests.exchange import test_aimall as aimall
 from tests.support import ferebus_data
 from tests.support.cli_support import methanol_data
@@ -99,6 +100,8 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in (("plumed.dat", _PLUMED), ("HILLS", _HILLS), ("COLVAR", _COLVAR)):
         (folder / name).write_text(text)
     aimall.archive(folder / "archive.npz")
+    foreign = [Frame(("O", "H"), np.eye(3)[:2] * k, {"forces": np.eye(3)[:2]}, {"energy": -1.0 * k}) for k in (1, 2)]
+    write_frames(folder / "foreign.xyz", foreign)
     water = aimall.Water(5)
     (folder / "W.sum").write_text(water.sum_file())
     (folder / "W.wfn").write_text(water.wavefunction())
@@ -133,6 +136,7 @@ _READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "hills": ("HILLS", lambda path: read_hills(path, parse_plumed_input(_PLUMED, "").bias.variables)),
     "colvar": ("COLVAR", lambda path: read_colvar(path, parse_plumed_input(_PLUMED, "").bias.variables, ["m.bias"])),
     "archive": ("archive.npz", lambda path: read_npz(path, ArchiveOrigin("B3LYP", "6-31G", "mbis"))),
+    "foreign": ("foreign.xyz", lambda path: read_labelled_xyz(path, ArchiveOrigin("B3LYP", "6-31G"))),
     "csv": ("atom.csv", read_training_csv),
     "ferebus": ("atom.model", read_model),
     "sum": ("W.sum", read_sum),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,8 @@ LARGEST_LAGRANGIAN: Final = 1e-3
 LARGEST_RESIDUAL: Final = 1.0 / KCAL_MOL
 """Likewise a geometry whose atomic energies miss its energy by more than 1 kcal/mol (hartree)."""
 LARGEST_CHARGE_RESIDUAL: Final = 5e-3
+HELD_OUT_EVERY: Final = 10
+"""Every tenth geometry of an import is kept for testing."""
 _GAUSSIAN: Final = (".gaussianoutput", ".gau", ".log", ".out")
 _FORCES: Final = "Forces (Hartrees/Bohr)"
 _ORIENTATION: Final = re.compile(r"\s*(Input|Standard|Z-Matrix) orientation:")
@@ -139,6 +141,29 @@ def _dataset(
             "largest_lagrangian_hartree": float(max(np.abs(r.lagrangians).max() for r in results)),
         },
     )
+
+
+def keep_for_testing(data: Dataset, every: int = HELD_OUT_EVERY) -> Dataset:
+    """Mark every so many-th geometry of the training part ``test``, as a source of its own.
+
+    They are spread evenly over the set.  Where it is one trajectory, their neighbours in time are learnt, so that their
+    errors are those of interpolation.
+
+    Parameters
+    ----------
+    data
+        The set.
+    every
+        At least 2; smaller sets have no such geometry.
+    """
+    if every < 2:
+        raise InputError("every", "at least 2", str(every))
+    train = np.flatnonzero([split == "train" for split in data.geometries.split])
+    chosen = set(train[every - 1 :: every].tolist())
+    source, split = list(data.geometries.source), list(data.geometries.split)
+    for k in chosen:
+        source[k], split[k] = f"{source[k]} test", "test"
+    return replace(data, geometries=replace(data.geometries, source=tuple(source), split=tuple(split)))
 
 
 def spread_residuals(atomic_energies: FloatArray, energies: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -26,6 +26,7 @@ from fflux_py.molecules.extended_xyz import (
 )
 from fflux_py.molecules.frame_meaning import FrameMeaning, bears_meaning, interpret_all, tell
 from fflux_py.molecules.frame_order import in_one_order
+from fflux_py.molecules.label_checks import check_labels
 from fflux_py.molecules.molecule import Molecule, check_positions, read_only
 from fflux_py.typing import BoolArray, FloatArray, IntArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
@@ -43,6 +44,7 @@ _TAKEN_BY_ASE: Final = (
     "Properties", "Lattice", "pbc", "energy", "free_energy", "stress", "dipole", "magmom", "dielectric_tensor",
     "polarization", "born_effective_charges",
 )  # fmt: skip
+_FOREIGN: Final = "is this a data set written by 'fflux label'? 'fflux convert' makes one of labels of other programs"
 _RESERVED: Final = frozenset({*_FRAME_KEYS, *_MOLECULE_KEYS, *_TAKEN_BY_ASE})
 
 
@@ -271,8 +273,10 @@ class Dataset:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Dataset:
-        """Read a data set and check that it is whole: units, keys, counts, finite numbers."""
-        frames, meaning = _interpreted(read_frames(path), str(path))
+        """Read a data set, whole, whose labels agree (:func:`fflux_py.molecules.label_checks.check_labels`)."""
+        frames = read_frames(path)
+        _expect(dict(frames[0].info), "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
+        frames, meaning = _interpreted(frames, str(path))
         header = _common_header(frames, str(path))
         _expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
         _expect(header, "units", _DATASET_UNITS, f"{path}:{frames[0].line}")
@@ -300,7 +304,7 @@ class Dataset:
                 values = _real_column(frame, column, (n_atoms,), where) if present else np.full(n_atoms, np.nan)
                 atomic[name].append(values / unit)
         try:
-            return cls(
+            data = cls(
                 geometries=_geometries(frames, geometry_header, str(path), meaning.charge or 0),
                 energies=np.array(energies) / EV,
                 forces=np.array(forces) / EV_ANGSTROM,
@@ -308,8 +312,11 @@ class Dataset:
                 isolated_energies=isolated,
                 **{name: np.array(rows) for name, rows in atomic.items()},
             )
+            check_labels(data, str(path))
         except InputError as error:
-            raise FileFormatError(f"{path}, {error.where}", error.expected, error.found, error.remedy) from None
+            where = error.where if error.where.startswith(str(path)) else f"{path}, {error.where}"
+            raise FileFormatError(where, error.expected, error.found, error.remedy) from None
+        return data
 
 
 _ATOMIC_COLUMNS: Final[dict[str, tuple[str, float]]] = {
@@ -346,7 +353,7 @@ def _expect(header: dict[str, Value], key: str, value: str, where: str) -> None:
     entry = header.pop(key, None)
     if entry != value:
         what = f"{key}={entry!r}" if entry is not None else f"no key {key!r}"
-        raise FileFormatError(where, f'{key}="{value}"', what, "is this a data set written by 'fflux label'?")
+        raise FileFormatError(where, f'{key}="{value}"', what, _FOREIGN)
 
 
 def _indices(chosen: Sequence[int] | Sequence[bool] | IntArray | BoolArray, n: int) -> IntArray:

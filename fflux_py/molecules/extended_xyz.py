@@ -170,6 +170,9 @@ def read_frames(path: str | os.PathLike[str]) -> list[Frame]:
         With ``file:line``: an empty file, a count that does not match, a missing column, a number that is none, NaN, an
         unknown element, two atoms on one spot.
     """
+    if str(path).endswith(".npz"):
+        remedy = "'fflux convert ARCHIVE.npz data.extxyz' makes a data set of an archive of labels"
+        raise FileFormatError(str(path), "an XYZ file", "a NumPy archive", remedy)
     lines = read_text(path).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()

@@ -17,6 +17,7 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.prior_mean import needs_isolated, prior_mean
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.label_checks import check_labels
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.energies import train_by_energies
 from fflux_py.training.hyperparameters import program_versions
@@ -87,11 +88,13 @@ def train(
     Raises
     ------
     InputError
-        Too few geometries, or MF5 without isolated-atom energies.
+        Too few geometries, MF5 without isolated-atom energies, or labels that contradict each other
+        (:func:`fflux_py.molecules.label_checks.check_labels`).
     GeometryError
         A training geometry with a linear local frame.
     """
     config = config or TrainingConfig()
+    check_labels(dataset)
     marks: dict[str, str | int | float | bool] = {}
     if config.seed is not None:
         # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.

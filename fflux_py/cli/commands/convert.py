@@ -39,15 +39,29 @@ def convert(
     ] = None,
     partition: Annotated[
         str | None,
-        typer.Option(
-            help="Labels: their kind of atoms. Without it: the only one in a campaign; in other archives, qtaim."
-        ),
+        typer.Option(help="Labels: their kind of atoms. Without it: the only one in a campaign; else qtaim, or none."),
     ] = None,
     length_unit: Annotated[str | None, typer.Option(help="Labels in an archive: angstrom or bohr.")] = None,
     energy_unit: Annotated[
         str | None, typer.Option(help="Labels in an archive: hartree, eV, kcal/mol or kJ/mol.")
     ] = None,
-    charge: Annotated[int, typer.Option(help="Labels in an archive: charge of the molecule.")] = 0,
+    force_unit: Annotated[
+        str | None,
+        typer.Option(help="Labels in an archive: such as hartree/bohr, if not energy unit by length unit."),
+    ] = None,
+    charge: Annotated[
+        int | None, typer.Option(help="Labels in an archive: charge of the molecule. Without it: the file's, or 0.")
+    ] = None,
+    test_every: Annotated[
+        int | None,
+        typer.Option(
+            "--test-every",
+            min=0,
+            metavar="N",
+            help="Labels of other programs: every Nth geometry is kept for testing; 0: none. Without it: every 10th, "
+            "unless the archive has a part for testing.",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Give a trained model another prior mean, as if it had been trained with it, or exchange it with other programs.
@@ -57,9 +71,11 @@ def convert(
 
     With an OUT that ends in .extxyz (or .extxyz.xz), labels become a data set: a folder of results of 'fflux label' or
     the archive of a closed campaign (.npz.xz); a folder of AIMAll results (.sum, or .int and .wfn; with Gaussian
-    outputs beside them for the forces); or an archive (.npz) of labelled geometries of any other program.
+    outputs beside them for the forces); an archive (.npz) of labelled geometries of any other program (sGDML, MD17,
+    rMD17, ...); or an extended XYZ file with energies and forces (ASE, MACE, ...; eV and angstrom unless units are
+    given). Forces, energies and atomic energies are held against each other. Every tenth geometry is kept for testing.
     """
-    options = _labels.LabelOptions(method, basis, partition, length_unit, energy_unit, charge)
+    options = _labels.LabelOptions(method, basis, partition, length_unit, energy_unit, force_unit, charge, test_every)
     if output.name.removesuffix(".xz").endswith(".extxyz"):
         if prior_mean is not None or start is not None or dl_fflux:
             raise InputError("OUT", "a model, with --prior-mean, --start or --dl-fflux", f"a data set, {output}")

@@ -10,6 +10,7 @@ import typer
 from fflux_py.cli import _ferebus
 from fflux_py.cli._command import Outcome, command
 from fflux_py.cli._inputs import read_dataset, read_model
+from fflux_py.cli._label_residuals import validate_labels
 from fflux_py.cli._options import JsonOption, ThreadsOption
 from fflux_py.cli._paths import check_folder, check_output, reading
 from fflux_py.cli._progress import progress
@@ -46,6 +47,13 @@ def validate(
             min=1, metavar="M", help="With --calibrate: nearest training geometries that a deviation takes notice of."
         ),
     ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Rank the labels of all geometries by how badly they fit the others.")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="With --labels: the page of the ranking. Without it: DATA.labels.html."),
+    ] = None,
     threads: ThreadsOption = 1,
     json_output: JsonOption = False,
 ) -> Outcome:
@@ -55,8 +63,15 @@ def validate(
 
     With --calibrate, every second of these trajectories serves to find the factors of the model's predictive standard
     deviations. How many errors lie within one and two of them is reported for the other trajectories only.
+
+    With --labels, the labels themselves are judged: each is left out and predicted from all others by the joint
+    Gaussian process, and those that fit worst are listed, with a page.
     """
     _check_options(data, calibrate, output, neighbours)
+    if labels or page is not None:
+        _check_labels_alone(labels, calibrate or plots is not None or _ferebus.is_table(data))
+        use_threads(threads)
+        return validate_labels(model, data, page or data.with_name(f"{data.name.removesuffix('.xz')}.labels.html"))
     if plots is not None:
         check_folder(plots)
     if _ferebus.is_table(data):
@@ -104,6 +119,12 @@ def _check_options(data: Path, calibrate: bool, output: Path | None, neighbours:
         raise InputError("--calibrate", "a model (.npz) and a data set (.extxyz)", str(data))
     if output is not None:
         check_output(output, data)
+
+
+def _check_labels_alone(labels: bool, others: bool) -> None:
+    if not labels or others:
+        option = "--labels" if labels else "--page"
+        raise InputError(option, "--labels alone, for a data set (.extxyz)", "other options or another file")
 
 
 def _calibration_text(forcefield: ForceField, output: Path) -> str:
