@@ -7,6 +7,7 @@ smaller.  ``data.extxyz`` stands for ``data.extxyz.xz`` too, where only that is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -17,6 +18,7 @@ import re
 import stat
 import struct
 import tempfile
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -98,6 +100,65 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file or a pipe.
+
+    Raises
+    ------
+    OSError
+        What the system says; a device, which may never end, is refused too.
+    """
+    with open(path, "rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.ENODEV, "a device", os.fspath(path))
+        return stream.read()
+
+
+def read_json(path: str | os.PathLike[str], remedy: str = "") -> dict[str, Any]:
+    """Return the JSON object in a text file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        What the user can do if it holds something else.
+
+    Raises
+    ------
+    FileFormatError
+        With the line, where one can be named.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg, remedy) from error
+    except (ValueError, RecursionError) as error:  # ValueError: a number of more than 4300 digits
+        found = "one that is nested too deeply" if isinstance(error, RecursionError) else "a number that is too long"
+        raise FileFormatError(str(path), "a JSON object of this package", found, remedy) from error
+    if not isinstance(content, dict):
+        raise FileFormatError(str(path), "a JSON object", type(content).__name__, remedy)
+    return content
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the table in a TOML file.
+
+    Raises
+    ------
+    FileFormatError
+        With the place in the file, where one can be named.
+    """
+    text = read_text(path)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4300 digits
+        found = "tables that are nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise FileFormatError(str(path), "TOML", found) from error
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of ``path``; a missing, unreadable or binary file is an error with one line.
 
@@ -106,9 +167,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     source = stored_path(path)
     try:
-        if source.suffix != COMPRESSED:
-            return source.read_text(encoding="utf-8")
-        text = decompress(source.read_bytes()).decode("utf-8")
+        data = read_bytes(source)
+        text = (decompress(data) if source.suffix == COMPRESSED else data).decode("utf-8")
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
     except UnicodeDecodeError as error:
@@ -173,7 +233,9 @@ def parse_npz(data: bytes) -> dict[str, NDArray[Any]]:
                 name = entry.filename.removesuffix(".npy")
                 if name in arrays:
                     raise ValueError(f"two arrays of the name {name}")
-                arrays[name] = _read_npy(archive.read(entry))
+                with archive.open(entry) as stream:
+                    # no more than the entry says: its compressed bytes may grow to anything
+                    arrays[name] = _read_npy(stream.read(entry.file_size))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, struct.error, OverflowError) as error:
         # RuntimeError: altered bits that mean encryption or a later version of the archive format
         raise ValueError("no whole archive") from error

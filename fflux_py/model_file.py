@@ -16,13 +16,12 @@ import io
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
@@ -125,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> ForceField:
         raise FileFormatError(where, f"the entry {error}", "none", "train again") from error
     except FFLUXError as error:
         raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, error.remedy) from error
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         # entries of another type or shape than save() writes
         raise FileFormatError(where, "the entries of a model", f"others ({error})", "train again") from error
 
@@ -140,7 +139,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileFormatError(str(path), "a readable model file", error.strerror or str(error)) from error
     try:
@@ -168,6 +167,8 @@ def _atoms(header: dict[str, Any], arrays: dict[str, np.ndarray], molecule: Mole
     atoms = []
     for k, entry in enumerate(header["atoms"]):
         points, energies, w_y, w_1 = (arrays[f"{k:03d}/{name}"] for name in ("points", "energies", "w_y", "w_1"))
+        if not energies.size:
+            raise ValueError(f"atom {k + 1} without training points")
         model = AtomicModel(
             frame=LocalFrame(*entry["frame"]),
             feature_kind=header["features"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def set_threads(threads: int) -> None:
 def get_threads() -> int:
     """Threads of our own force evaluations: those of :func:`set_threads`, else one."""
     value = os.environ.get(_OWN, "1")
-    return int(value) if value.isdigit() and value != "0" else 1
+    return int(value) if re.fullmatch(r"[1-9]\d{0,8}", value, re.ASCII) else 1
 
 
 def processor_times(*functions: Callable[[], object], seconds: float = 0.1, rounds: int = 5) -> tuple[float, ...]:

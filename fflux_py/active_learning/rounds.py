@@ -15,7 +15,7 @@ import numpy as np
 from fflux_py.certification.assessment import TemperatureFigures
 from fflux_py.certification.certificate import holds_other_files
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import read_text, write_atomically
+from fflux_py.files import read_json, write_atomically
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 
 STATE_FILE: Final = "improve.json"
@@ -132,10 +132,12 @@ def read_state(folder: Path, key: dict[str, Any]) -> list[Round]:
                              "choose another folder")  # fmt: skip
         write_state(folder, key, [])
         return []
+    state = read_json(path, "choose another folder")
     try:
-        state = json.loads(read_text(path))
         rounds = [Round(**{**entry, **_missing_numbers(entry)}) for entry in state["rounds"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if any(type(value) not in (int, float) for entry in rounds for value in asdict(entry).values()):
+            raise TypeError("a round with entries that are no numbers")
+    except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(str(path), f"the state of 'fflux improve' ({_SCHEMA})", str(error)) from error
     if state.get("key") != json.loads(json.dumps(key)):
         raise InputError(str(folder), "an improvement of this model and data with these settings", "another one",

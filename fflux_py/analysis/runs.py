@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import CONTACT, LONGEST, SHORTEST
 from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.dynamics.trajectory import RUN_FILE, Trajectory
-from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import read_text
+from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.files import read_json
 from fflux_py.molecules.mechanics import degrees_of_freedom, masses
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
@@ -305,17 +304,15 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         If a file is missing or not what it should be.
     """
     path = Path(folder) / RUN_FILE
-    try:
-        record = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg, "is it a run's folder?") from error
-    if not isinstance(record, dict) or record.get("schema") != _SCHEMA:
-        schema = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise FileFormatError(str(path), f"schema {_SCHEMA}", str(schema), "is it a run of 'fflux md'?")
+    record = read_json(path, "is it a run's folder?")
+    if record.get("schema") != _SCHEMA:
+        raise FileFormatError(str(path), f"schema {_SCHEMA}", str(record.get("schema")), "is it a run of 'fflux md'?")
     try:
         config = MDConfig.of(record["config"])
         replica = int(record["replica"])
-    except (KeyError, TypeError) as error:
+    except FFLUXError as error:
+        raise FileFormatError(f"{path}, key config, {error.where}", error.expected, error.found, "run again") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}, key config", "the settings of a run", str(error), "run again") from error
     trajectory = Trajectory.read(folder, seed=config.seed, replica=replica)
     return Run(trajectory, config, str(record.get("status", "running")), str(record.get("message", "")), record)

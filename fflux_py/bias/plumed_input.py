@@ -123,7 +123,7 @@ class _Action:
 
     def integers(self, key: str, count: int | None = None) -> list[int]:
         words = self.words(key, count)
-        if not all(re.fullmatch(r"\d+", word, re.ASCII) for word in words):
+        if not all(re.fullmatch(r"\d{1,18}", word, re.ASCII) for word in words):
             raise FileFormatError(f"{self.where}, {key}", "whole numbers", repr(self.text(key)))
         return [int(word) for word in words]
 

@@ -20,8 +20,8 @@ from fflux_py.certification.config import CertificationConfig, Execution
 from fflux_py.certification.labellers import Labeller
 from fflux_py.certification.replicas import simulate, visited_frames
 from fflux_py.dynamics.potentials import CompiledPotential
-from fflux_py.errors import ConvergenceError, FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import read_text, write_atomically
+from fflux_py.errors import ConvergenceError, FFLUXError, InputError, ModelMismatchError
+from fflux_py.files import read_json, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
@@ -251,11 +251,8 @@ def _check_settings(
                              "choose another folder")  # fmt: skip
         write_atomically(path, json.dumps(identity, indent=2) + "\n")
         return
-    try:
-        earlier = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg) from error
-    if not isinstance(earlier, dict) or earlier.get("model_sha256") != digest:
+    earlier = read_json(path, "choose another folder")
+    if earlier.get("model_sha256") != digest:
         raise ModelMismatchError(str(folder), "a certification of this model", "one of another model",
                                  "choose another folder")  # fmt: skip
     for key, value in identity.items():

@@ -148,7 +148,7 @@ def level_of(header: Mapping[str, Any]) -> LevelOfTheory:
     standard = LevelOfTheory()
     grid = str(header.get("grid", f"pyscf level {standard.grid_level}"))
     program, _, number = grid.rpartition(" ")
-    if program != "pyscf level" or not number.isdigit():
+    if program != "pyscf level" or not (number.isascii() and number.isdigit() and len(number) < 10):
         raise InputError("header, key grid", "'pyscf level N'", repr(grid))
     fitting = str(header.get("density_fit", standard.auxiliary_basis))
     return LevelOfTheory(

@@ -24,7 +24,7 @@ from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import new_events
 from fflux_py.dynamics.trajectory import EVENTS_FILE, THERMO_FILE, TRAJECTORY_FILE
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 
@@ -239,7 +239,7 @@ class Checkpoint:
             checkpoint._check(path)
         except FFLUXError as error:
             raise FileFormatError(f"{path}, {error.where}", error.expected, error.found, "it was altered") from error
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise FileFormatError(str(path), "a checkpoint of this version", f"{error}") from error
         return checkpoint
 
@@ -285,9 +285,10 @@ def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint, str]:
     Raises
     ------
     FileFormatError
-        Neither file can be used; both reasons are named.
+        Neither file can be used; both reasons are named.  Or a link in the folder leads out of it.
     """
     reasons: list[str] = []
+    _check_links(folder)
     for name in (CHECKPOINT_FILE, FRESH_FILE, PREVIOUS_FILE):
         try:
             checkpoint = Checkpoint.read(folder / name)
@@ -299,6 +300,15 @@ def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint, str]:
         notice = f"{reasons[0]}; going on from {name}, step {checkpoint.step}" if reasons else ""
         return checkpoint, notice
     raise FileFormatError(str(folder), "a checkpoint", f"none that can be used ({'; '.join(reasons)})", "run again")
+
+
+def _check_links(folder: Path) -> None:
+    """Refuse links that lead out of the folder of a run: what they point to would be cut and written to."""
+    inside = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise FileFormatError(str(path), "a file of the run", f"a link to {path.resolve()}",
+                                  "put the file itself there, or move the whole folder and link to that")  # fmt: skip
 
 
 def _check_outputs(folder: Path, checkpoint: Checkpoint) -> None:
@@ -334,7 +344,7 @@ def sync_folder(folder: Path) -> None:
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileFormatError(str(path), "a checkpoint", error.strerror or str(error)) from error
     try:

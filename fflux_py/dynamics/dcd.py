@@ -16,6 +16,7 @@ from typing import Final, Self
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
+from fflux_py.files import read_bytes
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, FEMTOSECOND
 
@@ -165,7 +166,7 @@ class DCDFile:
 def read_dcd(path: str | os.PathLike[str]) -> DCDFile:
     """Read a DCD file that this module wrote; a frame that was cut off at the end is left out."""
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileFormatError(str(path), "a DCD file", error.strerror or str(error), "check the path") from error
     size = len(header(0, 0, 0.0, ""))

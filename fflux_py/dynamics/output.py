@@ -28,7 +28,7 @@ from fflux_py.dynamics.line_file import LineFile
 from fflux_py.dynamics.reports import Report
 from fflux_py.dynamics.topology import topology_pdb
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
-from fflux_py.files import read_text, remove_leftovers, write_atomically
+from fflux_py.files import read_json, remove_leftovers, write_atomically
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import Frame, Value, write_frames, write_molecule
 from fflux_py.molecules.molecule import Molecule, check_positions
@@ -273,11 +273,10 @@ def _prepare(folder: Path) -> None:
 def _resumed_before(folder: Path) -> list[int]:
     """Steps at which the run was taken up before, as its description says."""
     path = folder / names.RUN_FILE
-    try:
-        record = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FileFormatError(f"{path}:{error.lineno}", "JSON", error.msg, "the file was altered") from error
-    return [int(step) for step in record.get("resumed_at_steps", [])]
+    steps = read_json(path, "the file was altered").get("resumed_at_steps", [])
+    if not isinstance(steps, list) or any(type(step) is not int for step in steps):
+        raise FileFormatError(f"{path}, key resumed_at_steps", "numbers of steps", repr(steps), "the file was altered")
+    return steps
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,9 @@ from fflux_py.typing import FloatArray
 
 # Fortran writes .16E-01 and may write 1.5D+00; a decimal point may stand first or last.
 _REAL: Final = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?")
-_INTEGER: Final = re.compile(r"[-+]?\d+(?:\.0*)?")
+# No number in a file has more digits than 64 bits hold; Python refuses those of thousands.
+_INTEGER: Final = re.compile(r"[-+]?\d{1,18}(?:\.0*)?")
+_COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def real(word: str, where: str) -> float:
@@ -29,6 +31,11 @@ def integer(word: str, where: str) -> int:
     if not _INTEGER.fullmatch(word):
         raise FileFormatError(where, "a whole number", repr(word[:40]), "correct the line")
     return int(word.split(".")[0])
+
+
+def is_count(word: str) -> bool:
+    """Whether a word is a whole number without a sign."""
+    return _COUNT.fullmatch(word) is not None
 
 
 def table(rows: Sequence[Sequence[str]], lines: Sequence[int], n_columns: int, path: str) -> FloatArray:

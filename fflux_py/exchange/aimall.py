@@ -36,8 +36,10 @@ _INT_IQA: Final = (r"E_IQA\(A\)\s*=\s*(\S+)", "E_IQA(A) =")
 _TOTAL_ENERGY: Final = (r"TOTAL ENERGY =\s*(\S+)", "TOTAL ENERGY =")
 _UNITS: Final = "Atomic units (a.u.) used throughout"
 _AGREEMENT: Final = 1e-8
-_LABEL: Final = re.compile(r"([A-Z][a-z]?)(\d+)")
-_NUCLEUS: Final = re.compile(r"\s*([A-Za-z]+)\s*(\d+)\s+\(CENTRE\s*\d+\) (.{12})(.{12})(.{12})\s*CHARGE\s*=\s*(\S+)")
+_LABEL: Final = re.compile(r"([A-Z][a-z]?)(\d{1,9})")
+_NUCLEUS: Final = re.compile(
+    r"\s*([A-Za-z]+)\s*(\d{1,9})\s+\(CENTRE\s*\d+\) (.{12})(.{12})(.{12})\s*CHARGE\s*=\s*(\S+)"
+)
 
 
 @dataclass(frozen=True)

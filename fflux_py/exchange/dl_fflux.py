@@ -30,7 +30,7 @@ BOHR: Final = 0.52917721067
 """One bohr in angstrom as DL_FFLUX has it (CODATA 2014)."""
 
 _LONGEST_TITLE: Final = 72
-_LABEL: Final = re.compile(r"(?P<system>.+)_(?P<element>[A-Za-z]{1,2})(?P<number>\d+)")
+_LABEL: Final = re.compile(r"(?P<system>.+)_(?P<element>[A-Za-z]{1,2})(?P<number>\d{1,9})")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ase.data import chemical_symbols
 
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
 from fflux_py.exchange.labels import LARGEST_RESIDUAL, spread_residuals
-from fflux_py.files import parse_npz
+from fflux_py.files import parse_npz, read_bytes
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
@@ -225,7 +225,7 @@ def _total_charge(path: Path, key: str, array: np.ndarray) -> int:
 
 def _entries(path: Path) -> dict[str, np.ndarray]:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
     try:

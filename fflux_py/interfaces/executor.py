@@ -17,7 +17,6 @@ import logging
 import os
 import runpy
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fflux_py.errors import FileFormatError, InputError, MissingDependencyError
-from fflux_py.files import read_text
+from fflux_py.files import read_text, read_toml
 
 PROVIDERS: Final = {
     "local": "LocalProvider",
@@ -122,10 +121,7 @@ def read_settings(path: Path) -> PoolSettings:
     FileFormatError
         Not TOML; unknown keys, launchers or providers; numbers that are not positive.
     """
-    try:
-        content = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise FileFormatError(str(path), "TOML", str(error)) from None
+    content = read_toml(path)
     known = [f.name for f in fields(PoolSettings)]
     for key in content:
         if key not in known:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256, decompress, parse_npz, read_json_object, sha256, write_atomically
+from fflux_py.files import arrays_sha256, decompress, parse_npz, read_bytes, read_json_object, sha256, write_atomically
 from fflux_py.typing import FloatArray
 
 SCHEMA: Final = "fflux-label-archive-1"
@@ -74,7 +74,11 @@ class ResultArchive:
             return None
         group, row = self._rows[name]
         result: Result = _with_numbers(self.groups[group]["content"], self.arrays, row)
-        if sha256(canonical(result)) != self.groups[group]["sha256"][row]:
+        try:
+            digest = sha256(canonical(result))
+        except ValueError:  # not-a-number, which no result has
+            digest = ""
+        if digest != self.groups[group]["sha256"][row]:
             raise FileFormatError(
                 f"{self.path}, result {name}", "a result with its checksum", "another one", "restore the archive"
             )
@@ -133,7 +137,7 @@ def read_archive(path: Path) -> ResultArchive:
         A file that is missing, cut off, changed, or something else; the reason is in the message.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error), "check the path") from error
     return _parse(path, data)
@@ -153,7 +157,31 @@ def _parse(path: Path, data: bytes) -> ResultArchive:
     if digest != arrays_sha256(entries):
         raise FileFormatError(str(path), "contents with the checksum that the archive names", "another one", remedy)
     del entries["header"]
-    return ResultArchive(path, tuple(header["groups"]), entries)
+    try:
+        groups = tuple(dict(group) for group in header["groups"])
+        for group in groups:
+            names, digests = group["names"], group["sha256"]
+            words = (names, digests)
+            listed = all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in words)
+            if not listed or len(names) != len(digests):
+                raise ValueError("names without checksums")
+            _check_arrays(group["content"], entries, len(names))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}, header", "groups of results", f"others ({error})", remedy) from error
+    return ResultArchive(path, groups, entries)
+
+
+def _check_arrays(content: Any, arrays: Mapping[str, FloatArray], rows: int) -> None:
+    """Refuse names of arrays that are not there, or do not have one row of real numbers for each result."""
+    if not isinstance(content, dict):
+        return
+    if content.keys() != {_ARRAY}:
+        for entry in content.values():
+            _check_arrays(entry, arrays, rows)
+        return
+    array = arrays[content[_ARRAY]]
+    if array.ndim == 0 or len(array) != rows or array.dtype.kind != "f":
+        raise ValueError(f"{content[_ARRAY]} of type {array.dtype} and shape {array.shape}")
 
 
 def _without_numbers(value: Any, name: str, numbers: dict[str, FloatArray]) -> Any:

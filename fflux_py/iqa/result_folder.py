@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fflux_py.errors import InputError
-from fflux_py.files import sha256, write_atomically
+from fflux_py.files import read_bytes, sha256, write_atomically
 from fflux_py.iqa.result_archive import Result, ResultArchive, canonical, read_archive, write_archive
 
 ARCHIVE: Final = "labels.npz.xz"
@@ -172,13 +172,13 @@ def _read_archive_once(path: Path, modified: int, size: int) -> ResultArchive:
 def _read_file(path: Path) -> Result | None:
     """Return the result in ``path``, or None if there is no file or it is damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_bytes(path))
         result: Result = stored["result"]
         whole = stored["sha256"] == sha256(canonical(result))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(str(path), "a readable result file", error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return result if whole else None

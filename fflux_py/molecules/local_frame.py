@@ -47,7 +47,8 @@ def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
 
     X is chosen first, then Y, among the neighbours of the atom (or the neighbours' neighbours if no neighbour is left,
     and so on) by the sum of isotopic masses of a sphere of bonded atoms that grows until the maximum is unique.  Y is
-    no atom that stands nearly on a line with the atom and X, as along a nitrile or an alkyne.
+    no atom that stands nearly on a line with the atom and X, as along a nitrile or an alkyne.  If all do, as at the end
+    of a bent chain (HN3), X and Y are the two atoms that stand farthest from a line with the atom, X the nearer.
 
     Raises
     ------
@@ -68,6 +69,10 @@ def cip_local_frames(molecule: Molecule) -> tuple[LocalFrame, ...]:
         collinear = [
             i for i in range(molecule.n_atoms) if molecule.n_atoms > 3 and _on_a_line(molecule, atom, x_axis, i)
         ]
+        pair = _widest_pair(molecule, atom) if len(collinear) == molecule.n_atoms - 2 else None
+        if pair is not None:
+            frames.append(LocalFrame(atom, *pair))
+            continue
         candidates = _candidates(molecule, [atom, x_axis], collinear)
         frames.append(LocalFrame(atom, x_axis, _highest_priority(candidates, molecule.neighbours, masses)))
     if molecule.n_atoms > 3:
@@ -96,6 +101,18 @@ def _candidates(molecule: Molecule, taken: list[int], collinear: Collection[int]
         place, "a bonded molecule, in which two further atoms can be reached", "none left",
         "check the bonds of the start geometry",
     )  # fmt: skip
+
+
+def _widest_pair(molecule: Molecule, atom: int) -> tuple[int, int] | None:
+    """The two others with the largest sine of their angle at an atom, the nearer first; None if all are on a line."""
+    arms = molecule.positions - molecule.positions[atom]
+    lengths = np.linalg.norm(arms, axis=1)
+    lengths[atom] = np.inf
+    sines = np.linalg.norm(np.cross(arms[:, None], arms[None]), axis=2) / (lengths[:, None] * lengths[None])
+    i, j = (int(k) for k in np.unravel_index(int(sines.argmax()), sines.shape))
+    if sines[i, j] < _SMALLEST_SINE:
+        return None
+    return (i, j) if lengths[i] <= lengths[j] else (j, i)
 
 
 def _on_a_line(molecule: Molecule, atom: int, x_axis: int, other: int) -> bool:

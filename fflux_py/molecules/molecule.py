@@ -22,6 +22,8 @@ _COVALENT_RADIUS: Final = {"H": 0.37, "C": 0.77, "N": 0.75, "O": 0.73, "F": 0.71
 _VALENCE: Final = {"H": 1, "C": 4, "N": 5, "O": 6}
 _BOND_FACTOR: Final = 1.25
 _COINCIDENCE: Final = 0.2 / ANGSTROM
+# Coordinates from here on, bohr, are no positions of atoms in a molecule: five centimetres.
+_FARTHEST: Final = 1e9
 # Angles above this have no torsion: 165 degrees.
 _STRAIGHT_COSINE: Final = float(np.cos(np.radians(165.0)))
 
@@ -42,10 +44,13 @@ def check_elements(symbols: Sequence[str], where: str) -> None:
 
 
 def check_positions(positions: FloatArray, where: str) -> None:
-    """Refuse positions (bohr, ``(n_atoms, 3)``) that hold NaN or two atoms closer than 0.2 angstrom."""
-    if not np.isfinite(positions).all():
-        atom = int(np.argwhere(~np.isfinite(positions))[0][0])
-        raise GeometryError(f"{where}, atom {atom + 1}", "finite coordinates", "NaN or infinity", "correct the file")
+    """Refuse positions (bohr, ``(n_atoms, 3)``) that hold NaN or centimetres, or two atoms closer than 0.2 angstrom."""
+    outside = ~(np.abs(positions) < _FARTHEST)
+    if outside.any():
+        atom, axis = np.argwhere(outside)[0]
+        value = positions[atom, axis]
+        found = f"{value * ANGSTROM:.3g} angstrom" if np.isfinite(value) else "NaN or infinity"
+        raise GeometryError(f"{where}, atom {atom + 1}", "finite coordinates", found, "correct the file")
     if len(positions) > 1:
         distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
         np.fill_diagonal(distance, np.inf)
@@ -60,8 +65,11 @@ def check_positions(positions: FloatArray, where: str) -> None:
 
 
 def read_only(array: object, dtype: type = np.float64) -> NDArray[Any]:
-    """Return a C-contiguous, read-only copy of ``array``."""
-    copy: NDArray[Any] = np.array(array, dtype=dtype, order="C")
+    """Return a C-contiguous, read-only copy of ``array``, which must not be complex (:class:`TypeError`)."""
+    values = np.asarray(array)
+    if values.dtype.kind == "c":
+        raise TypeError("complex numbers where real ones were expected")
+    copy: NDArray[Any] = np.array(values, dtype=dtype, order="C")
     copy.setflags(write=False)
     return copy
 

@@ -54,8 +54,12 @@ class Header:
             raise InputError("kind", f"one of {', '.join(KINDS)}", repr(self.kind))
         if not (np.isfinite(self.step) and self.step > 0.0):
             raise InputError("step", "a positive number of fs", f"{self.step:g}")
+        if not (np.isfinite(self.temperature) and self.temperature > 0.0):
+            raise InputError("temperature", "a positive number of kelvin", f"{self.temperature:g}")
         if self.masses.shape != (self.molecule.n_atoms,):
             raise InputError("masses", f"{self.molecule.n_atoms} numbers", f"shape {self.masses.shape}")
+        if not (np.isfinite(self.masses) & (self.masses > 0.0)).all():
+            raise InputError("masses", "positive numbers", str(self.masses))
 
     def check(self, molecule: Molecule, masses: FloatArray | None = None, step: float | None = None) -> None:
         """Refuse another molecule or order of atoms, other masses, another step.

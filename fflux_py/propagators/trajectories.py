@@ -16,7 +16,6 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy as np
 from fflux_py.dynamics import CompiledPotential, MDConfig
 from fflux_py.dynamics.engine import Engine
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -142,9 +141,18 @@ class TrajectorySet:
         for name in ("masses", "positions", "velocities", "temperatures"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
         object.__setattr__(self, "split", read_only(self.split, np.int64))
-        shape = (len(self.split), self.positions.shape[1], self.molecule.n_atoms, 3)
-        if self.positions.shape != shape or self.velocities.shape != shape:
-            raise InputError("trajectories", f"shape {shape}", f"{self.positions.shape}, {self.velocities.shape}")
+        n, m = self.molecule.n_atoms, self.split.size
+        frames = self.positions.shape[1] if self.positions.ndim == 4 else 1
+        shapes = {"masses": (n,), "positions": (m, frames, n, 3), "velocities": (m, frames, n, 3),
+                  "temperatures": (m,), "split": (m,)}  # fmt: skip
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise InputError(f"trajectories, {name}", f"finite numbers of shape {shape}", f"shape {array.shape}")
+        if not (np.isfinite(self.interval) and self.interval > 0.0):
+            raise InputError("trajectories, interval", "a positive number of fs", f"{self.interval:g}")
+        if not ((self.split >= 0) & (self.split < len(SPLITS))).all():
+            raise InputError("trajectories, split", f"numbers from 0 to {len(SPLITS) - 1}", str(self.split)[:40])
 
     @property
     def n_frames(self) -> int:
@@ -233,7 +241,7 @@ class TrajectorySet:
         """
         where, expected = str(path), "trajectories written by 'fflux trajectories'"
         try:
-            arrays = parse_npz(Path(path).read_bytes())
+            arrays = parse_npz(read_bytes(path))
             header = read_json_object(arrays.pop("header"))
             stored = str(arrays.pop("sha256"))
         except OSError as error:
@@ -252,7 +260,7 @@ class TrajectorySet:
             return cls(molecule=molecule, interval=float(header["interval"]), metadata=header["metadata"], **arrays)
         except FFLUXError as error:
             raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, error.remedy) from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise FileFormatError(where, expected, f"other entries ({error})") from error
 
 

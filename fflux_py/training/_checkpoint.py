@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import parse_npz, write_atomically
+from fflux_py.files import parse_npz, read_bytes, write_atomically
 
 _SCHEMA = 1
 
@@ -64,11 +64,12 @@ class Checkpoint:
 def _read(path: Path) -> dict[str, np.ndarray]:
     remedy = "remove the file; the training then begins anew"
     try:
-        arrays = parse_npz(path.read_bytes())
+        arrays = parse_npz(read_bytes(path))
     except OSError as error:
         raise FileFormatError(str(path), "a readable file", error.strerror or str(error)) from error
     except ValueError as error:
         raise FileFormatError(str(path), "an interrupted training", "a damaged file or another kind", remedy) from error
-    if int(arrays.pop("schema", np.array(0))) != _SCHEMA or "key" not in arrays:
+    schema, key = arrays.pop("schema", np.zeros(0)), arrays.get("key", np.zeros(0))
+    if schema.shape != () or schema.dtype.kind != "i" or schema != _SCHEMA or key.dtype.kind != "U" or key.shape != ():
         raise FileFormatError(str(path), f"an interrupted training of schema {_SCHEMA}", "another file", remedy)
     return arrays

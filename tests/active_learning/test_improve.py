@@ -104,6 +104,18 @@ def test_labels_are_those_of_the_method(improved):
     np.testing.assert_allclose(new.forces, again.forces, atol=1e-6)
 
 
+def test_every_round_has_its_own_random_numbers(improved):
+    """The same seed twice would visit the same frames again, and a model would be judged by what it has learnt."""
+    result, folder = improved
+    rounds = [folder / f"round-{entry.number:02d}" / "runs" for entry in result.rounds]
+    for temperature in ("300K", "1000K"):
+        runs = [read_runs(path / temperature)[0] for path in rounds]
+        assert len({run.config.seed for run in runs}) == len(rounds) == 3
+        # Velocities are drawn anew: 21 degrees of freedom never have the same kinetic energy twice.
+        assert len({float(run.trajectory.temperature[0]) for run in runs}) == 3
+    assert CONFIG.runs(1).seed != replace(CONFIG, seed=3).runs(1).seed
+
+
 def test_a_killed_loop_goes_on(small, improved, tmp_path):
     class Killed(Exception):
         pass

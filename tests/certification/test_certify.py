@@ -186,6 +186,39 @@ def test_a_constant_error_is_an_error(good):
     assert not verdict["Mean energy, model against reference"]
 
 
+def test_errors_of_both_signs_do_not_cancel(good):
+    """Half of the energies 3 kcal/mol too high, half as much too low: the mean is right, the energies are not."""
+    labels = labelled(80).select(range(20))
+    signs = np.where(np.arange(20) % 2, 1.0, -1.0)
+    energies = good.compute(labels.positions, deriv=0)[0]
+    scattered = replace(labels, energies=energies - 3.0 * signs / KCAL_MOL)
+    figures = assess(good, [artificial(good.molecule)], scattered, 0, 0.0)
+    assert figures.mean_energy_difference_kcal_mol == pytest.approx(0.0, abs=1e-9)
+    assert figures.energy_mae_kcal_mol == pytest.approx(3.0)
+    assert figures.energy_largest_error_kcal_mol == pytest.approx(3.0)
+    verdict = {line.name: line.passed for line in figures.criteria(Limits(), 20)}
+    assert verdict["Mean energy, model against reference"]
+    assert not verdict["Energy MAE"]
+
+
+@pytest.mark.parametrize("count", [7, 30, 1000])
+def test_frames_of_the_start_up_are_not_labelled(good, count):
+    """The first tenth of every run is left out, whether a few frames are asked for or all."""
+    runs = []
+    for n in (200, 300):
+        run = artificial(good.molecule, n=n)
+        # Every report is a copy of the first, moved along x by its number.
+        moved = run.trajectory.positions[:1] + np.arange(n)[:, None, None] * np.array([1.0, 0.0, 0.0])
+        runs.append(replace(run, trajectory=replace(run.trajectory, positions=moved)))
+    frames = visited_frames(tuple(runs), count, "x")
+    numbers = np.rint(frames.positions[:, 0, 0] - good.molecule.positions[0, 0]).astype(int)
+    for r, n in enumerate((200, 300)):
+        reports = numbers[np.array(frames.source) == f"x-r{r}"]
+        assert n // 10 <= reports.min() <= n // 10 + 500 // count
+        assert reports.max() >= n - 1 - 500 // count
+        assert len(set(reports)) == len(reports)
+
+
 def test_visited_frames_cover_all_runs(good):
     runs = (artificial(good.molecule, n=200), artificial(good.molecule, n=400))
     frames = visited_frames(runs, 30, "x")

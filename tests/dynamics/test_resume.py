@@ -223,6 +223,24 @@ def test_no_usable_checkpoint_is_one_line_and_nothing_is_touched(tmp_path: Path)
     assert everything(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("name", ["thermo.csv", "run.json", "notes"])
+def test_a_link_out_of_the_folder_is_refused_and_what_it_names_stays(tmp_path: Path, name: str) -> None:
+    interrupted(tmp_path / "run", 150)
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("precious " * 1000)
+    path = tmp_path / "run" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(precious)
+    with pytest.raises(FileFormatError, match=f"{name}: expected a file of the run, found a link to .*thesis.tex"):
+        resume(ammonia_morse(), tmp_path / "run")
+    assert precious.read_text() == "precious " * 1000
+    path.unlink()
+    # A link to the whole folder is the folder.
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "run", target_is_directory=True)
+    if name == "notes":
+        assert resume(ammonia_morse(), tmp_path / "elsewhere")
+
+
 def test_lost_output_is_named_and_the_previous_checkpoint_is_used(tmp_path: Path) -> None:
     config = interrupted(tmp_path / "run", 230)
     log = tmp_path / "run" / "thermo.csv"

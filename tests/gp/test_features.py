@@ -387,3 +387,15 @@ def test_a_linear_group_has_frames_and_a_linear_molecule_of_four_atoms_has_none(
     acetylene = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.2], [0.0, 0.0, -1.06], [0.0, 0.0, 2.26]])
     with pytest.raises(GeometryError, match="linear molecule of more than three atoms"):
         cip_local_frames(Molecule(tuple("CCHH"), acetylene / ANGSTROM))
+
+
+def test_the_end_of_a_bent_chain_has_a_frame() -> None:
+    """N-N-N-H: both others stand within twelve degrees of the line through the last nitrogen and its neighbour."""
+    chain = [[-0.6646, 0.3435, -0.0338], [0.4587, 0.0252, 0.1784], [1.5400, -0.0787, 0.4499], [-1.3341, -0.29, -0.4333]]
+    azide = Molecule(tuple("NNNH"), np.array(chain) / ANGSTROM)
+    frames = cip_local_frames(azide)
+    assert frames[2] == LocalFrame(2, 0, 3)
+    a, b = azide.positions[[0, 3]] - azide.positions[2]
+    sine = np.linalg.norm(np.cross(a, b)) / np.linalg.norm(a) / np.linalg.norm(b)
+    assert sine == pytest.approx(0.265, abs=1e-3)
+    assert [frame.x_axis for frame in frames[:2]] == [1, 0]

@@ -257,6 +257,35 @@ def test_hirshfeld_weights_share_every_point() -> None:
     assert weights[0, 0] > 0.99
 
 
+def test_hirshfeld_weights_are_shares_of_the_free_atoms_densities() -> None:
+    """Hirshfeld's equation itself: w_A = rho_A / sum_B rho_B, of the densities, to the first power."""
+    points = WATER.positions[0] + np.random.default_rng(6).normal(size=(200, 3))
+    density = np.array(
+        [
+            np.exp(compute_free_atom_density(symbol, LEVEL).logarithm(np.linalg.norm(points - position, axis=1)))
+            for symbol, position in zip(WATER.symbols, WATER.positions, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(hirshfeld(WATER, LEVEL, points), density / density.sum(axis=0), rtol=1e-10)
+
+
+def test_attraction_belongs_to_the_atom_whose_electrons_are_attracted() -> None:
+    """Helium and a proton far away: all electrons are helium's, so the proton has no electron_nuclear energy.
+
+    Half of the attraction between them is the proton's as the nucleus, half helium's as the electrons; by themselves
+    and with the repulsion of the nuclei the proton has no energy and helium that of the atom less one repulsion.
+    """
+    distance = 40.0
+    ion = Molecule(("He", "H"), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]]), charge=1)
+    label = label_geometry(ion, replace(SMALL, method="hf"), "hirshfeld")
+    alone = label_geometry(Molecule(("He",), np.zeros((1, 3))), replace(SMALL, method="hf"))
+    attraction, by_nucleus = label.components["electron_nuclear"], label.components["nuclear_electron"]
+    assert attraction[1] == pytest.approx(0.0, abs=1e-6)
+    assert attraction[0] == pytest.approx(alone.components["electron_nuclear"][0] - 1.0 / distance, abs=2e-5)
+    assert by_nucleus[1] == pytest.approx(-1.0 / distance, abs=2e-5)
+    np.testing.assert_allclose(label.atomic_energies, [alone.energy - 1.0 / distance + 1.0 / distance, 0.0], atol=2e-5)
+
+
 def test_label_survives_as_text(water: Label) -> None:
     copy = Label.from_dict(json.loads(json.dumps(water.as_dict(), allow_nan=False)))
     np.testing.assert_array_equal(copy.forces, water.forces)

@@ -27,6 +27,7 @@ from fflux_py.gp.joint_covariance import (
     JointModel,
     add_noise,
     covariance_matrix,
+    noise_variances,
     solve,
 )
 from fflux_py.gp.radial_kernel import KERNELS
@@ -178,6 +179,34 @@ def test_integration_errors_of_the_labels_are_noise() -> None:
     change = np.diag(after - before)
     assert np.flatnonzero(change).tolist() == list(range(1, 18, 3))
     np.testing.assert_allclose(change[change > 0], 1e-4)
+
+
+def test_every_observation_has_the_noise_of_its_kind() -> None:
+    """Standard deviations: of atomic energies, of totals, of forces, in that order; the matrix gets their squares."""
+    data = _data(_dataset(3))
+    variances = noise_variances(data, (0.02, 0.1, 0.2))
+    observations = data.observations
+    expected = np.full(3 * (6 + 1 + 18), np.nan)
+    expected[observations.atoms], expected[observations.totals] = 0.02**2, 0.1**2
+    expected[np.isnan(expected)] = 0.2**2
+    assert (expected == 0.2**2).sum() == 3 * 18
+    np.testing.assert_allclose(variances, expected, rtol=1e-14)
+    matrix = np.ones((75, 75))
+    add_noise(matrix, data, (0.02, 0.1, 0.2))
+    np.testing.assert_allclose(matrix - 1.0, np.diag(expected), atol=1e-15)
+
+
+def test_default_noises_are_what_the_labels_scatter_by() -> None:
+    """1 kcal/mol for atoms, 0.02 for totals, 0.03 kcal/mol/angstrom for forces: SCF energies and forces are exact."""
+    found = np.array(_model().noises) * [KCAL_MOL, KCAL_MOL, KCAL_MOL_ANGSTROM]
+    np.testing.assert_allclose(found, [1.0, 0.02, 0.03], rtol=1e-12)
+    dataset, forcefield = _dataset(), _trained()
+    assert forcefield.joint is not None
+    assert forcefield.joint.noises == _model().noises
+    forces = forcefield.compute(dataset.positions)[1]
+    assert forces is not None
+    # Forces of the training set come back more closely than the noise (0.008); with ten times the noise, 0.11.
+    assert np.sqrt(np.mean(np.square(forces - dataset.forces))) * KCAL_MOL_ANGSTROM < 0.03
 
 
 def test_solution_predicts_its_own_training_data() -> None:

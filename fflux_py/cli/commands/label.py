@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -138,10 +139,10 @@ def label(
 
 
 def _share(text: str) -> tuple[int, int]:
-    first, _, second = text.partition("/")
-    if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if match is None or int(match[1]) >= int(match[2]):
         raise InputError("--array", "I/N with 0 <= I < N, for example 0/4", repr(text))
-    return int(first), int(second)
+    return int(match[1]), int(match[2])
 
 
 def _outcome(

@@ -13,7 +13,7 @@ from typing import Final, Literal, cast, get_args
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.exchange._words import real, table
+from fflux_py.exchange._words import is_count, real, table
 from fflux_py.exchange.ferebus._sections import Section, read_sections
 from fflux_py.exchange.ferebus.kernel import KINDS, Composition, Kernel, Kind
 from fflux_py.molecules.molecule import read_only
@@ -236,10 +236,10 @@ def _mean_lines(mean: Mean) -> list[str]:
 def _frame(system: Section) -> tuple[int, int, int | None]:
     words = system.words("ALF")
     where = system.line_of("ALF")
-    if len(words) not in (2, 3) or not all(w.isdecimal() for w in words[:2]):
+    if len(words) not in (2, 3) or not all(map(is_count, words[:2])):
         raise FileFormatError(where, "the numbers of two or three atoms", " ".join(words) or "none")
     last = words[2] if len(words) == 3 else "None"
-    if last != "None" and not last.isdecimal():
+    if last != "None" and not is_count(last):
         raise FileFormatError(where, "the number of an atom or None", repr(last))
     return int(words[0]) - 1, int(words[1]) - 1, None if last == "None" else int(last) - 1
 
@@ -316,6 +316,6 @@ def names_of(atom: str) -> tuple[str, int]:
     """
     element = atom.rstrip("0123456789")
     number = atom[len(element) :]
-    if not element.isalpha() or not number or int(number) < 1:
+    if not element.isalpha() or not is_count(number) or int(number) < 1:
         raise InputError("name of the atom", "an element and a number such as O1", repr(atom))
     return element.capitalize(), int(number)

@@ -7,16 +7,16 @@ stands in the name of an ICHOR table or in a file ``ferebus.toml`` beside it; el
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fflux_py.errors import FileFormatError, InputError
+from fflux_py.exchange._words import is_count
 from fflux_py.exchange.ferebus.model_text import names_of
 from fflux_py.exchange.ferebus.tables import FeatureTable
-from fflux_py.files import read_text
+from fflux_py.files import read_toml
 
 SETTINGS_FILE: Final = "ferebus.toml"
 """The settings of FEREBUS beside a table; ``system.atoms`` holds names and local frames."""
@@ -144,19 +144,20 @@ def _find_frame(path: Path, atom: str, index: int, n_atoms: int) -> tuple[Frame,
 
 def _frame_in_settings(path: Path, atom: str) -> list[str] | None:
     """The local frame of an atom in the settings of FEREBUS; None if they do not name the atom."""
+    content = read_toml(path)
     try:
-        atoms = tomllib.loads(read_text(path)).get("system", {}).get("atoms", [])
+        atoms = content.get("system", {}).get("atoms", [])
         for entry in atoms:
             if entry["name"] == atom:
                 return [str(k) for k in entry["alf"]]
-    except (tomllib.TOMLDecodeError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise FileFormatError(str(path), "system.atoms with name and alf", str(error), "or give --alf") from None
     return None
 
 
 def _parse_frame(words: Sequence[str], index: int, n_atoms: int, where: str) -> Frame:
     """A local frame of the atom ``index`` from the numbers of its atoms, counted from 1."""
-    numbers = [int(word) - 1 for word in words if word.isdecimal()]
+    numbers = [int(word) - 1 for word in words if is_count(word)]
     whole = len(numbers) == len(words) == (2 if n_atoms == 2 else 3)
     if not whole or len(set(numbers)) < len(numbers) or not all(0 <= k < n_atoms for k in numbers):
         raise InputError(where, f"the numbers of three different atoms up to {n_atoms}", " ".join(words) or "none")

@@ -28,7 +28,7 @@ from fflux_py.units import ANGSTROM, KJ_MOL
 ENERGY: Final = "iqa"
 """The property that is an energy."""
 
-_FEATURE: Final = re.compile(r"f(?P<number>[1-9]\d*)(?:_[A-Za-z]+\d+)?")
+_FEATURE: Final = re.compile(r"f(?P<number>[1-9]\d{0,8})(?:_[A-Za-z]+\d+)?")
 _PASSED_OVER: Final = ("point_id", "point_name")
 _DERIVATIVE: Final = "-dE/d"
 _FEATURE_UNITS: Final = {

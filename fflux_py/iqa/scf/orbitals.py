@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.files import arrays_sha256, parse_npz, write_atomically
+from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
 from fflux_py.iqa.scf.electronic_structure import OccupiedOrbitals, program_versions
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
@@ -91,7 +91,7 @@ class OrbitalFile:
             The file is there and cannot be read for a reason of the system.
         """
         try:
-            data = self.path.read_bytes()
+            data = read_bytes(self.path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -99,9 +99,12 @@ class OrbitalFile:
         try:
             entries = parse_npz(data)
             arrays = {name: entries[name] for name in ("header", *_ARRAYS)}
-            whole = str(entries["sha256"]) == arrays_sha256(arrays)
+            whole = str(entries["sha256"]) == arrays_sha256(arrays) and all(
+                arrays[name].dtype.kind == "f" for name in _ARRAYS
+            )
+            fits = read_json_object(arrays["header"]) == self._content()
         except (ValueError, KeyError):
             return None
-        if not whole or json.loads(arrays["header"].tobytes()) != self._content():
+        if not (whole and fits):
             return None
         return OccupiedOrbitals(arrays["coefficients"], arrays["energies"])

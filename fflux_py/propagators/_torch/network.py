@@ -7,7 +7,6 @@ import math
 import os
 import warnings
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256, write_atomically
+from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.files import arrays_sha256, read_bytes, write_atomically
 from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.propagators._torch.action import ActionNet, ActionSolver
@@ -32,6 +31,9 @@ FORMAT: Final = "fflux_py propagator"
 SCHEMA: Final = 2
 UNITS: Final = {"step": "fs", "masses": "electron mass", "positions": "bohr", "temperature": "K"}
 _WANTED: Final = "a model written by 'fflux train-propagator'"
+_ALTERED: Final = "the file was altered: copy it again"
+# Sizes up to this one are built without asking whether any tensor has them.
+_LARGEST_SIZE: Final = 256
 
 with warnings.catch_warnings():
     # at its first use, torch's forward mode calls a function of torch that torch has deprecated
@@ -196,38 +198,58 @@ def unpack(path: str | os.PathLike[str]) -> tuple[Header, dict[str, Tensor], dic
         Another kind of file, a damaged one, or one of a newer schema.
     """
     where = str(path)
+    another = "another kind of file, or a truncated one"
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
         tensors = safetensors.torch.load(data)
         size = int.from_bytes(data[:8], "little")
         content = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["fflux_py"])
     except OSError as error:
         raise FileFormatError(where, "a readable file", error.strerror or str(error), "check the path") from error
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise FileFormatError(where, _WANTED, "another kind of file, or a truncated one") from error
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError, safetensors.SafetensorError) as error:
+        raise FileFormatError(where, _WANTED, another) from error
+    if not isinstance(content, dict):
+        raise FileFormatError(where, _WANTED, another)
     if content.get("format") != FORMAT or content.get("schema") != SCHEMA:
         found = f"{content.get('format')!r}, schema {content.get('schema')}"
         raise FileFormatError(where, f"{_WANTED}, schema {SCHEMA}", found, "use a matching version of fflux_py")
-    if content["sha256"] != _digest(tensors):
+    if content.get("sha256") != _digest(tensors):
         raise FileFormatError(where, "the checksum in its header", "another", "the file was altered: copy it again")
-    molecule = Molecule(
-        tuple(content["symbols"]), np.array(content["positions"]), int(content["charge"]), content["name"]
-    )
-    header = Header(
-        content["kind"], molecule, np.array(content["masses"]), float(content["step"]), float(content["temperature"]),
-        content["settings"], content["metadata"],
-    )  # fmt: skip
-    return header, tensors, content
+    return _header(content, tensors, where), tensors, content
+
+
+def _header(content: dict[str, Any], tensors: dict[str, Tensor], where: str) -> Header:
+    """The header in the JSON of a file; the checksum is of the tensors only, so that every entry is checked."""
+    try:
+        positions, masses = (np.array(content[name], dtype=np.float64) for name in ("positions", "masses"))
+        molecule = Molecule(tuple(content["symbols"]), positions, int(content["charge"]), str(content["name"]))
+        settings, metadata = dict(content["settings"]), dict(content["metadata"])
+        header = Header(
+            content["kind"], molecule, masses, float(content["step"]), float(content["temperature"]), settings, metadata
+        )
+    except FFLUXError as error:
+        raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, _ALTERED) from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FileFormatError(where, f"the header of {_WANTED}", f"other entries ({error})", _ALTERED) from error
+    # A size of the network is a dimension, or a number, of its tensors: none is built that could not be theirs.
+    largest = max(_LARGEST_SIZE, len(tensors), *(size for tensor in tensors.values() for size in tensor.shape))
+    for name, size in settings.items():
+        if isinstance(size, int) and not 0 <= size <= largest:
+            raise FileFormatError(f"{where}, {name}", f"a size of at most {largest}", str(size), _ALTERED)
+    return header
 
 
 def load(path: str | os.PathLike[str]) -> Network:
     """Read a model; see :func:`fflux_py.propagators.propagator.load_propagator`."""
     header, tensors, _ = unpack(path)
-    net = build(header)
     try:
+        net = build(header)
         net.load_state_dict(tensors)
-    except RuntimeError as error:
-        found = str(error).splitlines()[0]
+    except FFLUXError as error:
+        raise FileFormatError(f"{path}, {error.where}", error.expected, error.found, _ALTERED) from error
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        # settings of another type, or sizes that are not those of the tensors
+        found = (str(error) or type(error).__name__).splitlines()[0]
         raise FileFormatError(str(path), f"the tensors of a {header.kind} model", found, "train it again") from error
     return Network(header, net)
 
