@@ -161,7 +161,7 @@ def calibrate(
         If there are no geometries, or if some of them are training geometries.
     """
     forcefield.check_molecule(dataset.molecule)
-    plain = replace(forcefield, calibration={"neighbours": neighbours})
+    plain = replace(forcefield, calibration={"neighbours": neighbours}).unmatched
     chosen = dataset.select(indices)
     if not len(chosen):
         raise InputError("calibration", "at least one geometry", "none")

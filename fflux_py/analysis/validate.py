@@ -149,7 +149,7 @@ def validate(
 
 def _predict(forcefield: ForceField, chosen: Dataset, progress: Callable[[int, int], None] | None) -> Validation:
     """Predict energies, forces and deviations, geometry by geometry."""
-    m = len(chosen)
+    m, forcefield = len(chosen), forcefield.unmatched
     energies, forces = np.empty(m), np.empty(chosen.forces.shape)
     sigma, atomic_sigma = np.empty(m), np.empty(chosen.atomic_energies.shape)
     # The first calls may compile; they must not count.

@@ -347,4 +347,4 @@ def _whole(positions: FloatArray, cell: FloatArray | None) -> FloatArray:
 
 def total(species: Sequence[Species]) -> float:
     """Sum of the energies of all molecules, hartree: DL_FFLUX' ``E_IQA``."""
-    return float(sum(s.forcefield.compute(s.positions, 0)[0].sum() for s in species))
+    return float(sum(s.forcefield.unmatched.compute(s.positions, 0)[0].sum() for s in species))

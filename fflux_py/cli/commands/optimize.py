@@ -103,7 +103,8 @@ def optimize(
 def _with_start(outcome: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
     """How far the search began from the start, and why."""
     from fflux_py.analysis.geometry import rmsd
-    from fflux_py.optimization.training_range import distance_ranges, distances, largest_violation
+    from fflux_py.gp.distance_ranges import distances
+    from fflux_py.optimization.training_range import distance_ranges, largest_violation
     from fflux_py.units import ANGSTROM
 
     moved = 0.0 if begin is start else float(rmsd(begin.positions, start.positions)) * ANGSTROM

@@ -86,7 +86,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
         sample = first.x[:: -(-len(first.x) // _MOST_COMPARED)]
         geometries = positions_from_features(sample, first.frame, first.n_atoms)
         guess = ForceField(Molecule(symbols, geometries[0], 0, first.system), atoms)
-        molecule = guess.molecule.with_positions(geometries[int(guess.compute(geometries, 0)[0].argmin())])
+        molecule = guess.molecule.with_positions(geometries[int(guess.unmatched.compute(geometries, 0)[0].argmin())])
     return ForceField(molecule, atoms, {}, metadata)
 
 
