@@ -15,6 +15,7 @@ from fflux_py.analysis.prediction_errors import ALL, ROOM, ErrorTable, predictio
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray
 
@@ -137,7 +138,7 @@ def validate(
     InputError
         If no frame carries the mark.
     """
-    forcefield.check_molecule(dataset.molecule)
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
     chosen = dataset if split is None else dataset.with_split(split)
     m = len(chosen)
     if m == 0:

@@ -173,7 +173,7 @@ def certify(
     """
     folder, stage = execution.folder, execution.stage
     geometry = forcefield.molecule if start is None else start
-    forcefield.check_molecule(geometry)
+    geometry = forcefield.match_or_keep(geometry).reorder(geometry)
     digest = CompiledPotential.of(forcefield).digest()
     _check_settings(folder, config, labeller, digest, geometry)
     minimum = relax(forcefield, geometry)

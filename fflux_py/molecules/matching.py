@@ -82,7 +82,9 @@ class Matching:
         return Matching(first.order[self.order], first.mirror != self.mirror)
 
     def reorder(self, geometry: Molecule) -> Molecule:
-        """The geometry in the reference's order and hand."""
+        """The geometry in the reference's order and hand; itself if there is nothing to do."""
+        if self.identity:
+            return geometry
         symbols = tuple(geometry.symbols[i] for i in self.order)
         return Molecule(symbols, self.to_reference(geometry.positions), geometry.charge, geometry.name)
 
