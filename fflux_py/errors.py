@@ -71,6 +71,10 @@ class InputWarning(FFLUXWarning):
     """Something in the input bears a meaning and is not used, or is used by a choice that is worth a word."""
 
 
+class ReorderedAtomsWarning(FFLUXWarning):
+    """The atoms are not in the model's order or hand; they were matched, and results are in their own."""
+
+
 class SimulationStopped(FFLUXError):
     """Molecular dynamics ended before its last step because a guard tripped (bond, contact, not-a-number)."""
 

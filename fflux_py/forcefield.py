@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,19 @@ import numpy as np
 from fflux_py._compiled import forces
 from fflux_py._compiled.features import smallest_sine
 from fflux_py._compiled.point_arrays import KernelArrays
-from fflux_py.errors import GeometryError, InputError, ModelMismatchError
+from fflux_py.errors import GeometryError, InputError, ModelMismatchError, ReorderedAtomsWarning
 from fflux_py.gp.atomic_model import AtomicModel
+from fflux_py.gp.distance_ranges import believed_distances
 from fflux_py.gp.features import needs_axes
 from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
 from fflux_py.gp.weights import DerivativeWeights
+from fflux_py.molecules.atom_order import AtomOrder
 from fflux_py.molecules.extended_xyz import Value
 from fflux_py.molecules.local_frame import LINEAR_SINE, check_local_frames
-from fflux_py.molecules.matching import Matching, match
+from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule, check_positions, check_same_molecule
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
@@ -36,6 +39,12 @@ class ForceField:
     """Energy of a molecule as the sum of its atoms' energies, with analytic forces.
 
     Satisfies :class:`fflux_py.molecules.potential.PotentialEnergy`.
+
+    Every function of positions matches them first: a geometry whose bonds, hands or distances fit the model in another
+    order of its atoms, or as its mirror image, is evaluated in that one, with a
+    :class:`~fflux_py.errors.ReorderedAtomsWarning`, and its results are in the order and hand given; one with other
+    bonds is refused (:class:`~fflux_py.errors.ModelMismatchError`).  :attr:`unmatched` is for positions that are known
+    to be in the order of the model, and for molecules that are pulled apart.
 
     Parameters
     ----------
@@ -56,6 +65,8 @@ class ForceField:
     precision
         In which training points are stored and products formed (:meth:`with_precision`).  Positions, features and
         predictive deviations are always double.
+    matches
+        Whether positions are matched before they are evaluated; not so in :attr:`unmatched`.
     """
 
     molecule: Molecule
@@ -65,6 +76,7 @@ class ForceField:
     joint: JointFit | None = None
     calibration: Mapping[str, float] = field(default_factory=dict)
     precision: Precision = "double"
+    matches: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atoms", tuple(self.atoms))
@@ -96,7 +108,21 @@ class ForceField:
         ModelMismatchError
             Other elements, charge, bonds or chirality than the model's.
         """
-        return match(self.molecule, molecule)
+        return self._atom_order.match(molecule)
+
+    def match_or_keep(self, molecule: Molecule) -> Matching:
+        """The same, but a geometry of the same elements whose bonds say nothing keeps its order.
+
+        Raises
+        ------
+        ModelMismatchError
+            Other elements, in another order than the model's, or another charge.
+        """
+        try:
+            return self.match(molecule)
+        except ModelMismatchError:
+            check_same_molecule(self.molecule, molecule)
+            return Matching(np.arange(self.molecule.n_atoms))
 
     def check_molecule(self, molecule: Molecule) -> None:
         """Refuse another molecule, or its atoms in another order or hand than the model's.
@@ -141,6 +167,8 @@ class ForceField:
         ------
         GeometryError
             A frame whose three atoms stand on a line.
+        ModelMismatchError
+            Other bonds than the model's, or another stereoisomer: no order of atoms fits.
         """
         if not deriv:
             return np.asarray(self.atomic_energies(positions).sum(-1)), None
@@ -189,7 +217,7 @@ class ForceField:
         total, atomic
             Hartree, shapes ``(...)`` and ``(..., n_atoms)``.
         """
-        flat = self._checked(positions)
+        flat, matchings = self._checked(positions)
         if self._posterior is not None:
             total, atomic = self._posterior.variances(flat, int(self.calibration.get("neighbours", NEIGHBOURS)))
         else:
@@ -197,6 +225,8 @@ class ForceField:
             for model in self.atoms:
                 atomic[:, model.frame.atom] += model.deviation(flat) ** 2
             total = atomic.sum(axis=1)
+        for k, matching in matchings.items():
+            atomic[k] = matching.numbers_from_reference(atomic[k])
         shape = np.shape(positions)[:-1]
         factors = self.calibration.get("total", 1.0), self.calibration.get("atomic", 1.0)
         return factors[0] * np.sqrt(total).reshape(shape[:-1]), factors[1] * np.sqrt(atomic).reshape(shape)
@@ -244,7 +274,24 @@ class ForceField:
         return self._arrays
 
     @cached_property
+    def unmatched(self) -> ForceField:
+        """The same force field for positions that are known to stand in its order of atoms: it does not look.
+
+        This is what dynamics, searches and everything else takes that has matched its start: a molecule that is pulled
+        apart there goes on being evaluated.  Results are the same to the last bit.
+        """
+        if not self.matches:
+            return self
+        return replace(self, matches=False)
+
+    @cached_property
+    def _atom_order(self) -> AtomOrder:
+        return AtomOrder(self.molecule, *believed_distances(self.atoms, self.joint))
+
+    @cached_property
     def _arrays(self) -> KernelArrays:
+        if self.matches:  # both have one set of them
+            return self.unmatched._arrays
         weights, slopes = [m.point_weights for m in self.atoms], [m.point_slopes for m in self.atoms]
         means = [m.share * m.mean for m in self.atoms]
         return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision)
@@ -256,6 +303,8 @@ class ForceField:
     @cached_property
     def _unit_arrays(self) -> KernelArrays:
         """The arrays for which the kernels give the coverage in place of the energies."""
+        if self.matches:
+            return self.unmatched._unit_arrays
         weights, slopes = [m.weights.w_1 for m in self.atoms], [m.weights.unit_slopes for m in self.atoms]
         means = [0.0] * len(self.atoms)
         return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, polynomials=False)
@@ -263,9 +312,12 @@ class ForceField:
     @cached_property
     def _posterior(self) -> Posterior | None:
         """Predictive variances of a joint fit; None for a model of atomic energies only."""
+        if self.matches:
+            return self.unmatched._posterior
         return None if self.joint is None else Posterior(self.joint, self.atoms)
 
-    def _checked(self, positions: FloatArray) -> FloatArray:
+    def _checked(self, positions: FloatArray) -> tuple[FloatArray, dict[int, Matching]]:
+        """Geometries in the model's order and hand, and how those that were not had to be matched, by their index."""
         n = self.molecule.n_atoms
         array = np.asarray(positions, dtype=np.float64)
         if array.shape[-2:] != (n, 3):
@@ -275,25 +327,40 @@ class ForceField:
             flat = flat.copy()
         if not np.isfinite(flat).all():
             raise GeometryError("positions", "finite numbers", "NaN or infinity", "the run before it went wrong")
+        matchings = self._atom_order.match_positions(flat) if self.matches else {}
+        if matchings:
+            flat = flat.copy()
+            for k, matching in matchings.items():
+                flat[k] = matching.to_reference(flat[k])
+            what = next(iter(matchings.values())).describe()
+            if len(flat) > 1:
+                what = f"{len(matchings)} of {len(flat)} geometries reordered or inverted (the first: {what})"
+            text = f"positions: {what} to fit the model; results are in the order and hand given"
+            warnings.warn(text, ReorderedAtomsWarning, stacklevel=4)
         axes = needs_axes(n, self.atoms[0].feature_kind)
         if axes and not smallest_sine(flat, self._arrays.frames) > LINEAR_SINE:
             check_local_frames(flat, [model.frame for model in self.atoms])
-        return flat
+        return flat, matchings
 
     def _batch(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
-        flat = self._checked(positions)
+        flat, matchings = self._checked(positions)
         energies, gradient = np.empty(flat.shape[:2]), np.empty_like(flat)
         _compute_in_groups(forces.batch, flat, self._arrays, energies, gradient)
         self._check_results(gradient, flat)
+        for k, matching in matchings.items():
+            energies[k] = matching.numbers_from_reference(energies[k])
+            gradient[k] = matching.from_reference(gradient[k])
         shape = np.shape(positions)
         return energies.reshape(shape[:-1]), gradient.reshape(shape)
 
     def _energies(self, positions: FloatArray, arrays: KernelArrays) -> FloatArray:
         """Atomic energies alone, or what the arrays give in their place."""
-        flat = self._checked(positions)
+        flat, matchings = self._checked(positions)
         energies = np.empty(flat.shape[:2])
         _compute_in_groups(forces.batch_energies, flat, arrays, energies)
         self._check_results(energies, flat)
+        for k, matching in matchings.items():
+            energies[k] = matching.numbers_from_reference(energies[k])
         return energies.reshape(np.shape(positions)[:-1])
 
     def _check_results(self, results: FloatArray, positions: FloatArray) -> None:

@@ -77,10 +77,10 @@ def inside_and_edge(model: ForceField, dataset: Dataset) -> dict[str, float]:
     figures = {}
     for group, chosen in groups.items():
         x, y = held.positions[chosen], held.energies[chosen]
-        s = model.coverage(x)
+        s = model.unmatched.coverage(x)
         figures[f"{group}_largest_deviation_of_s_from_1"] = float(np.abs(s - 1.0).max())
         for mean in MEANS:
-            error = model.with_prior_mean(mean).compute(x, deriv=0)[0] - y
+            error = model.with_prior_mean(mean).unmatched.compute(x, deriv=0)[0] - y
             figures[f"{group}_{mean}_energy_mae_kcal_mol"] = float(np.abs(error).mean()) * KCAL_MOL
     return figures
 
@@ -91,14 +91,14 @@ def displaced(model: ForceField, x: FloatArray) -> dict[str, float]:
     rng = np.random.default_rng(1)
     for width in (0.05, 0.1, 0.2, 0.4):
         cloud = x + width / ANGSTROM * rng.standard_normal((400, *x.shape))
-        s = model.coverage(cloud)
+        s = model.unmatched.coverage(cloud)
         label = f"displaced_{width:g}_angstrom"
         figures[f"{label}_smallest_s"] = float(s.min())
         figures[f"{label}_largest_s"] = float(s.max())
         figures[f"{label}_share_of_geometries_with_an_s_above_1.001"] = float((s > 1.001).any(axis=1).mean())
-        low = model.with_prior_mean("MF2").compute(cloud, deriv=0)[0]
+        low = model.with_prior_mean("MF2").unmatched.compute(cloud, deriv=0)[0]
         for mean in ("MF1", "MF4", "MF5"):
-            lowered = (model.with_prior_mean(mean).compute(cloud, deriv=0)[0] - low) * KCAL_MOL
+            lowered = (model.with_prior_mean(mean).unmatched.compute(cloud, deriv=0)[0] - low) * KCAL_MOL
             figures[f"{label}_{mean}_lowest_shift_against_MF2_kcal_mol"] = float(lowered.min())
             figures[f"{label}_{mean}_median_shift_against_MF2_kcal_mol"] = float(np.median(lowered))
     return figures
@@ -110,12 +110,12 @@ def along(
     """Energies (kcal/mol above the minimum) along a scan with every mean, and s of all atoms."""
     figures, curves = {}, {}
     for mean in MEANS:
-        energies = model.with_prior_mean(mean).compute(scan, deriv=0)[0]
-        at_minimum = model.with_prior_mean(mean).compute(MINIMUM, deriv=0)[0]
+        energies = model.with_prior_mean(mean).unmatched.compute(scan, deriv=0)[0]
+        at_minimum = model.with_prior_mean(mean).unmatched.compute(MINIMUM, deriv=0)[0]
         curves[mean] = (energies - at_minimum) * KCAL_MOL
         figures[f"{label}_{mean}_lowest_kcal_mol"] = float(curves[mean].min())
         figures[f"{label}_{mean}_highest_kcal_mol"] = float(curves[mean].max())
-    s = model.coverage(scan)
+    s = model.unmatched.coverage(scan)
     figures[f"{label}_largest_s"], figures[f"{label}_smallest_s"] = float(s.max()), float(s.min())
     return figures, curves, s
 

@@ -90,7 +90,7 @@ def main() -> None:
         ("test",) * count,
     )
     labels = label(geometries, LevelOfTheory(), "none", chosen.folder)
-    energies, forces = model.compute(geometries.positions)
+    energies, forces = model.unmatched.compute(geometries.positions)
     assert forces is not None
     normal = released(model, None, chosen.seed)[0] if chosen.release else None
     figures: dict[str, object] = {}

@@ -68,13 +68,15 @@ def ferebus(folder: Path) -> Figures:
 def dl_fflux(folder: Path) -> Figures:
     (species,) = read_dl_fflux(folder)
     begin = time.perf_counter()
-    energies, forces = species.forcefield.compute(species.positions)
+    energies, forces = species.forcefield.unmatched.compute(species.positions)
     elapsed = time.perf_counter() - begin
     assert forces is not None
     direction = np.random.default_rng(0).normal(size=species.positions.shape)
 
     def slope(h: float) -> np.ndarray:
-        ahead, behind = (species.forcefield.compute(species.positions + s * h * direction, 0)[0] for s in (1, -1))
+        ahead, behind = (
+            species.forcefield.unmatched.compute(species.positions + s * h * direction, 0)[0] for s in (1, -1)
+        )
         return np.asarray((ahead - behind) / (2.0 * h))
 
     numerical = (4.0 * slope(1e-3) - slope(2e-3)) / 3.0

@@ -122,7 +122,7 @@ def acquisition_scores(
     score, deviation
         Shape ``(m,)``; the largest deviation of an atomic energy is in kcal/mol.
     """
-    deviation = forcefield.atomic_deviations(positions).max(axis=1) * KCAL_MOL
+    deviation = forcefield.unmatched.atomic_deviations(positions).max(axis=1) * KCAL_MOL
     guards = GuardConfig()
     excess = Inspector(forcefield, guards).excess(positions).max(axis=1)
     usual = max(float(np.median(deviation)), _LEAST_DEVIATION)

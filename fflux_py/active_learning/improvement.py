@@ -16,6 +16,7 @@ from fflux_py.certification import Execution, Labeller
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.training import TrainingConfig
 
@@ -69,7 +70,7 @@ def improve(
     forcefield
         The first model.
     dataset
-        Its data set; the geometries marked for training are kept in all further trainings.
+        Its data set, in any order of atoms; the geometries marked for training are kept in all further trainings.
     labeller
         Labels at the level of theory of the data set.
     config
@@ -89,9 +90,8 @@ def improve(
     InputError
         The folder holds another improvement, or the labels are of another level of theory.
     """
-    forcefield.check_molecule(dataset.molecule)
-    for molecule in starts:
-        forcefield.check_molecule(molecule)
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
+    starts = [forcefield.match_or_keep(molecule).reorder(molecule) for molecule in starts]
     key = _identity(forcefield, dataset, labeller, config, starts[1:])
     training = config.training or training_config_of(forcefield, execution.threads)
     loop = Loop(labeller, config, execution, tuple(starts) or (forcefield.molecule,), training)

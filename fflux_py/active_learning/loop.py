@@ -244,7 +244,7 @@ class Loop:
         """Choose the visited frames that are worth a label: high scores, different from each other."""
         config = self.config
         minima = np.array([molecule.positions for molecule in exploration.minima])
-        lowest = float(forcefield.compute(minima, deriv=0)[0].min())
+        lowest = float(forcefield.unmatched.compute(minima, deriv=0)[0].min())
         positions, temperatures, jumps = candidate_frames(exploration.all_runs, config.candidates, lowest)
         score, deviation = acquisition_scores(forcefield, positions, jumps, config.limits.jump_kcal_mol)
         indices = diverse_batch(positions, score, dataset.with_split("train").positions, config.batch)

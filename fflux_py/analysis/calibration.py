@@ -20,6 +20,7 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.posterior import NEIGHBOURS
 from fflux_py.molecules.dataset import Dataset, GeometrySet
+from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.typing import FloatArray, IntArray
 
 TRAJECTORIES: Final = "calibration_trajectories"
@@ -160,8 +161,8 @@ def calibrate(
     InputError
         If there are no geometries, or if some of them are training geometries.
     """
-    forcefield.check_molecule(dataset.molecule)
-    plain = replace(forcefield, calibration={"neighbours": neighbours})
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
+    plain = replace(forcefield, calibration={"neighbours": neighbours}).unmatched
     chosen = dataset.select(indices)
     if not len(chosen):
         raise InputError("calibration", "at least one geometry", "none")

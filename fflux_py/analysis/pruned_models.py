@@ -141,7 +141,7 @@ def _step_times(*models: ForceField) -> tuple[float, ...]:
 
 
 def _figures(model: ForceField, held_out: Dataset, step_time: float) -> ModelFigures:
-    energies, forces = model.compute(held_out.positions)
+    energies, forces = model.unmatched.compute(held_out.positions)
     assert forces is not None
     assert model.joint is not None
     errors = prediction_errors(held_out, energies, forces).groups[ALL]

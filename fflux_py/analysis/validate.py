@@ -15,6 +15,7 @@ from fflux_py.analysis.prediction_errors import ALL, ROOM, ErrorTable, predictio
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray
 
@@ -137,7 +138,7 @@ def validate(
     InputError
         If no frame carries the mark.
     """
-    forcefield.check_molecule(dataset.molecule)
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
     chosen = dataset if split is None else dataset.with_split(split)
     m = len(chosen)
     if m == 0:
@@ -149,7 +150,7 @@ def validate(
 
 def _predict(forcefield: ForceField, chosen: Dataset, progress: Callable[[int, int], None] | None) -> Validation:
     """Predict energies, forces and deviations, geometry by geometry."""
-    m = len(chosen)
+    m, forcefield = len(chosen), forcefield.unmatched
     energies, forces = np.empty(m), np.empty(chosen.forces.shape)
     sigma, atomic_sigma = np.empty(m), np.empty(chosen.atomic_energies.shape)
     # The first calls may compile; they must not count.

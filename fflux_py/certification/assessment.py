@@ -228,7 +228,7 @@ def assess(
     """
     energy_errors, force_errors = np.full(1, np.nan), np.full(1, np.nan)
     if labels is not None:
-        energies, forces = forcefield.compute(labels.positions)
+        energies, forces = forcefield.unmatched.compute(labels.positions)
         assert forces is not None
         energy_errors = (energies - labels.energies) * KCAL_MOL
         force_errors = np.abs(forces - labels.forces) * KCAL_MOL_ANGSTROM

@@ -173,7 +173,7 @@ def certify(
     """
     folder, stage = execution.folder, execution.stage
     geometry = forcefield.molecule if start is None else start
-    forcefield.check_molecule(geometry)
+    geometry = forcefield.match_or_keep(geometry).reorder(geometry)
     digest = CompiledPotential.of(forcefield).digest()
     _check_settings(folder, config, labeller, digest, geometry)
     minimum = relax(forcefield, geometry)
@@ -183,7 +183,7 @@ def certify(
         raise InputError("minimum of the model", f"a geometry that {labeller.name} converges for",
                          "one that it fails for", "choose another start, or improve the model")  # fmt: skip
     lowest = float(at_minimum.energies[0])
-    error = float(forcefield.compute(at_minimum.positions, deriv=0)[0][0] - at_minimum.energies[0]) * KCAL_MOL
+    error = float(forcefield.unmatched.compute(at_minimum.positions, deriv=0)[0][0] - at_minimum.energies[0]) * KCAL_MOL
     figures, all_runs, labels = [], [], {}
     for temperature in config.temperatures:
         with stage(f"{config.seeds} x {config.picoseconds:g} ps at {temperature:g} K (steps)") as show:

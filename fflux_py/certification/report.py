@@ -39,7 +39,7 @@ def write_certificate(certificate: Certificate, forcefield: ForceField, folder: 
     minimum = certificate.minimum
     errors = {}
     for temperature, data in certificate.labels.items():
-        energies = forcefield.compute(data.positions, deriv=0)[0]
+        energies = forcefield.unmatched.compute(data.positions, deriv=0)[0]
         errors[f"{temperature:g} K"] = (
             (data.energies - minimum) * KCAL_MOL,
             (energies - data.energies) * KCAL_MOL,

@@ -27,12 +27,16 @@ def read_model(path: Path) -> ForceField:
         return model_file.load(path)
 
 
-def read_dataset(path: Path) -> Dataset:
-    """A data set; errors name its file."""
+def read_dataset(path: Path, forcefield: ForceField | None = None) -> Dataset:
+    """A data set, in the order and hand of a model if there is one; errors name its file."""
     from fflux_py.molecules.dataset import Dataset
+    from fflux_py.molecules.dataset_order import reorder_dataset
 
     with reading(path):
-        return Dataset.read(path)
+        dataset = Dataset.read(path)
+        if forcefield is None:
+            return dataset
+        return reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule), str(path))
 
 
 def check_level(dataset: Dataset, path: Path, forcefield: ForceField, keys: Sequence[str]) -> None:
@@ -44,21 +48,21 @@ def check_level(dataset: Dataset, path: Path, forcefield: ForceField, keys: Sequ
             )
 
 
-def read_start(path: Path, forcefield: ForceField | None = None) -> Molecule:
-    """A start geometry, held against the molecule of a model if there is one; errors name its file."""
+def read_start(path: Path, forcefield: ForceField, in_model_order: bool = False) -> Molecule:
+    """A start geometry, held against the molecule of a model; errors name its file.
+
+    Its atoms keep their order and hand, unless those of the model are asked for.
+    """
     from fflux_py.molecules.extended_xyz import read_molecule
-    from fflux_py.molecules.molecule import Molecule
 
     with reading(path):
         geometry = read_molecule(path)
-        if forcefield is not None:
-            matching = forcefield.match(geometry)
-            if not matching.identity:
-                print_line(f"{path}: {matching.describe()} to fit the model; everything is in the model's order")
-                symbols = tuple(geometry.symbols[i] for i in matching.order)
-                positions = matching.to_reference(geometry.positions)
-                geometry = Molecule(symbols, positions, geometry.charge, geometry.name)
-    return geometry
+        matching = forcefield.match(geometry)
+    if matching.identity:
+        return geometry
+    what = "everything is in the model's order" if in_model_order else "results are in the order and hand given"
+    print_line(f"{path}: {matching.describe()} to fit the model; {what}")
+    return matching.reorder(geometry) if in_model_order else geometry
 
 
 def executor_of(path: Path | None, folder: Path) -> AbstractContextManager[Executor | None]:

@@ -20,6 +20,7 @@ from fflux_py.dynamics.config import GuardConfig
 from fflux_py.errors import SimulationStopped
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import features
+from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
@@ -214,10 +215,13 @@ class Inspector:
         The model.  Ranges are those of its training points, an azimuth standing as cosine and sine.
     guards
         Limits and actions.
+    matching
+        How the atoms of the frames become those of the model; None if they are in its order.
     """
 
-    def __init__(self, forcefield: ForceField, guards: GuardConfig) -> None:
+    def __init__(self, forcefield: ForceField, guards: GuardConfig, matching: Matching | None = None) -> None:
         self._forcefield, self._guards = forcefield, guards
+        self._matching = matching or Matching(np.arange(forcefield.molecule.n_atoms))
         self._ranges = []
         for model in forcefield.atoms:
             plain = replace(model.covariance, theta=np.ones_like(model.covariance.theta))
@@ -226,13 +230,20 @@ class Inspector:
             self._ranges.append((plain, training.min(axis=0), training.max(axis=0), plain.periods() == 0.0))
 
     def excess(self, positions: FloatArray) -> FloatArray:
-        """Largest distance of a feature of every atom from its training range, in ranges, shape ``(m, n_atoms)``."""
+        """Largest distance of a feature of every atom from its training range, in ranges, shape ``(m, n_atoms)``.
+
+        The atoms are the model's.
+        """
         columns = []
+        positions = self._matching.to_reference(positions)
         for model, (plain, low, high, compared) in zip(self._forcefield.atoms, self._ranges, strict=True):
             values = plain.embed(features(positions, model.frame, model.feature_kind))
             beyond = np.maximum(low - values, values - high) / np.maximum(high - low, _NARROWEST)
             columns.append(np.maximum(beyond[:, compared].max(axis=1), 0.0))
         return np.stack(columns, axis=-1)
+
+    def _deviations(self, positions: FloatArray) -> FloatArray:
+        return self._forcefield.unmatched.atomic_deviations(self._matching.to_reference(positions))
 
     def events(
         self, positions: FloatArray, velocities: FloatArray, replica: int, step: int, time_fs: float
@@ -241,7 +252,7 @@ class Inspector:
         guards, molecule = self._guards, self._forcefield.molecule
         quantities = (
             ("features", self.excess, guards.features_margin, 1.0, "of the training range beyond it"),
-            ("deviation", self._forcefield.atomic_deviations, guards.deviation_limit, KCAL_MOL, "kcal/mol"),
+            ("deviation", self._deviations, guards.deviation_limit, KCAL_MOL, "kcal/mol"),
         )
         for kind, measure, limit, unit, word in quantities:
             action = getattr(guards, kind)
@@ -259,7 +270,7 @@ class Inspector:
                 step=step,
                 time_fs=time_fs,
                 count=1,
-                place=f"{what} {label(molecule, atom)}",
+                place=f"{what} {molecule.symbols[atom]}{self._matching.order[atom] + 1}",
                 expected=f"at most {limit:g} {word}",
                 found=f"{values[atom]:.3g}",
                 value=float(values[atom]),

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fflux_py._compiled import forces
+from fflux_py._compiled import forces, reordered_forces
 from fflux_py.errors import InputError
 from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
+from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
@@ -56,15 +57,20 @@ class CompiledPotential:
             raise InputError("memory", "one of the arrays of the potential", "another array")
 
     @classmethod
-    def of(cls, potential: ForceField | CompiledPotential) -> CompiledPotential:
-        """A force field's compiled function and arrays."""
+    def of(cls, potential: ForceField | CompiledPotential, matching: Matching | None = None) -> CompiledPotential:
+        """A force field's compiled function and arrays, for atoms in the order and hand that a matching is of.
+
+        Whatever the order, the digest is that of the force field.
+        """
         if isinstance(potential, CompiledPotential):
             return potential
+        matching = matching or Matching(np.arange(potential.molecule.n_atoms))
+        order, sign = np.array(matching.order), -1.0 if matching.mirror else 1.0
         return cls(
-            potential.molecule,
-            forces.energy_and_forces,
-            potential.kernel_arrays(),
-            together=forces.energies_and_forces,
+            potential.molecule if matching.identity else matching.inverse.reorder(potential.molecule),
+            reordered_forces.energy_and_forces,
+            reordered_forces.ReorderedArrays(order, sign, potential.kernel_arrays()),
+            together=reordered_forces.energies_and_forces,
             group=forces.TOGETHER,
             identity=identity_of(potential),
         )

@@ -53,7 +53,7 @@ def run_nvt(
     forcefield
         A force field, or any compiled potential.
     start
-        Start geometry; elements, order and charge as in the model.
+        Start geometry.  Its atoms are matched with those of a force field; the whole run is in their order and hand.
     config
         The run; its ``replicas`` is for :func:`run_replicas`.
     folder

@@ -20,6 +20,7 @@ from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.dynamics.run_bias import RunBias, plumed_input_of
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
+from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule, check_same_molecule
 from fflux_py.units import ANGSTROM
 
@@ -33,7 +34,7 @@ class RunSetup:
     forcefield
         A force field, or any compiled potential.
     start
-        Start geometry; elements, order and charge as in the model.
+        Start geometry.  Its atoms are matched with those of a force field; the whole run is in their order and hand.
     config
         The settings.
     replicas
@@ -95,7 +96,14 @@ class RunSetup:
     @cached_property
     def potential(self) -> CompiledPotential:
         """The energy function for the compiled loop."""
-        return CompiledPotential.of(self.forcefield)
+        return CompiledPotential.of(self.forcefield, self.matching)
+
+    @cached_property
+    def matching(self) -> Matching | None:
+        """How the atoms of the start become those of the force field; None of a bare potential."""
+        if isinstance(self.forcefield, CompiledPotential):
+            return None
+        return self.forcefield.match_or_keep(self.start)
 
     @cached_property
     def digest(self) -> str:
@@ -149,7 +157,7 @@ class RunSetup:
                 "guards", "a force field, which knows its training data", "a bare potential",
                 "switch the guards 'features' and 'deviation' off",
             )  # fmt: skip
-        return Inspector(self.forcefield, self.config.guards)
+        return Inspector(self.forcefield, self.config.guards, self.matching)
 
     def description(self) -> Mapping[str, object]:
         """What ``run.json`` says about model, bias and limits."""

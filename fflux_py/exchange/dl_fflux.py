@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, ReorderedAtomsWarning
 from fflux_py.exchange._words import integer, real, table
 from fflux_py.exchange.ferebus.folder import DL_FFLUX_FOLDER, read_models, write_models
 from fflux_py.exchange.ferebus.forcefield import model_texts, to_forcefield
@@ -139,7 +140,7 @@ def write_dl_fflux(
     forcefield
         Its models must be ones that a ``.model`` file can represent, and must wrap azimuths.
     molecule
-        The geometry to start from; that of the force field if not given.
+        The geometry to start from, in any order of atoms; that of the force field if not given.
     settings
         Of the run.
 
@@ -150,7 +151,11 @@ def write_dl_fflux(
     """
     settings = settings or RunSettings()
     start = molecule or forcefield.molecule
-    forcefield.check_molecule(start)
+    matching = forcefield.match_or_keep(start)
+    if not matching.identity:
+        text = f"{start.name}: {matching.describe()} to fit the models; the files are in their order"
+        warnings.warn(text, ReorderedAtomsWarning, stacklevel=2)
+    start = matching.reorder(start)
     if forcefield.molecule.n_atoms > 3 and forcefield.atoms[0].covariance.azimuth == "rbf":
         raise InputError(
             "model",
@@ -180,7 +185,7 @@ def read_dl_fflux(folder: str | os.PathLike[str]) -> tuple[Species, ...]:
 
     Returns
     -------
-    One entry for every kind of molecule, in the order in which they appear.
+    One entry for every kind of molecule, in the order in which they appear; atoms in the order of the models.
 
     Raises
     ------
@@ -203,11 +208,13 @@ def read_dl_fflux(folder: str | os.PathLike[str]) -> tuple[Species, ...]:
         molecule = Molecule(elements[system], positions[0], 0, system)
         try:
             forcefield = to_forcefield(read_models(models, system), molecule)
+            order = [forcefield.match_or_keep(molecule.with_positions(geometry)) for geometry in positions]
         except FFLUXError as error:
             if str(models) in error.where:
                 raise
             raise type(error)(f"{models}, {error.where}", error.expected, error.found, error.remedy) from None
-        species.append(Species(system, forcefield, np.array(positions)))
+        in_order = [matching.to_reference(geometry) for matching, geometry in zip(order, positions, strict=True)]
+        species.append(Species(system, forcefield, np.array(in_order)))
     return tuple(species)
 
 
@@ -347,4 +354,4 @@ def _whole(positions: FloatArray, cell: FloatArray | None) -> FloatArray:
 
 def total(species: Sequence[Species]) -> float:
     """Sum of the energies of all molecules, hartree: DL_FFLUX' ``E_IQA``."""
-    return float(sum(s.forcefield.compute(s.positions, 0)[0].sum() for s in species))
+    return float(sum(s.forcefield.unmatched.compute(s.positions, 0)[0].sum() for s in species))

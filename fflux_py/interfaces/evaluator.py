@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
-from fflux_py.errors import FFLUXWarning, GeometryError, InputError, ModelMismatchError
+from fflux_py.errors import GeometryError, InputError, ModelMismatchError, ReorderedAtomsWarning
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.matching import Labels, Matching
 from fflux_py.molecules.molecule import Molecule
@@ -20,10 +20,6 @@ from fflux_py.typing import FloatArray
 Outside = Literal["warn", "raise", "ignore"]
 OUTSIDE: Final[tuple[str, ...]] = get_args(Outside)
 """What happens at a geometry that the model does not know: one warning, an error, or nothing."""
-
-
-class ReorderedAtomsWarning(FFLUXWarning):
-    """The atoms are not in the model's order or hand; they were matched, and results are in their own."""
 
 
 class Evaluator:
@@ -103,7 +99,7 @@ class Evaluator:
             A geometry outside of what the model knows, with ``outside="raise"``; a local frame on a line.
         """
         x = self.to_model(positions)
-        energies, forces = self.forcefield.atomic_energies_and_forces(x)
+        energies, forces = self.forcefield.unmatched.atomic_energies_and_forces(x)
         self.check(x, float(energies.sum()))
         assert self.matching is not None
         return self._in_given_order(energies), self.matching.from_reference(forces)
@@ -111,26 +107,24 @@ class Evaluator:
     def atomic_energies(self, positions: FloatArray) -> FloatArray:
         """Energies of the atoms alone (hartree, ``(n_atoms,)``), in their order; errors as of :meth:`evaluate`."""
         x = self.to_model(positions)
-        energies = self.forcefield.atomic_energies(x)
+        energies = self.forcefield.unmatched.atomic_energies(x)
         self.check(x, float(energies.sum()))
         return self._in_given_order(energies)
 
     def deviations(self, positions: FloatArray) -> FloatArray:
         """Standard deviations of the atoms' energies (hartree, ``(n_atoms,)``), in their order."""
-        return self._in_given_order(self.forcefield.atomic_deviations(self.to_model(positions)))
+        return self._in_given_order(self.forcefield.unmatched.atomic_deviations(self.to_model(positions)))
 
     def _in_given_order(self, values: FloatArray) -> FloatArray:
         """Numbers of the atoms from the model's order to the one given."""
         assert self.matching is not None
-        given = np.empty_like(values)
-        given[self.matching.order] = values
-        return given
+        return self.matching.numbers_from_reference(values)
 
     def check(self, positions: FloatArray, energy: float) -> None:
         """Say a word, or raise, if a geometry in the model's order is outside of what the model knows."""
         if self.outside == "ignore" or (self._warned and self.outside == "warn"):
             return
-        reasons = self._region.objections(positions, energy)
+        reasons = self._region.objections(positions, energy, None if self.matching is None else self.matching.order)
         if not reasons:
             return
         if self.outside == "raise":

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import ModelMismatchError
+from fflux_py.molecules.handedness import handedness, sides
 from fflux_py.molecules.molecule import Molecule, check_same_molecule, covalent_radius, read_only
 from fflux_py.typing import BoolArray, FloatArray, IntArray
 
@@ -33,7 +34,7 @@ _DOUBLE: Final = {("C", "C"): 0.89, ("C", "N"): 0.86, ("N", "N"): 0.90}
 _PLANAR_NEIGHBOURS: Final = 3
 # A bond longer than this times its length in the reference is stretched; so many may be.
 LONG: Final = 1.3
-_STRETCHED: Final = 2
+STRETCHED: Final = 2
 # A bond longer than this times its length in the reference is broken.
 BROKEN: Final = 1.7
 # Sums of squared differences of distances (bohr^2) that are equal.
@@ -71,6 +72,26 @@ class Matching:
     def from_reference(self, vectors: FloatArray) -> FloatArray:
         """The way back of :meth:`to_reference`."""
         return np.asarray((-1.0 if self.mirror else 1.0) * np.asarray(vectors)[..., np.argsort(self.order), :])
+
+    def numbers_from_reference(self, numbers: FloatArray) -> FloatArray:
+        """Numbers of atoms, such as their energies, back in the geometry's order, shape ``(..., n_atoms)``."""
+        return np.asarray(np.asarray(numbers)[..., np.argsort(self.order)])
+
+    def after(self, first: Matching) -> Matching:
+        """Both, one after the other: ``first``, then this one."""
+        return Matching(first.order[self.order], first.mirror != self.mirror)
+
+    def reorder(self, geometry: Molecule) -> Molecule:
+        """The geometry in the reference's order and hand; itself if there is nothing to do."""
+        if self.identity:
+            return geometry
+        symbols = tuple(geometry.symbols[i] for i in self.order)
+        return Molecule(symbols, self.to_reference(geometry.positions), geometry.charge, geometry.name)
+
+    @property
+    def inverse(self) -> Matching:
+        """The way back."""
+        return Matching(np.argsort(self.order), self.mirror)
 
     def describe(self) -> str:
         """What was done, for the user: for instance 'atoms 7 and 8 exchanged'."""
@@ -157,7 +178,7 @@ class Labels:
         :data:`LONG` times: another order of atoms makes more of them long.
         """
         stretch = _lengths(positions, self.bonds) / self.lengths
-        return np.asarray((stretch <= BROKEN).all(axis=-1) & ((stretch > LONG).sum(axis=-1) <= _STRETCHED))
+        return np.asarray((stretch <= BROKEN).all(axis=-1) & ((stretch > LONG).sum(axis=-1) <= STRETCHED))
 
     def keep_chirality(self, positions: FloatArray) -> BoolArray:
         """Which geometries have the reference's handedness at every centre, shape ``(...)``."""
@@ -199,12 +220,14 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
     identity = Matching(np.arange(reference.n_atoms))
     same_order = reference.symbols == geometry.symbols
     x = geometry.positions
-    if same_order and labels.keep_bonds(x) and labels.keep_chirality(x) and labels.keep_sides(x):
-        return identity
-    for turned, mirror in itertools.product((False, True), (False, True)):
-        order = _nearest(reference, geometry, matchings(reference, geometry, mirror, turned))
-        if order is not None:
-            return Matching(order, mirror)
+    kept = same_order and labels.keep_bonds(x) and labels.keep_chirality(x)
+    for turned in (False, True):
+        if kept and labels.keep_sides(x, double=turned):
+            return identity
+        for mirror in (False, True):
+            order = _nearest(reference, geometry, matchings(reference, geometry, mirror, turned))
+            if order is not None:
+                return Matching(order, mirror)
     # a bond is stretched, or two atoms that are not bonded have met
     if same_order and labels.keep_bonds(x) and labels.keep_sides(x, double=True):
         for mirror in (False, True):
@@ -267,28 +290,6 @@ def _bond_kinds(molecule: Molecule) -> str:
     """Numbers of bonds by elements, for instance '1 C-C, 5 C-H, 1 C-O, 1 H-O'."""
     kinds = ["-".join(sorted((molecule.symbols[i], molecule.symbols[j]))) for i, j in molecule.bonds]
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds)))
-
-
-def handedness(positions: FloatArray, around: IntArray) -> FloatArray:
-    """Triple product of the unit vectors from the last of four neighbours to the other three.
-
-    Parameters
-    ----------
-    positions
-        Bohr, shape ``(..., n_atoms, 3)``.
-    around
-        Neighbours of centres, shape ``(..., 4)``; the result has the shape of both without their last axes.
-    """
-    corners = np.asarray(positions)[..., around, :]
-    arms = corners[..., :3, :] - corners[..., 3:, :]
-    arms = arms / np.linalg.norm(arms, axis=-1, keepdims=True)
-    return np.asarray(np.einsum("...i,...i->...", arms[..., 0, :], np.cross(arms[..., 1, :], arms[..., 2, :])))
-
-
-def sides(positions: FloatArray, paths: IntArray) -> FloatArray:
-    """Of atoms i-j-k-l: positive for cis, negative for trans, zero where three of them stand on a line."""
-    i, j, k, m = np.moveaxis(np.asarray(positions)[..., paths, :], -2, 0)
-    return np.asarray((np.cross(j - i, k - j) * np.cross(k - j, m - k)).sum(axis=-1))
 
 
 def matchings(

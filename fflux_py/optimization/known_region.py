@@ -22,9 +22,10 @@ import numpy as np
 
 from fflux_py.errors import FFLUXWarning, GeometryError
 from fflux_py.forcefield import ForceField
+from fflux_py.gp.distance_ranges import believed_distances, distances
 from fflux_py.molecules.matching import Labels
-from fflux_py.optimization.training_range import distance_ranges, distances
-from fflux_py.typing import FloatArray
+from fflux_py.optimization.training_range import distance_ranges
+from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, BOLTZMANN, KCAL_MOL
 
 SHORTEST_BOND: Final = 0.5
@@ -32,10 +33,6 @@ LONGEST_BOND: Final = 1.5
 """Limits of a bond over its length in the reference, as of the guards of dynamics."""
 CONTACT: Final = 0.6 / ANGSTROM
 """Distance (bohr) at which two atoms touch, as of the guards of dynamics."""
-MARGIN: Final = 0.25
-"""Part of the width of a distance's range by which it may leave the range."""
-LEAST_MARGIN: Final = 0.1 / ANGSTROM
-"""... but at least this (bohr)."""
 _ROOM_TEMPERATURE: Final = 300.0
 
 
@@ -62,10 +59,7 @@ class KnownRegion:
     @cached_property
     def ranges(self) -> tuple[FloatArray, FloatArray]:
         """Shortest and longest distance of every pair of atoms that is believed (bohr), ``(n_atoms, n_atoms)`` each."""
-        shortest, longest = distance_ranges(self.forcefield)
-        margin = np.maximum(MARGIN * (longest - shortest), LEAST_MARGIN)
-        np.fill_diagonal(margin, 0.0)
-        return shortest - margin, longest + margin
+        return believed_distances(self.forcefield.atoms, self.forcefield.joint)
 
     @cached_property
     def bond_limits(self) -> tuple[FloatArray, FloatArray]:
@@ -89,10 +83,12 @@ class KnownRegion:
         """Lowest energy (hartree) that is believed: see the head of this module."""
         joint, molecule = self.forcefield.joint, self.forcefield.molecule
         known = [molecule.positions[None]] if joint is None else [joint.positions, molecule.positions[None]]
-        energies, _ = self.forcefield.compute(np.concatenate(known), 0)
+        energies, _ = self.forcefield.unmatched.compute(np.concatenate(known), 0)
         return float(energies.min()) - 0.5 * (3 * molecule.n_atoms - 6) * BOLTZMANN * _ROOM_TEMPERATURE
 
-    def objections(self, positions: FloatArray, energy: float | None = None) -> list[str]:
+    def objections(
+        self, positions: FloatArray, energy: float | None = None, order: IntArray | None = None
+    ) -> list[str]:
         """Why a geometry is outside of what the model knows, one line each; empty if it is not.
 
         Parameters
@@ -101,6 +97,8 @@ class KnownRegion:
             Bohr, shape ``(n_atoms, 3)``, in the model's order and hand.
         energy
             Hartree, to be held against the lowest energy that is known.
+        order
+            Numbers (from 0) by which the atoms are named, shape ``(n_atoms,)``; the model's if not given.
         """
         if not np.isfinite(positions).all():
             raise GeometryError("positions", "finite numbers", "NaN or infinity", "correct the geometry")
@@ -117,7 +115,7 @@ class KnownRegion:
             if beyond[i, j] > 0.0:
                 shortest, longest = (limit[i, j] * ANGSTROM for limit in limits)
                 allowed = f"{shortest:.2f} to {longest:.2f}" if np.isfinite(longest) else f"at least {shortest:.2f}"
-                pair = f"{self._name(min(i, j))}-{self._name(max(i, j))}"
+                pair = "-".join(self._name(atom, order) for atom in sorted((i, j)))
                 expected = f"{where}: {allowed}" if where else allowed
                 reasons.append(f"{what} {pair} of {found[i, j] * ANGSTROM:.2f} angstrom ({expected})")
         if not self._labels.keep_chirality(positions):
@@ -127,5 +125,5 @@ class KnownRegion:
             reasons.append(f"an energy {below:.1f} kcal/mol below the lowest that the training data make believable")
         return reasons
 
-    def _name(self, atom: int | np.integer) -> str:
-        return f"{self.forcefield.molecule.symbols[atom]}{atom + 1}"
+    def _name(self, atom: int | np.integer, order: IntArray | None) -> str:
+        return f"{self.forcefield.molecule.symbols[atom]}{(atom if order is None else order[atom]) + 1}"

@@ -32,6 +32,7 @@ import numpy as np
 
 from fflux_py.errors import ConvergenceError, GeometryError, InputError, MissingDependencyError
 from fflux_py.forcefield import ForceField
+from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.molecules.normal_modes import NormalModes, hessian, normal_modes
 from fflux_py.molecules.potential import PotentialEnergy, energy_of
@@ -105,6 +106,13 @@ class OptimizationResult:
         for name in ("positions", "energies", "largest_forces"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
 
+    def in_order_of(self, matching: Matching) -> OptimizationResult:
+        """The same with all geometries in the order and hand that ``matching`` brought to those of the search."""
+        if matching.identity:
+            return self
+        back = matching.inverse
+        return replace(self, molecule=back.reorder(self.molecule), positions=back.to_reference(self.positions))
+
     def then(self, following: OptimizationResult) -> OptimizationResult:
         """Where another search ended that went on from this one, with the steps and geometries of both."""
         return replace(
@@ -131,7 +139,8 @@ def optimize(
     Parameters
     ----------
     potential
-        The energy function; if it has a method ``check_molecule``, that is asked about ``start`` first.
+        The energy function.  A force field matches the atoms of ``start`` with its own; results are in the order and
+        hand of ``start``.
     start
         Start geometry, at least two atoms.
     fmax
@@ -163,9 +172,10 @@ def optimize(
         ``method="internal"`` without geomeTRIC.
     """
     _check_settings(start, fmax, max_steps, method)
-    check = getattr(potential, "check_molecule", None)
-    if check is not None:
-        check(start)
+    forcefield, matching = None, None
+    if isinstance(potential, ForceField):  # what the search does on its way is not looked at
+        forcefield, matching = potential, potential.match_or_keep(start)
+        potential, start = potential.unmatched, matching.reorder(start)
     if method == "auto":
         method = "internal" if find_spec("geometric") is not None else "bfgs"
         method = "newton" if hasattr(potential, "compute") else method
@@ -182,12 +192,15 @@ def optimize(
         if progress is not None:
             progress(n_steps, max_steps)
     result = record.result(fmax, method, n_steps)
-    if isinstance(potential, ForceField) and result.converged:
-        objections = KnownRegion(potential).objections(np.array(result.molecule.positions), result.energy)
+    if forcefield is None or matching is None:
+        return result
+    if result.converged:
+        region = KnownRegion(forcefield)
+        objections = region.objections(np.array(result.molecule.positions), result.energy, matching.order)
         if objections:
             text = f"the search ended outside of the model's training data: {'; '.join(objections)}"
             warnings.warn(text, OutsideTrainingWarning, stacklevel=2)
-    return result
+    return result.in_order_of(matching)
 
 
 def optimize_to_minimum(

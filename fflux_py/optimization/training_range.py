@@ -9,7 +9,6 @@ Molecular Conformation*, Research Studies Press 1988, chapter 6, with bounds fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,10 +16,10 @@ from scipy.optimize import minimize
 
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
-from fflux_py.gp.features import FeatureSet
+from fflux_py.gp.distance_ranges import distance_ranges as distance_ranges_of
+from fflux_py.gp.distance_ranges import distances
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.symmetry import no_symmetry
-from fflux_py.typing import FloatArray, IntArray
+from fflux_py.typing import FloatArray
 
 TOLERANCE: Final = 1e-8
 """Bohr; a distance that violates its range by no more than this counts as inside."""
@@ -39,38 +38,7 @@ def distance_ranges(forcefield: ForceField) -> tuple[FloatArray, FloatArray]:
     shortest, longest
         Bohr, shape ``(n_atoms, n_atoms)``, symmetric, zero on the diagonal.
     """
-    n = forcefield.molecule.n_atoms
-    if forcefield.joint is not None:
-        lengths = distances(forcefield.joint.positions)
-        symmetry = forcefield.joint.symmetry or no_symmetry(n)
-        return _symmetrise(lengths.min(axis=0), lengths.max(axis=0), symmetry.generators())
-    shortest, longest = np.full((n, n), np.inf), np.zeros((n, n))
-    for model in forcefield.atoms:
-        atom, others = model.frame.atom, [model.frame.x_axis, model.frame.xy_plane, *model.frame.others(n)]
-        known = FeatureSet(model.feature_kind, n).distances(model.points)
-        shortest[atom, others] = np.minimum(shortest[atom, others], known.min(axis=0))
-        longest[atom, others] = np.maximum(longest[atom, others], known.max(axis=0))
-    np.fill_diagonal(shortest, 0.0)
-    return np.minimum(shortest, shortest.T), np.maximum(longest, longest.T)
-
-
-def distances(positions: FloatArray) -> FloatArray:
-    """Distances of all pairs of atoms, bohr, shape ``(..., n_atoms, n_atoms)``."""
-    return np.asarray(np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1))
-
-
-def _symmetrise(
-    shortest: FloatArray, longest: FloatArray, permutations: Sequence[IntArray]
-) -> tuple[FloatArray, FloatArray]:
-    """Give all pairs of atoms that permutations exchange the same range, the union of theirs."""
-    while True:
-        low, high = shortest, longest
-        for order in permutations:
-            low = np.minimum(low, low[np.ix_(order, order)])
-            high = np.maximum(high, high[np.ix_(order, order)])
-        if (low == shortest).all() and (high == longest).all():
-            return low, high
-        shortest, longest = low, high
+    return distance_ranges_of(forcefield.atoms, forcefield.joint)
 
 
 def largest_violation(positions: FloatArray, shortest: FloatArray, longest: FloatArray) -> tuple[int, int, float]:

@@ -346,7 +346,7 @@ def find_fewest_geometries(
 
 def force_error(forcefield: ForceField, dataset: Dataset, rows: IntArray) -> float:
     """Mean absolute error of a force component on some geometries of a data set, hartree/bohr."""
-    forces = forcefield.compute(dataset.positions[rows])[1]
+    forces = forcefield.unmatched.compute(dataset.positions[rows])[1]
     assert forces is not None
     return float(np.abs(forces - dataset.forces[rows]).mean())
 

@@ -14,6 +14,7 @@ from fflux_py.gp.features import FeatureSet
 from fflux_py.gp.joint_covariance import JointModel
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.training.config import SolverSettings
 from fflux_py.training.joint import atomic_models
 from fflux_py.training.joint_solver import solve_system
@@ -65,6 +66,7 @@ def refit(
     joint = _joint_fit(forcefield)
     if indices is None:
         indices = training_rows(forcefield, dataset)
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
     data = training_data(dataset, indices)
     first = forcefield.atoms[0]
     kind, symmetry = first.feature_kind, joint.operations
@@ -100,7 +102,7 @@ def training_rows(forcefield: ForceField, dataset: Dataset) -> IntArray:
     joint = _joint_fit(forcefield)
     if not dataset.has_forces:
         raise InputError("data set", "the training data of the model", "no forces", "give the file of its training")
-    forcefield.check_molecule(dataset.molecule)
+    dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
     row_of = {positions.tobytes(): k for k, positions in enumerate(np.asarray(dataset.positions))}
     rows = []
     for positions in np.ascontiguousarray(joint.positions):

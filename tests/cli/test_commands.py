@@ -186,7 +186,7 @@ def test_train_with_forces(files: Files, tmp_path: Path) -> None:
     data = Dataset.read(files.data)
     assert answer.json["data_digest"] == data.digest()
     test = data.with_split("test")
-    _, forces = model.compute(test.positions)
+    _, forces = model.unmatched.compute(test.positions)
     assert forces is not None
     assert np.abs(forces - test.forces).mean() < 0.5 * np.abs(test.forces).mean()
 
@@ -209,7 +209,7 @@ def test_validate(files: Files, tmp_path: Path) -> None:
     answer = fflux("validate", files.model, files.data, "--plots", plots, "--json")
     assert answer.code == 0, answer.err
     test = Dataset.read(files.data).with_split("test")
-    energies, _ = fitted().compute(test.positions)
+    energies, _ = fitted().unmatched.compute(test.positions)
     assert answer.json["n_frames"] == 40
     assert answer.json["energy_mae_kcal_mol"] == pytest.approx(np.abs(energies - test.energies).mean() * KCAL_MOL)
     assert set(answer.json["groups"]) == {"all", "300-500 K", "1000 K"}
@@ -316,7 +316,7 @@ def test_convert_changes_the_mean_as_training_would(files: Files, tmp_path: Path
     out = tmp_path / "mf1.npz"
     answer = fflux("convert", files.model, out, "--prior-mean", "MF1", "--json")
     assert answer.code == 0, answer.err
-    before, after = fitted(), model_file.load(out)
+    before, after = fitted().unmatched, model_file.load(out).unmatched
     assert answer.json["prior_means_hartree"] == [0.0] * 6
     assert (answer.json["prior_mean_before"], answer.json["prior_mean"]) == ("MF5", "MF1")
     means = np.array([atom.mean for atom in before.atoms])

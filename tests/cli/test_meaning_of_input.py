@@ -13,8 +13,7 @@ from ase import Atoms
 from ase.io.extxyz import write_extxyz
 
 from fflux_py.cli._command import warnings_as_lines
-from fflux_py.errors import InputError, InputWarning
-from fflux_py.interfaces.evaluator import ReorderedAtomsWarning
+from fflux_py.errors import InputError, InputWarning, ReorderedAtomsWarning
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.sampling import sample
 from fflux_py.units import ANGSTROM

@@ -46,7 +46,7 @@ def pruned(files: Files, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 def force_mae(model: ForceField, data: Dataset) -> float:
-    _, forces = model.compute(data.positions)
+    _, forces = model.unmatched.compute(data.positions)
     assert forces is not None
     return float(np.abs(forces - data.forces).mean() * KCAL_MOL_ANGSTROM)
 
@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_two_models(files: Files, pruned: tuple[Path, d
     for name, path, sizes in (("before", files.model, (N_TRAIN, 180, 15)), ("after", out, (12, 72, 12))):
         model, entry = model_file.load(path), figures[name]
         assert (entry["n_geometries"], entry["n_points"], entry["n_features_per_atom"]) == sizes
-        energy = np.abs(model.compute(test.positions)[0] - test.energies).mean() * KCAL_MOL
+        energy = np.abs(model.unmatched.compute(test.positions)[0] - test.energies).mean() * KCAL_MOL
         assert entry["energy_mae_kcal_mol"] == pytest.approx(energy, rel=1e-6)
         assert entry["force_mae_kcal_mol_angstrom"] == pytest.approx(force_mae(model, test), rel=1e-6)
         assert entry["step_time_ms"] > 0.0
@@ -76,7 +76,7 @@ def test_the_model_is_the_fit_to_the_geometries_that_stay(files: Files, pruned: 
     assert small.joint is not None
     np.testing.assert_array_equal(small.joint.positions, data.positions[rows])
     test = data.with_split("test").positions
-    np.testing.assert_allclose(small.compute(test)[1], expected.compute(test)[1], atol=1e-9)
+    np.testing.assert_allclose(small.unmatched.compute(test)[1], expected.unmatched.compute(test)[1], atol=1e-9)
 
 
 def test_metadata_say_where_it_comes_from(files: Files, pruned: tuple[Path, dict[str, Any]]) -> None:

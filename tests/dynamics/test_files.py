@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from fflux_py import dynamics
-from fflux_py.dynamics import GuardTripped, MDConfig, Trajectory, resume, run_nvt, run_replicas
+from fflux_py.dynamics import GuardConfig, GuardTripped, MDConfig, Trajectory, resume, run_nvt, run_replicas
 from fflux_py.dynamics.checkpoint import read_newest_checkpoint
 from fflux_py.dynamics.dcd import DCDWriter, header, read_dcd
 from fflux_py.dynamics.line_file import LineFile
@@ -459,9 +460,31 @@ def test_force_field_conserves_energy_as_the_square_of_the_time_step() -> None:
     assert spreads[0] / spreads[1] == pytest.approx(4.0, rel=0.1)
 
 
-def test_force_field_refuses_another_order() -> None:
-    start = methanol()
-    order = [1, 0, 2, 3, 4, 5]
-    other = Molecule(tuple(start.symbols[k] for k in order), start.positions[order])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_run_is_in_the_order_and_hand_of_its_start(mirrored: bool, tmp_path: Path) -> None:
+    """Files, guards and the run that goes on from a checkpoint too."""
+    start, order, sign = methanol(), [1, 0, 5, 3, 4, 2], -1.0 if mirrored else 1.0
+    other = Molecule(tuple(start.symbols[k] for k in order), sign * start.positions[order])
+    guards = GuardConfig(deviation="save", deviation_limit=1e-6, every=20)
+    config = MDConfig(steps=60, report_every=10, checkpoint_every=20, guards=guards)
+    run = run_nvt(fitted(), other, config, tmp_path / "run")
+    assert run.molecule.symbols == other.symbols
+    assert np.abs(run.positions[0] - other.positions).max() < 1e-5
+    matching = fitted().match(other)
+    assert not matching.identity
+    energies = fitted().unmatched.compute(matching.to_reference(run.positions), 0)[0]
+    np.testing.assert_allclose(energies, run.potential, rtol=0, atol=2e-7)  # positions of single precision
+    assert np.ptp(run.potential) > 1e-3
+    for name in ("start.extxyz", "final.extxyz", "flagged.extxyz"):
+        assert read_frames(tmp_path / "run" / name)[0].symbols == other.symbols
+    assert re.search("deviation of [CHO][1-6],", (tmp_path / "run" / "events.csv").read_text().replace('"', ","))
+    run_nvt(fitted(), other, dataclasses.replace(config, steps=40), tmp_path / "cut")
+    resume(fitted(), tmp_path / "cut", 60)
+    for name in ("trajectory.dcd", "thermo.csv", "final.extxyz", "events.csv", "flagged.extxyz"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_force_field_refuses_other_elements() -> None:
+    other = Molecule(("Si", *methanol().symbols[1:]), methanol().positions)
     with pytest.raises(FFLUXError, match="atom 1: expected C"):
         run_nvt(fitted(), other, MDConfig(steps=10))

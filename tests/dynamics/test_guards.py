@@ -147,7 +147,7 @@ def test_features_outside_the_data_and_large_deviations_are_seen() -> None:
     assert set(events) == {"features", "deviation"}
     assert "H6" in events["features"].place or "O2" in events["features"].place
     assert events["features"].value == pytest.approx(inspector.excess(far[None]).max())
-    assert events["deviation"].value == pytest.approx(forcefield.atomic_deviations(far).max() * KCAL_MOL)
+    assert events["deviation"].value == pytest.approx(forcefield.unmatched.atomic_deviations(far).max() * KCAL_MOL)
     assert (events["deviation"].replica, events["deviation"].step) == (3, 70)
     assert inspector.excess(forcefield.molecule.positions[None]).shape == (1, 6)
 

@@ -19,9 +19,15 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from fflux_py import model_file
-from fflux_py.errors import FileFormatError, GeometryError, InputError, InputWarning, ModelMismatchError
+from fflux_py.errors import (
+    FileFormatError,
+    GeometryError,
+    InputError,
+    InputWarning,
+    ModelMismatchError,
+    ReorderedAtomsWarning,
+)
 from fflux_py.interfaces.ase_calculator import FFLUXCalculator
-from fflux_py.interfaces.evaluator import ReorderedAtomsWarning
 from fflux_py.molecules import shipped_data
 from fflux_py.optimization.known_region import OutsideTrainingWarning
 from fflux_py.typing import FloatArray

@@ -52,6 +52,10 @@ class Recorder:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.forcefield, name)
 
+    @property
+    def unmatched(self) -> Recorder:
+        return self
+
     def atomic_energies_and_forces(self, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         energies, forces = self.forcefield.atomic_energies_and_forces(positions)
         self.seen.append((positions.copy(), float(energies.sum()), forces))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fflux_py.errors import ModelMismatchError
-from fflux_py.molecules.matching import Labels, handedness, match, matchings
+from fflux_py.molecules.handedness import handedness
+from fflux_py.molecules.matching import Labels, match, matchings
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import find_symmetry
 from fflux_py.typing import FloatArray

@@ -158,8 +158,12 @@ def test_force_field_is_optimised_like_any_other_potential(method: str) -> None:
     assert np.abs(distances(result.molecule) - distances(exact.molecule)).max() < 0.1
     order = [1, 0, 2, 3, 4, 5]
     swapped = Molecule(tuple(methanol().symbols[k] for k in order), methanol().positions[order])
+    other = optimize(forcefield, swapped, method=method)
+    assert other.molecule.symbols == swapped.symbols
+    assert other.energy == pytest.approx(result.energy, abs=1e-6)
+    silane = Molecule(("Si", *methanol().symbols[1:]), methanol().positions)
     with pytest.raises(ModelMismatchError, match="atom 1: expected C"):
-        optimize(forcefield, swapped, method=method)
+        optimize(forcefield, silane, method=method)
 
 
 def test_too_few_steps_are_reported_and_the_best_geometry_is_kept(method: str) -> None:

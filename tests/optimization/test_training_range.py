@@ -10,6 +10,7 @@ import pytest
 from fflux_py.analysis.geometry import rmsd
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
+from fflux_py.gp.distance_ranges import distances
 from fflux_py.gp.features import FEATURE_KINDS
 from fflux_py.molecules.extended_xyz import read_molecule, write_molecule
 from fflux_py.molecules.molecule import Molecule
@@ -17,7 +18,6 @@ from fflux_py.molecules.symmetry import find_symmetry
 from fflux_py.optimization.search import optimize
 from fflux_py.optimization.training_range import (  # fmt: skip
     distance_ranges,
-    distances,
     largest_violation,
     move_into_ranges,
     move_into_training_range,

@@ -8,10 +8,12 @@ from functools import cache
 import numpy as np
 import pytest
 
-from fflux_py.errors import InputError
+from fflux_py.errors import InputError, ReorderedAtomsWarning
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.features import FeatureSet
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.molecules.dataset_order import reorder_dataset
+from fflux_py.molecules.matching import Matching
 from fflux_py.training import TrainingConfig
 from fflux_py.training.joint import train_jointly
 from fflux_py.training.pruning import (
@@ -44,7 +46,7 @@ def test_nothing_left_out_is_the_same_fit() -> None:
     assert training_rows(field, dataset).tolist() == list(range(0, 24, 2))
     again = refit(field, dataset, ())
     positions = sample(3, 500.0, seed=8)
-    np.testing.assert_allclose(again.compute(positions)[1], field.compute(positions)[1], atol=1e-9)
+    np.testing.assert_allclose(again.unmatched.compute(positions)[1], field.unmatched.compute(positions)[1], atol=1e-9)
 
 
 def test_forces_without_a_direction_are_those_of_its_energy() -> None:
@@ -55,11 +57,11 @@ def test_forces_without_a_direction_are_those_of_its_energy() -> None:
     assert field.kernel_arrays().plain.tolist() == [16] * 6
     positions, step = sample(1, 500.0, seed=8)[0], 1e-3
     shifts = step * np.eye(18).reshape(18, 6, 3)
-    e = [fewer.compute(positions + n * shifts, deriv=0)[0] for n in (-2, -1, 1, 2)]
+    e = [fewer.unmatched.compute(positions + n * shifts, deriv=0)[0] for n in (-2, -1, 1, 2)]
     numerical = -((e[0] - 8 * e[1] + 8 * e[2] - e[3]) / (12 * step)).reshape(6, 3)
-    forces = fewer.energy_and_forces(positions)[1]
+    forces = fewer.unmatched.energy_and_forces(positions)[1]
     assert np.abs(forces - numerical).max() < 1e-6 * np.abs(forces).max()
-    assert np.abs(forces - field.energy_and_forces(positions)[1]).max() > 1e-7
+    assert np.abs(forces - field.unmatched.energy_and_forces(positions)[1]).max() > 1e-7
 
 
 def test_what_is_left_out_costs_what_is_stated() -> None:
@@ -73,7 +75,9 @@ def test_what_is_left_out_costs_what_is_stated() -> None:
     assert seen[-1][0] == seen[-1][1]
     rows = training_rows(field, dataset)
     spread = np.linspace(0, 11, 8).astype(int)
-    forces = refit(field, dataset, chosen.dropped, rows[spread]).compute(dataset.positions[np.delete(rows, spread)])[1]
+    forces = refit(field, dataset, chosen.dropped, rows[spread]).unmatched.compute(
+        dataset.positions[np.delete(rows, spread)]
+    )[1]
     error = float(np.abs(forces - dataset.forces[np.delete(rows, spread)]).mean())
     assert error == pytest.approx(chosen.error_after, rel=1e-6)
 
@@ -156,7 +160,9 @@ def test_smaller_models_and_by_what_they_were_chosen() -> None:
     assert given.criterion == "points and features given"
     expected = refit(field, dataset, ("x",), choose_evenly(rows, 8))
     positions = sample(3, 500.0, seed=8)
-    np.testing.assert_array_equal(given.forcefield.compute(positions)[1], expected.compute(positions)[1])
+    np.testing.assert_array_equal(
+        given.forcefield.unmatched.compute(positions)[1], expected.unmatched.compute(positions)[1]
+    )
     fewest = prune(field, dataset, judges, PruningConfig(growth=5.0))
     allowed = "growth of the force error by 5 at most, features without influence (0.02), judged by "
     assert fewest.criterion.startswith(allowed)
@@ -171,3 +177,20 @@ def test_smaller_models_and_by_what_they_were_chosen() -> None:
     ):
         with pytest.raises(InputError, match=said):
             prune(field, dataset, judges, settings)
+
+
+def test_data_in_another_order_are_those_of_the_model() -> None:
+    """As the hydrogens of its methyl group, exchanged in pairs."""
+    dataset, field = _fit()
+    other = reorder(dataset, np.array([1, 0, 3, 2, 4, 5]))
+    with pytest.warns(ReorderedAtomsWarning, match="4 atoms reordered to fit the model"):
+        assert training_rows(field, other).tolist() == list(range(0, 24, 2))
+    with pytest.warns(ReorderedAtomsWarning):
+        again = refit(field, other, ())
+    positions = sample(3, 500.0, seed=8)
+    np.testing.assert_allclose(again.unmatched.compute(positions)[1], field.unmatched.compute(positions)[1], atol=1e-9)
+
+
+def reorder(dataset: Dataset, order: np.ndarray) -> Dataset:
+    with pytest.warns(ReorderedAtomsWarning):
+        return reorder_dataset(dataset, Matching(order), "a test")

@@ -90,7 +90,7 @@ def certify(
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
     forcefield = read_model(model)
-    geometry = None if start is None else read_start(start, forcefield)
+    geometry = None if start is None else read_start(start, forcefield, in_model_order=True)
     header = label_header(forcefield, data, labels)
     with executor_of(executor, output) as pool:
         from fflux_py.iqa.campaign import Resources
@@ -113,7 +113,7 @@ def label_header(forcefield: ForceField, data: Path | None, labels: str) -> Mapp
     header = dict(forcefield.metadata)
     if data is None:
         return header
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, forcefield)
     check_level(dataset, data, forcefield, ("method", "basis"))
     return dataset.metadata
 

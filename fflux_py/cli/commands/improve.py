@@ -103,7 +103,7 @@ def improve(
     from fflux_py.iqa.campaign import Resources
 
     forcefield = read_model(model)
-    geometries = [read_start(start, forcefield) for start in starts or ()]
+    geometries = [read_start(start, forcefield, in_model_order=True) for start in starts or ()]
     kelvin = parse_temperatures(temperatures)
     plumed = bias_of(bias, None, None, geometries[0] if geometries else forcefield.molecule, min(kelvin), timestep)
     config = ImprovementConfig(
@@ -119,7 +119,7 @@ def improve(
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
     )
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, forcefield)
     kind = partition if partition is not None else str(dataset.metadata["partition"])
     with executor_of(executor, output) as pool:
         labeller = labeller_of(dataset.metadata, kind, Resources(workers, threads, pool))

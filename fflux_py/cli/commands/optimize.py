@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fflux_py.molecules.molecule import Molecule
     from fflux_py.molecules.normal_modes import NormalModes
     from fflux_py.optimization.search import OptimizationResult
+    from fflux_py.typing import IntArray
 
 
 @command(interrupted="no geometry was written")
@@ -69,7 +70,9 @@ def optimize(
     from fflux_py.units import EV, EV_ANGSTROM
 
     forcefield = read_model(model)
-    geometry = read_start(start, forcefield)
+    given = read_start(start, forcefield)
+    matching = forcefield.match(given)
+    geometry = matching.reorder(given)
     begin = geometry if as_it_is else move_into_training_range(forcefield, geometry)
     with progress(f"optimising {geometry.name} (steps)") as show:
         settings = (forcefield, begin, fmax / EV_ANGSTROM, max_steps, method, show)
@@ -83,11 +86,12 @@ def optimize(
             "raise --max-steps or start from another geometry; nothing was written",
         )
     marks: dict[str, Value] = {"model_energy_ev": result.energy * EV, "largest_force_ev_angstrom": left}
-    objections = KnownRegion(forcefield).objections(np.array(result.molecule.positions), result.energy)
+    region = KnownRegion(forcefield)
+    objections = region.objections(np.array(result.molecule.positions), result.energy, matching.order)
     if objections:
         marks["outside_training"] = "; ".join(objections)
-    write_molecule(output, result.molecule, marks)
-    outcome = _with_start(_outcome(model, output, geometry, result), forcefield, geometry, begin)
+    write_molecule(output, matching.inverse.reorder(result.molecule), marks)
+    outcome = _with_start(_outcome(model, output, geometry, result), forcefield, (geometry, begin), matching.order)
     if modes is not None:
         outcome = _with_frequencies(outcome, modes)
     outcome = replace(outcome, figures={**outcome.figures, "outside_training": objections})
@@ -100,12 +104,16 @@ def optimize(
     return replace(outcome, error=error)
 
 
-def _with_start(outcome: Outcome, forcefield: ForceField, start: Molecule, begin: Molecule) -> Outcome:
-    """How far the search began from the start, and why."""
+def _with_start(
+    outcome: Outcome, forcefield: ForceField, starts: tuple[Molecule, Molecule], order: IntArray
+) -> Outcome:
+    """How far the search began from the start, and why; ``order`` has the numbers of the atoms in the file."""
     from fflux_py.analysis.geometry import rmsd
-    from fflux_py.optimization.training_range import distance_ranges, distances, largest_violation
+    from fflux_py.gp.distance_ranges import distances
+    from fflux_py.optimization.training_range import distance_ranges, largest_violation
     from fflux_py.units import ANGSTROM
 
+    start, begin = starts
     moved = 0.0 if begin is start else float(rmsd(begin.positions, start.positions)) * ANGSTROM
     outcome = replace(outcome, figures={**outcome.figures, "start_moved_angstrom": moved})
     if begin is start:
@@ -113,8 +121,9 @@ def _with_start(outcome: Outcome, forcefield: ForceField, start: Molecule, begin
     ranges = distance_ranges(forcefield)
     i, j, _ = largest_violation(start.positions, *ranges)
     low, high = (float(limit[i, j]) * ANGSTROM for limit in ranges)
+    pair = "-".join(f"{start.symbols[atom]}{order[atom] + 1}" for atom in (i, j))
     text = (
-        f"The start lies outside of what the model has learnt ({start.symbols[i]}{i + 1}-{start.symbols[j]}{j + 1} at "
+        f"The start lies outside of what the model has learnt ({pair} at "
         f"{float(distances(start.positions)[i, j]) * ANGSTROM:.2f} Å, in the training data {low:.2f} to {high:.2f} Å): "
         f"the search began next to it, {moved:.3f} Å away (RMSD)."
     )

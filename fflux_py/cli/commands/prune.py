@@ -85,7 +85,8 @@ def prune(
         n_fit=small_fit,
         solver=SolverSettings(memory=memory, threads=threads),
     )
-    before, dataset = read_model(model), read_dataset(data)
+    before = read_model(model)
+    dataset = read_dataset(data, before)
     held_out = _check_inputs(before, dataset, model, data, config)
     with _naming_options():
         pruned = pruning.prune(before, dataset, held_out.judges, config, progress)
@@ -124,8 +125,6 @@ def _check_inputs(before: ForceField, dataset: Dataset, model: Path, data: Path,
     from fflux_py.gp.features import FeatureSet
     from fflux_py.training.refit import training_rows
 
-    with reading(data):
-        before.check_molecule(dataset.molecule)
     check_level(dataset, data, before, ("method", "basis", "partition"))
     with reading(model if before.joint is None else data):
         training_rows(before, dataset)

@@ -53,7 +53,7 @@ def trajectories(
         decorrelation=decorrelation, replicas=replicas, hydrogen_mass=hydrogen_mass, held_out=held_out, seed=seed,
     )  # fmt: skip
     forcefield = read_model(model)
-    geometry = read_start(start, forcefield)
+    geometry = read_start(start, forcefield, in_model_order=True)
     with progress(f"trajectories of {geometry.name}") as show:
         made = make_trajectories(forcefield, geometry, config, show)
     made.save(output)

@@ -81,7 +81,7 @@ def validate(
     from fflux_py.analysis.validate import validate as compare
 
     forcefield = read_model(model)
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, forcefield)
     if output is not None:
         from fflux_py.analysis.calibration import calibrate_on_held_out
         from fflux_py.gp.posterior import NEIGHBOURS

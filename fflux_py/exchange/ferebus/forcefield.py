@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -17,7 +18,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from fflux_py import __version__
-from fflux_py.errors import ConvergenceError, InputError, ModelMismatchError
+from fflux_py.errors import ConvergenceError, InputError, ModelMismatchError, ReorderedAtomsWarning
 from fflux_py.exchange.ferebus.kernel import Composition, Kernel, Reading
 from fflux_py.exchange.ferebus.model import FerebusModel
 from fflux_py.exchange.ferebus.model_text import FORMAT, Mean, ModelText, names_of
@@ -51,8 +52,8 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
     models
         In the order of the atoms (:func:`fflux_py.exchange.ferebus.folder.read_models`).
     molecule
-        Elements and a geometry.  Without it the elements are those in the atoms' names and the geometry is that of
-        lowest energy among (at most two hundred) training geometries.
+        Elements and a geometry, in any order of atoms.  Without it the elements are those in the atoms' names and the
+        geometry is that of lowest energy among (at most two hundred) training geometries.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
         Models that no force field can represent, each with its reason: another property or mean, sums of kernels,
         atoms with different kernels, a diatomic.
     ModelMismatchError
-        Elements of ``molecule`` other than those of the models.
+        Elements or bonds of ``molecule`` other than those of the models.
     """
     first = models[0].text
     symbols = tuple(_element(model.text, k) for k, model in enumerate(models))
@@ -82,12 +83,18 @@ def to_forcefield(models: Sequence[FerebusModel], molecule: Molecule | None = No
     for key in ("program", "version", "method", "basis-set"):
         if key in first.metadata:
             metadata[f"source_{key}"] = first.metadata[key]
+    sample = first.x[:: -(-len(first.x) // _MOST_COMPARED)]
+    geometries = positions_from_features(sample, first.frame, first.n_atoms)
+    guess = ForceField(Molecule(symbols, geometries[0], 0, first.system), atoms, {}, metadata)
+    lowest = guess.molecule.with_positions(geometries[int(guess.unmatched.compute(geometries, 0)[0].argmin())])
+    forcefield = replace(guess, molecule=lowest)
     if molecule is None:
-        sample = first.x[:: -(-len(first.x) // _MOST_COMPARED)]
-        geometries = positions_from_features(sample, first.frame, first.n_atoms)
-        guess = ForceField(Molecule(symbols, geometries[0], 0, first.system), atoms)
-        molecule = guess.molecule.with_positions(geometries[int(guess.compute(geometries, 0)[0].argmin())])
-    return ForceField(molecule, atoms, {}, metadata)
+        return forcefield
+    matching = forcefield.match(molecule)
+    if not matching.identity:
+        text = f"{molecule.name}: {matching.describe()} to fit the models; all is in their order"
+        warnings.warn(text, ReorderedAtomsWarning, stacklevel=2)
+    return replace(forcefield, molecule=matching.reorder(molecule))
 
 
 def atomic_model(model: FerebusModel) -> AtomicModel:
@@ -376,12 +383,12 @@ def _element(text: ModelText, index: int) -> str:
 
 
 def _check_symbols(symbols: Sequence[str], molecule: Molecule) -> None:
-    if tuple(symbols) != molecule.symbols:
+    if sorted(symbols) != sorted(molecule.symbols):
         raise ModelMismatchError(
             f"molecule {molecule.name!r}",
             f"the atoms {' '.join(symbols)} of the models",
             " ".join(molecule.symbols),
-            "put the atoms into the models' order",
+            "give a geometry of this molecule",
         )
 
 

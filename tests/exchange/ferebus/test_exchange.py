@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from fflux_py import model_file
-from fflux_py.errors import FileFormatError, InputError, ModelMismatchError
-from fflux_py.exchange.dl_fflux import BOHR, RunSettings, parse_config, read_dl_fflux, total, write_dl_fflux
+from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, ReorderedAtomsWarning
+from fflux_py.exchange.dl_fflux import (
+    BOHR,
+    RunSettings,
+    format_config,
+    parse_config,
+    read_dl_fflux,
+    total,
+    write_dl_fflux,
+)
 from fflux_py.exchange.ferebus.folder import read_models, write_models
 from fflux_py.exchange.ferebus.forcefield import (
     ASSUMED_FRAME,
@@ -262,9 +270,10 @@ def test_folders_that_are_not_whole_are_refused(tmp_path: Path) -> None:
 
 def test_other_elements_are_refused(tmp_path: Path) -> None:
     models = [FerebusModel(text, Reading(), 1e-8) for text in model_texts(spherical())]
-    symbols = ("O", "C", "H", "H", "H", "H")
     with pytest.raises(ModelMismatchError, match="the atoms C O H H H H"):
-        to_forcefield(models, Molecule(symbols, methanol().positions))
+        to_forcefield(models, Molecule(("Si", *methanol().symbols[1:]), methanol().positions))
+    with pytest.raises(ModelMismatchError, match="the bonds of"):
+        to_forcefield(models, Molecule(("O", "C", "H", "H", "H", "H"), methanol().positions))
     with pytest.raises(InputError, match="the atom with the number 2"):
         to_forcefield([models[0], models[2], models[1], *models[3:]])
 
@@ -366,3 +375,20 @@ def test_arrays_of_the_exchange_are_read_only(tmp_path: Path) -> None:
     for array in arrays:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0.0
+
+
+def test_atoms_in_another_order_are_matched_with_the_models_and_told(tmp_path: Path) -> None:
+    """On the way out, and of every molecule of a folder on the way in."""
+    forcefield, order = spherical(), [0, 1, 3, 2, 4, 5]
+    x = methanol().positions
+    start = Molecule(methanol().symbols, x[order], name="methanol")
+    with pytest.warns(ReorderedAtomsWarning, match="atoms 3 and 4 exchanged to fit the models"):
+        write_dl_fflux(tmp_path, forcefield, start)
+    (species,) = read_dl_fflux(tmp_path)
+    np.testing.assert_allclose(species.positions[0], x - x.mean(axis=0), atol=1e-9)
+    config = parse_config((tmp_path / "CONFIG").read_text(), "CONFIG")
+    swapped = replace(config, positions=np.array(config.positions)[order])
+    (tmp_path / "CONFIG").write_text(format_config(swapped))
+    with pytest.warns(ReorderedAtomsWarning, match="atoms 3 and 4 exchanged"):
+        (species,) = read_dl_fflux(tmp_path)
+    assert total((species,)) == pytest.approx(forcefield.energy(x), abs=1e-9)
