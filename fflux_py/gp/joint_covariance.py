@@ -206,7 +206,7 @@ def covariance_matrix(
     for done, (frame, kernel) in enumerate(zip(model.frames, kernels, strict=True)):
         own = frame_points(model, frame, data.positions) if points is None else points[done]
         order, form = kernel_form(kernel, own.rotors)
-        embedded = [_embedded(kernel, own, k, order) for k in range(len(own.values))]
+        embedded = [embed_points(kernel, own, k, order) for k in range(len(own.values))]
         z = embedded[0][0]
         rows = np.ascontiguousarray(embedded[0][1].transpose(0, 2, 1))
         own_rows = observations.atom(frame.atom)
@@ -224,7 +224,7 @@ def covariance_matrix(
     return matrix
 
 
-def _embedded(kernel: Covariance, points: FramePoints, image: int, order: IntArray) -> tuple[FloatArray, FloatArray]:
+def embed_points(kernel: Covariance, points: FramePoints, image: int, order: IntArray) -> tuple[FloatArray, FloatArray]:
     """Embedded coordinates ``(N, d)`` of one image and their derivatives ``(N, d, 3n)``, rotors last."""
     values = points.values[image]
     z = np.ascontiguousarray(kernel.embed(values)[:, order])

@@ -1,13 +1,12 @@
 r"""Hyperparameters of the joint fit of energies and forces.
 
-The class length scales of the features are found by the likelihood of energies *and* forces on a subset: one factor for
-each class of features, shared by all atoms, :math:`\theta_h = c_{class(h)} / variance(h)`, and one prior variance.
+They are found by the likelihood of energies *and* forces on a subset.  What they mean, a law of length scales says
+(:mod:`fflux_py.training.length_scale_law`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
@@ -25,40 +24,16 @@ from fflux_py.gp.joint_covariance import (
     frame_points,
     solve_factored,
 )
-from fflux_py.gp.joint_fit import frame_basis, rotor_features
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training.config import TrainingConfig
+from fflux_py.training.length_scale_law import LengthScaleLaw
 from fflux_py.typing import FloatArray, Progress
-
-_SMALLEST_SPREAD: Final = 1e-5
-_BOUNDS: Final = (-14.0, 1.0)
-_VARIANCE_BOUNDS: Final = (-2.0, 16.0)
-
-
-def feature_variances(model: JointModel, positions: FloatArray) -> FloatArray:
-    """Variance of every feature over geometries and images, shape ``(n_frames, n_features)``.
-
-    Circular for azimuths; alike for the atoms of a rotor.
-    """
-    plain = model.unscaled(positions.shape[1])
-    azimuths = plain.azimuths
-    rows = []
-    for frame in model.frames:
-        values = frame_basis(model.symmetry, positions, frame, model.kind, plain).features()
-        variance = values.var(axis=0)
-        if len(azimuths):
-            variance[azimuths] = 1.0 - np.abs(np.exp(1j * values[:, azimuths]).mean(axis=0)) ** 2
-        for columns in rotor_features(model.symmetry, frame, model.kind, plain):
-            of_rotors = values[:, columns]
-            variance[columns] = of_rotors.reshape(-1, columns.shape[1]).var(axis=0)
-        rows.append(np.maximum(variance, _SMALLEST_SPREAD))
-    return np.array(rows)
 
 
 def class_covariances(
     variances: FloatArray, n_atoms: int, model: JointModel, log_factors: FloatArray
 ) -> list[Covariance]:
-    """Kernels of all frames.
+    r"""Kernels of all frames with :math:`\theta_h = c_{class(h)} / variance(h)`.
 
     Parameters
     ----------
@@ -117,50 +92,41 @@ class _Evaluations:
             self._n_kept = len(self._values)
 
 
-def class_length_scales(
+def search_hyperparameters(
     data: JointData,
-    model: JointModel,
+    law: LengthScaleLaw,
     config: TrainingConfig,
     progress: Progress | None = None,
-    spreads: FloatArray | None = None,
     checkpoint: Checkpoint | None = None,
-) -> tuple[FloatArray, float]:
-    """Class factors (their logarithms, ``(5,)``) and the prior variance (hartree^2) by the joint likelihood.
+) -> FloatArray:
+    """Hyperparameters of a law of length scales by the joint likelihood, shape ``(n_hyperparameters,)``.
 
     Parameters
     ----------
     data
         A subset of the training data (40 to 60 geometries).
-    model
-        What is modelled.
+    law
+        What the hyperparameters mean.
     config
-        Its most iterations of L-BFGS-B, each of seven evaluations.
+        Its most iterations of L-BFGS-B, each of as many evaluations as there are hyperparameters, and one.
     progress
         Called with the number of iterations done and the most.
-    spreads
-        Variances of the features over the whole training set, shape ``(n_frames, n_features)``; of the subset if not
-        given.
     checkpoint
         Where the evaluations of an interrupted search are found and kept: the search goes the same way again.
     """
-    n_atoms = data.positions.shape[1]
     evaluations = _Evaluations(checkpoint)
-    points = [frame_points(model, frame, data.positions) for frame in model.frames]
-    spreads = feature_variances(model, data.positions) if spreads is None else spreads
-    spread = float(np.var(data.energies)) / n_atoms
+    points = [frame_points(law.model, frame, data.positions) for frame in law.model.frames]
 
     def cost(parameters: FloatArray) -> float:
         return evaluations.value(parameters, evaluate)
 
     def evaluate(parameters: FloatArray) -> float:
-        kernels = class_covariances(spreads, n_atoms, model, parameters[:5])
         try:
-            value = log_likelihood(data, model, kernels, spread * float(np.exp(parameters[5])), points)
+            value = log_likelihood(data, law.model, law.kernels(parameters), law.variance(parameters), points)
         except ConvergenceError:
             return 1e6
         return -value / len(data.energies)
 
-    start = np.array([-5.0, -6.0, -6.0, -6.0, -7.0, 5.0])
     steps = 0
 
     def report(_: FloatArray) -> None:
@@ -172,10 +138,10 @@ def class_length_scales(
 
     best = minimize(
         cost,
-        start,
+        law.start,
         method="L-BFGS-B",
-        bounds=[_BOUNDS] * 5 + [_VARIANCE_BOUNDS],
+        bounds=law.bounds,
         callback=report,
         options={"maxiter": config.max_iterations, "eps": 1e-3, "ftol": 1e-6},
     )
-    return np.asarray(best.x[:5]), spread * float(np.exp(best.x[5]))
+    return np.asarray(best.x)
