@@ -42,6 +42,20 @@ def radial(s: float, code: int) -> tuple[float, float, float]:
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def radial_third(s: float, code: int) -> float:
+    """The kernel's third derivative by ``s``; zero at s = 0, where it only stands beside squares of differences."""
+    if code == SQUARED_EXPONENTIAL:
+        return float(-np.exp(-s))
+    if code == MATERN52:
+        root = np.sqrt(10.0 * s)
+        return float(-(125.0 / 3.0) * np.exp(-root) / root) if root > 0.0 else 0.0
+    if code == RATIONAL_QUADRATIC:
+        base = 1.0 / (1.0 + 0.5 * s)
+        return -3.0 * base**5
+    return np.nan  # no kernel has this code
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def radial_block(
     code: int,
     derivative: bool,

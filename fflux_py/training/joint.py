@@ -29,6 +29,8 @@ from fflux_py.training.length_scales import search_hyperparameters
 from fflux_py.typing import Progress
 
 _MOST_IMAGES: Final = 8.0
+# Of a likelihood with its gradient, over that of the likelihood alone.
+_GRADIENT_COST: Final = 3.0
 
 
 def chosen_symmetry(molecule: Molecule, config: TrainingConfig) -> Symmetry:
@@ -152,11 +154,11 @@ def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig)
 
 
 def _work(data: JointData, part: JointData, model: JointModel, config: TrainingConfig) -> tuple[float, float]:
-    """Estimated multiplications of the search, at a half of its most iterations, and of the solution."""
+    """Estimated multiplications of the search, at a third of its most iterations, and of the solution."""
     images = image_count(model)
 
     def once(of: JointData) -> float:
         n = of.observations.count
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
-    return 0.5 * config.max_iterations * 7 * once(part), once(data)
+    return 0.3 * config.max_iterations * _GRADIENT_COST * once(part), once(data)

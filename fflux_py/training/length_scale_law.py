@@ -29,10 +29,12 @@ from fflux_py.typing import FloatArray, IntArray
 _N_CLASSES: Final = len(CLASSES)
 _DIRECTIONS: Final = 3
 """The first class of directions in :data:`fflux_py.gp.features.CLASSES`; the classes before are distances."""
-_VARIANCE: Final = (5.0, -2.0, 16.0)
-"""Logarithm of the prior variance over that of the data, each atom's share: start and bounds."""
-_FACTORS: Final = ((-5.0, -6.0, -6.0, -6.0, -7.0), -14.0, 1.0)
-_POWERS: Final = ((1.0, 0.0, 0.0), -6.0, 6.0)
+# Means and standard deviations of the hyperparameters' normal prior: what the likelihood finds for small molecules.
+# The prior variance over that of the data, each atom's share (logarithm); the factors t (logarithms); a and both b.
+_VARIANCE: Final = (7.0, 3.0)
+_FACTORS: Final = (-6.4, -7.2, -7.8, -8.3, -6.2)
+_POWERS: Final = (0.2, -0.7, 1.4)
+_DEVIATION: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,8 @@ class LengthScaleLaw:
         ``(n_frames, n_features, n_hyperparameters)``.
     unit
         What the exponential of the first hyperparameter is multiplied with, hartree^2.
-    start, bounds
-        Where a search begins, and between what it stays, shapes ``(n_hyperparameters,)`` and
-        ``(n_hyperparameters, 2)``.
+    means, deviations
+        Means and standard deviations of the hyperparameters' normal prior, shapes ``(n_hyperparameters,)``.
     """
 
     model: JointModel
@@ -63,8 +64,8 @@ class LengthScaleLaw:
     offsets: FloatArray
     design: FloatArray
     unit: float
-    start: FloatArray
-    bounds: FloatArray
+    means: FloatArray
+    deviations: FloatArray
 
     def kernels(self, hyperparameters: FloatArray) -> list[Covariance]:
         """The kernels of all frames."""
@@ -75,6 +76,20 @@ class LengthScaleLaw:
     def variance(self, hyperparameters: FloatArray) -> float:
         """The prior variance of every atom, hartree^2."""
         return self.unit * float(np.exp(hyperparameters[0]))
+
+    def log_prior(self, hyperparameters: FloatArray) -> tuple[float, FloatArray]:
+        """Logarithm of the prior density, up to a constant, and its gradient."""
+        scaled = (hyperparameters - self.means) / self.deviations
+        return -0.5 * float(scaled @ scaled), -scaled / self.deviations
+
+    def gradient(self, by_log_theta: FloatArray, by_log_variance: FloatArray) -> FloatArray:
+        """Derivatives by the hyperparameters, from those by the logarithms of all frames' theta and prior variances.
+
+        Shapes ``(n_frames, n_features)`` and ``(n_frames,)`` to ``(n_hyperparameters,)``.
+        """
+        gradient = np.einsum("fh,fhp->p", by_log_theta, self.design)
+        gradient[0] += by_log_variance.sum()
+        return np.asarray(gradient)
 
 
 def length_scale_law(
@@ -97,7 +112,7 @@ def length_scale_law(
     mean = _class_means(log_variances, classes)
     offsets = -mean
     columns = [np.zeros((*mean.shape, 1)), of_classes]
-    start, bounds = [_VARIANCE[0], *_FACTORS[0]], [_VARIANCE[1:], *[_FACTORS[1:]] * _N_CLASSES]
+    means, count = [_VARIANCE[0], *_FACTORS], _N_CLASSES
     if locality == "none":
         offsets = -log_variances
     else:
@@ -105,9 +120,10 @@ def length_scale_law(
         of_direction = classes >= _DIRECTIONS
         powers = mean - log_variances, np.where(of_direction, 0.0, -farther), np.where(of_direction, -farther, 0.0)
         columns.append(np.stack(powers, axis=-1))
-        start, bounds = [*start, *_POWERS[0]], [*bounds, *[_POWERS[1:]] * 3]
+        means, count = [*means, *_POWERS], count + len(_POWERS)
     design = np.concatenate(columns, axis=-1)
-    return LengthScaleLaw(model, n_atoms, offsets, design, unit, np.array(start), np.array(bounds))
+    deviations = np.array([_VARIANCE[1], *[_DEVIATION] * count])
+    return LengthScaleLaw(model, n_atoms, offsets, design, unit, np.array(means), deviations)
 
 
 def _class_means(values: FloatArray, classes: IntArray) -> FloatArray:

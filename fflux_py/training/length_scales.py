@@ -6,7 +6,9 @@ They are found by the likelihood of energies *and* forces on a subset.  What the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
@@ -25,9 +27,17 @@ from fflux_py.gp.joint_covariance import (
     solve_factored,
 )
 from fflux_py.training._checkpoint import Checkpoint
+from fflux_py.training._likelihood_gradient import likelihood_and_gradient
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.length_scale_law import LengthScaleLaw
 from fflux_py.typing import FloatArray, Progress
+
+_LOG: Final = logging.getLogger(__name__)
+# A search ends where an iteration gains less than this part, or where all slopes are smaller: of minus the logarithm
+# of the posterior, over the number of observations.
+_TOLERANCE: Final = 2e-5
+_FLATNESS: Final = 1e-3
+_IMPOSSIBLE: Final = 1e6
 
 
 def class_covariances(
@@ -66,29 +76,37 @@ def log_likelihood(
 
 
 class _Evaluations:
-    """The evaluations of a search, by their parameters, kept in a checkpoint."""
+    """The evaluations of a search and their gradients, by their parameters, kept in a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
-        self._values: dict[bytes, tuple[FloatArray, float]] = {}
+        self._values: dict[bytes, tuple[FloatArray, float, FloatArray]] = {}
         if checkpoint is not None and "parameters" in checkpoint:
-            for parameters, value in zip(checkpoint["parameters"], checkpoint["values"], strict=True):
-                self._values[parameters.tobytes()] = parameters, float(value)
+            rows = checkpoint["parameters"], checkpoint["values"], checkpoint["gradients"]
+            for parameters, value, gradient in zip(*rows, strict=True):
+                self._values[parameters.tobytes()] = parameters, float(value), gradient
         self._n_kept = len(self._values)
 
-    def value(self, parameters: FloatArray, evaluate: Callable[[FloatArray], float]) -> float:
-        """The value at these parameters, evaluated unless that was done before."""
+    def value(
+        self, parameters: FloatArray, evaluate: Callable[[FloatArray], tuple[float, FloatArray]]
+    ) -> tuple[float, FloatArray]:
+        """Value and gradient at these parameters, evaluated unless that was done before."""
         key = parameters.tobytes()
         if key not in self._values:
             copy = parameters.copy()
-            self._values[key] = copy, evaluate(copy)
-        return self._values[key][1]
+            self._values[key] = copy, *evaluate(copy)
+        return self._values[key][1:]
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def keep(self) -> None:
         """Write what is new."""
         if self._checkpoint is not None and len(self._values) > self._n_kept:
-            parameters, values = zip(*self._values.values(), strict=True)
-            self._checkpoint.update(parameters=np.array(parameters), values=np.array(values))
+            parameters, values, gradients = zip(*self._values.values(), strict=True)
+            self._checkpoint.update(
+                parameters=np.array(parameters), values=np.array(values), gradients=np.array(gradients)
+            )
             self._n_kept = len(self._values)
 
 
@@ -99,16 +117,19 @@ def search_hyperparameters(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FloatArray:
-    """Hyperparameters of a law of length scales by the joint likelihood, shape ``(n_hyperparameters,)``.
+    """Hyperparameters of a law of length scales, shape ``(n_hyperparameters,)``.
+
+    They maximise the joint likelihood times the law's prior, from the prior's mean on, by L-BFGS-B with the analytic
+    gradient.
 
     Parameters
     ----------
     data
         A subset of the training data (40 to 60 geometries).
     law
-        What the hyperparameters mean.
+        What the hyperparameters mean, and their prior.
     config
-        Its most iterations of L-BFGS-B, each of as many evaluations as there are hyperparameters, and one.
+        Its most iterations, each of one evaluation or a few.
     progress
         Called with the number of iterations done and the most.
     checkpoint
@@ -117,15 +138,18 @@ def search_hyperparameters(
     evaluations = _Evaluations(checkpoint)
     points = [frame_points(law.model, frame, data.positions) for frame in law.model.frames]
 
-    def cost(parameters: FloatArray) -> float:
+    def cost(parameters: FloatArray) -> tuple[float, FloatArray]:
         return evaluations.value(parameters, evaluate)
 
-    def evaluate(parameters: FloatArray) -> float:
+    def evaluate(parameters: FloatArray) -> tuple[float, FloatArray]:
+        kernels, variance = law.kernels(parameters), law.variance(parameters)
         try:
-            value = log_likelihood(data, law.model, law.kernels(parameters), law.variance(parameters), points)
+            value, *derivatives = likelihood_and_gradient(data, law.model, kernels, variance, points)
         except ConvergenceError:
-            return 1e6
-        return -value / len(data.energies)
+            return _IMPOSSIBLE, np.zeros_like(parameters)
+        log_prior, slope = law.log_prior(parameters)
+        n = data.observations.count
+        return -(value + log_prior) / n, -(law.gradient(*derivatives) + slope) / n
 
     steps = 0
 
@@ -138,10 +162,11 @@ def search_hyperparameters(
 
     best = minimize(
         cost,
-        law.start,
+        law.means,
+        jac=True,
         method="L-BFGS-B",
-        bounds=law.bounds,
         callback=report,
-        options={"maxiter": config.max_iterations, "eps": 1e-3, "ftol": 1e-6},
+        options={"maxiter": config.max_iterations, "ftol": _TOLERANCE, "gtol": _FLATNESS},
     )
+    _LOG.info("length scales: %d evaluations, cost %.4f an observation, %s", len(evaluations), best.fun, best.x)
     return np.asarray(best.x)

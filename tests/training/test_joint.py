@@ -270,7 +270,7 @@ def test_search_improves_the_likelihood(locality: Locality) -> None:
 
     one = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=1))
     five = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=5))
-    assert likelihood(five) > likelihood(one) > likelihood(law.start)
+    assert likelihood(five) > likelihood(one) > likelihood(law.means)
 
 
 def test_not_a_number_is_an_error_and_not_a_model() -> None:

@@ -62,11 +62,9 @@ def test_no_locality_is_the_power_one_of_the_spread_and_no_distance() -> None:
     statistics = feature_statistics(model, _positions())
     none = length_scale_law(model, statistics, 6, UNIT, "none")
     powers = length_scale_law(model, statistics, 6, UNIT, "powers")
-    factors = none.start[1:]
-    assert powers.start.tolist() == [none.start[0], *factors, 1.0, 0.0, 0.0]
-    for one, other, variances in zip(
-        none.kernels(none.start), powers.kernels(powers.start), statistics.variances, strict=True
-    ):
+    factors = none.means[1:]
+    alike = powers.kernels(np.array([*none.means, 1.0, 0.0, 0.0]))
+    for one, other, variances in zip(none.kernels(none.means), alike, statistics.variances, strict=True):
         np.testing.assert_allclose(one.theta, other.theta, rtol=1e-12)
         expected = np.exp(factors)[FeatureSet("unit-vector", 6).classes] / variances
         np.testing.assert_allclose(one.theta, expected, rtol=1e-12)

@@ -37,7 +37,7 @@ def _dataset() -> Dataset:
 @pytest.fixture(autouse=True)
 def _fixed_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     """The joint search for class lengths stops within its tolerance: a shift's rounding would move it."""
-    monkeypatch.setattr(joint, "search_hyperparameters", lambda _, law, *__: law.start)
+    monkeypatch.setattr(joint, "search_hyperparameters", lambda _, law, *__: law.means)
 
 
 @cache
