@@ -43,9 +43,9 @@ def main() -> None:
         kernels = class_covariances(statistics.variances, molecule.n_atoms, model, factors)
     else:
         config, unit = TrainingConfig(max_iterations=25), float(np.var(data.energies[:25])) / molecule.n_atoms
-        law = length_scale_law(model, statistics, molecule.n_atoms, unit, config.locality)
+        law = length_scale_law(model, statistics, molecule, unit, config.locality)
         hyperparameters = search_hyperparameters(data.subset(np.arange(25)), law, config)
-        kernels, variance = law.kernels(hyperparameters), law.variance(hyperparameters)
+        model, kernels, variance = law.model, law.kernels(hyperparameters), law.variances(hyperparameters)
     system = JointSystem(data, model, kernels, variance)
     begin = time.process_time()
     direct = solve(data, model, kernels, variance)

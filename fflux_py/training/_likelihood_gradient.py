@@ -37,7 +37,7 @@ def likelihood_and_gradient(
     data: JointData,
     model: JointModel,
     kernels: Sequence[Covariance],
-    variance: float,
+    variance: float | FloatArray,
     points: Sequence[FramePoints],
 ) -> tuple[float, FloatArray, FloatArray]:
     """Log marginal likelihood of the centred data, and its derivatives.
@@ -48,8 +48,8 @@ def likelihood_and_gradient(
     Returns
     -------
     value, by_log_theta, by_log_variance
-        The likelihood, and its derivatives by the logarithms of every frame's theta, ``(n_frames, n_features)``, and
-        prior variance, ``(n_frames,)``.
+        The likelihood, and its derivatives by the logarithms of every kernel's theta, ``(n_kernels, n_features)``, and
+        prior variance, ``(n_kernels,)``.
 
     Raises
     ------
@@ -66,6 +66,7 @@ def likelihood_and_gradient(
     weights = _weights(matrix, solution, data.observations)
     by_theta = np.zeros((len(kernels), len(kernels[0].theta)))
     by_variance = np.zeros(len(kernels))
+    variances = np.broadcast_to(variance, len(kernels)).tolist()
     for k, (frame, kernel, own) in enumerate(zip(model.frames, kernels, points, strict=True)):
         order, form = kernel_form(kernel, own.rotors)
         z, jacobian = embed_points(kernel, own, 0, order)
@@ -75,10 +76,10 @@ def likelihood_and_gradient(
             other = int(permutation[frame.atom])
             of_pairs = _pair_weights(weights, data.observations, frame.atom, other)
             gradient = np.zeros(len(order))
-            by_variance[k] += variance * add_gradient(
+            by_variance[k] += variances[k] * add_gradient(
                 z, rows, *embed_points(kernel, own, image, order), form, of_pairs, gradient
             )
-            by_embedded[order] += variance * gradient
+            by_embedded[order] += variances[k] * gradient
         n_features = len(kernel.theta)
         by_theta[k] = by_embedded[:n_features]
         by_theta[k, kernel.expanded] += by_embedded[n_features:]

@@ -16,10 +16,11 @@ from fflux_py.gp.features import FeatureKind, feature_form
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
 from fflux_py.gp.radial_kernel import radial_kernel
 
-Locality = Literal["none", "powers"]
+Locality = Literal["none", "powers", "near"]
 """How length scales follow from few hyperparameters (:mod:`fflux_py.training.length_scale_law`).
 
-``"none"``: by the spread of a feature alone; ``"powers"``: by powers of its spread and of its atom's distance.
+``"none"``: by the spread of a feature alone; ``"powers"``: by powers of its spread and of its atom's distance;
+``"near"``: likewise, and a second kernel of the atoms at most two bonds away is added.
 """
 LOCALITIES: Final[tuple[str, ...]] = get_args(Locality)
 SymmetryChoice = Literal["auto", "none", "rotors", "full"]

@@ -108,10 +108,10 @@ def train_jointly(
     statistics, n_atoms = feature_statistics(model, data.positions), dataset.molecule.n_atoms
     part = data.subset(np.arange(min(config.subset, len(indices))))
     search_progress, solver_progress = stages(progress, _work(data, part, model, config))
-    law = length_scale_law(model, statistics, n_atoms, float(np.var(part.energies)) / n_atoms, config.locality)
+    law = length_scale_law(model, statistics, dataset.molecule, float(np.var(part.energies)) / n_atoms, config.locality)
     hyperparameters = search_hyperparameters(part, law, config, search_progress, kept)
     search_progress(1, 1)
-    system = JointSystem(data, model, law.kernels(hyperparameters), law.variance(hyperparameters))
+    system = JointSystem(data, law.model, law.kernels(hyperparameters), law.variances(hyperparameters))
     solution = solve_system(system, config.solver_settings, solver_progress, kept)
     isolated = dataset.isolated_energies
     atoms = atomic_models(system, solution, dataset.molecule, isolated, config.prior_mean)
@@ -132,7 +132,7 @@ def atomic_models(
     prior_mean
         Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
     """
-    frames = joint_frames(solution, system.data, system.model, system.kernels)
+    frames = joint_frames(solution, system.data, system.model, system.kernels, system.variance)
     isolated = [isolated_energies.get(molecule.symbols[part.frame.atom]) for part in frames]
     return joint_atoms(solution, frames, prior_mean, isolated)
 

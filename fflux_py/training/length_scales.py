@@ -63,7 +63,7 @@ def log_likelihood(
     data: JointData,
     model: JointModel,
     kernels: Sequence[Covariance],
-    variance: float,
+    variance: float | FloatArray,
     points: Sequence[FramePoints] | None = None,
 ) -> float:
     """Log marginal likelihood of the centred atomic energies, total energies and forces."""
@@ -136,15 +136,16 @@ def search_hyperparameters(
         Where the evaluations of an interrupted search are found and kept: the search goes the same way again.
     """
     evaluations = _Evaluations(checkpoint)
-    points = [frame_points(law.model, frame, data.positions) for frame in law.model.frames]
+    of_frames = {frame: frame_points(law.model, frame, data.positions) for frame in dict.fromkeys(law.model.frames)}
+    points = [of_frames[frame] for frame in law.model.frames]
 
     def cost(parameters: FloatArray) -> tuple[float, FloatArray]:
         return evaluations.value(parameters, evaluate)
 
     def evaluate(parameters: FloatArray) -> tuple[float, FloatArray]:
-        kernels, variance = law.kernels(parameters), law.variance(parameters)
+        kernels, variances = law.kernels(parameters), law.variances(parameters)
         try:
-            value, *derivatives = likelihood_and_gradient(data, law.model, kernels, variance, points)
+            value, *derivatives = likelihood_and_gradient(data, law.model, kernels, variances, points)
         except ConvergenceError:
             return _IMPOSSIBLE, np.zeros_like(parameters)
         log_prior, slope = law.log_prior(parameters)

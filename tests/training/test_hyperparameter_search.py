@@ -30,11 +30,11 @@ def _law(data: JointData) -> LengthScaleLaw:
     frames = symmetric_local_frames(methanol(), symmetry)
     model = JointModel(frames, "unit-vector", KERNELS["squared-exponential"], "periodic", symmetry)
     unit = float(np.var(data.energies)) / 6
-    return length_scale_law(model, feature_statistics(model, data.positions), 6, unit, "powers")
+    return length_scale_law(model, feature_statistics(model, data.positions), methanol(), unit, "powers")
 
 
 def _log_posterior(data: JointData, law: LengthScaleLaw, at: FloatArray) -> float:
-    return log_likelihood(data, law.model, law.kernels(at), law.variance(at)) + law.log_prior(at)[0]
+    return log_likelihood(data, law.model, law.kernels(at), law.variances(at)) + law.log_prior(at)[0]
 
 
 def test_no_step_along_a_hyperparameter_gains_much() -> None:

@@ -263,10 +263,10 @@ def test_constant_shift_of_all_energies_changes_nothing_but_the_mean() -> None:
 def test_search_improves_the_likelihood(locality: Locality) -> None:
     data, model = _data(_dataset(12)), _model()
 
-    law = length_scale_law(model, feature_statistics(model, data.positions), 6, VARIANCE, locality)
+    law = length_scale_law(model, feature_statistics(model, data.positions), methanol(), VARIANCE, locality)
 
     def likelihood(hyperparameters: FloatArray) -> float:
-        return joint.log_likelihood(data, model, law.kernels(hyperparameters), law.variance(hyperparameters))
+        return joint.log_likelihood(data, model, law.kernels(hyperparameters), law.variances(hyperparameters))
 
     one = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=1))
     five = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=5))

@@ -42,11 +42,11 @@ def test_powers_of_spread_and_distance() -> None:
     """Slopes of log theta inside of a class; another factor and nothing else between the classes."""
     model = _model(no_symmetry(6))
     statistics = feature_statistics(model, _positions())
-    law = length_scale_law(model, statistics, 6, UNIT, "powers")
+    law = length_scale_law(model, statistics, methanol(), UNIT, "powers")
     factors = np.array([-4.0, -4.5, -5.0, -5.5, -6.0])
     a, b = 0.4, np.array([-1.5, 1.2])
     hyperparameters = np.array([2.0, *factors, a, *b])
-    assert law.variance(hyperparameters) == pytest.approx(UNIT * np.exp(2.0))
+    assert law.variances(hyperparameters) == pytest.approx(np.full(6, UNIT * np.exp(2.0)))
     log_theta = np.log([kernel.theta for kernel in law.kernels(hyperparameters)])
     classes = FeatureSet("unit-vector", 6).classes
     for number in range(len(CLASSES)):
@@ -60,8 +60,8 @@ def test_powers_of_spread_and_distance() -> None:
 def test_no_locality_is_the_power_one_of_the_spread_and_no_distance() -> None:
     model = _model(no_symmetry(6))
     statistics = feature_statistics(model, _positions())
-    none = length_scale_law(model, statistics, 6, UNIT, "none")
-    powers = length_scale_law(model, statistics, 6, UNIT, "powers")
+    none = length_scale_law(model, statistics, methanol(), UNIT, "none")
+    powers = length_scale_law(model, statistics, methanol(), UNIT, "powers")
     factors = none.means[1:]
     alike = powers.kernels(np.array([*none.means, 1.0, 0.0, 0.0]))
     for one, other, variances in zip(none.kernels(none.means), alike, statistics.variances, strict=True):

@@ -35,7 +35,7 @@ def _law(kind: FeatureKind, kernel: str, symmetric: bool, data: JointData) -> Le
     symmetry = find_symmetry(methanol()) if symmetric else no_symmetry(6)
     frames = symmetric_local_frames(methanol(), symmetry)
     model = JointModel(frames, kind, KERNELS[kernel], "periodic", symmetry)
-    return length_scale_law(model, feature_statistics(model, sample(20, 600.0)), 6, 1e-4, "powers")
+    return length_scale_law(model, feature_statistics(model, sample(20, 600.0)), methanol(), 1e-4, "powers")
 
 
 def _hyperparameters(law: LengthScaleLaw) -> FloatArray:
@@ -52,9 +52,9 @@ def test_gradient_is_the_derivative(kind: FeatureKind, kernel: str, symmetric: b
     at = _hyperparameters(law)
 
     def likelihood(parameters: FloatArray) -> float:
-        return log_likelihood(data, law.model, law.kernels(parameters), law.variance(parameters), points)
+        return log_likelihood(data, law.model, law.kernels(parameters), law.variances(parameters), points)
 
-    value, *by_theta = likelihood_and_gradient(data, law.model, law.kernels(at), law.variance(at), points)
+    value, *by_theta = likelihood_and_gradient(data, law.model, law.kernels(at), law.variances(at), points)
     assert value == pytest.approx(likelihood(at), rel=1e-12)
     gradient = law.gradient(*by_theta)
     for k, step in enumerate(STEP * np.eye(len(at))):

@@ -38,7 +38,7 @@ _LocalityOption = Annotated[
     str,
     typer.Option(
         help="How length scales are shared among features (not with --no-forces): 'powers' of the spread and of the "
-        "distance of each, or 'none', by the spread alone."
+        "distance of each; 'near', the same and a second kernel of near atoms; 'none', by the spread alone."
     ),
 ]
 _CriterionOption = Annotated[
