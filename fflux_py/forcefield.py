@@ -51,8 +51,9 @@ class ForceField:
     molecule
         The molecule, at the reference geometry of its training data.
     atoms
-        The atoms' models, in the molecule's order, all on the same features and radial kernel: one for each atom, or,
-        with symmetry, one for each of its frames.
+        The atoms' models, in the molecule's order, all on the same features and radial kernel: one for each atom, or
+        several, whose sum is the atom's energy: with symmetry one for each of its frames, and one for each kernel of a
+        frame.
     isolated_energies
         Energies of the isolated atoms by element, hartree, for MF5; may be empty.
     metadata
@@ -267,7 +268,8 @@ class ForceField:
         """Training points of all frames over those without symmetry: what symmetry multiplies the cost by."""
         if self.joint is None:
             return 1.0
-        return sum(len(m.points) for m in self.atoms) / (self.molecule.n_atoms * len(self.joint.positions))
+        points = {model.frame: len(model.points) for model in self.atoms}  # once for all kernels of a frame
+        return sum(points.values()) / (self.molecule.n_atoms * len(self.joint.positions))
 
     def kernel_arrays(self) -> KernelArrays:
         """The arrays that the compiled kernels take."""

@@ -1,13 +1,14 @@
 """Model files: one ``.npz`` without pickle, a JSON header with units, a checksum over everything.
 
-Schema 2.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
+Schema 3.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
 ``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
 (:class:`fflux_py.gp.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
-symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by frames (``NNN``):
-with symmetry an atom may have several.
+symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by the kernels of their
+frames (``NNN``): with symmetry an atom may have several frames, and a frame stands once for each of its kernels.
 
-Files of older schemas are read too: :data:`_UPGRADES` brings their parts forward one schema at a time.
+Files whose frames have one kernel each are of schema 2, which earlier versions read.  Files of older schemas are read
+too: :data:`_UPGRADES` brings their parts forward one schema at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.features import FeatureSet
+from fflux_py.gp.frame_queries import kernel_numbers
 from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.polynomial_mean import DEGREES
@@ -35,7 +37,9 @@ from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
+_ONE_KERNEL: Final = 2
+"""Schema of files whose frames have one kernel each."""
 _UNITS: Final = {
     "positions": "bohr", "points": "spherical: bohr, radian; unit-vector: 1/bohr, 1", "energies": "hartree",
     "w_y": "hartree", "w_1": "1", "mean": "hartree", "variance": "hartree^2", "isolated_energies": "hartree",
@@ -53,7 +57,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
     first = forcefield.atoms[0]
     header: dict[str, Any] = {
         "format": "fflux_py force field",
-        "schema": SCHEMA,
+        "schema": SCHEMA if any(kernel_numbers([m.frame for m in forcefield.atoms])) else _ONE_KERNEL,
         "units": _UNITS,
         "name": forcefield.molecule.name,
         "symbols": list(forcefield.molecule.symbols),
@@ -224,4 +228,12 @@ def _from_schema_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Pa
     return {**header, "schema": 2, "calibration": {}}, arrays
 
 
-_UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {1: _from_schema_1}
+def _from_schema_2(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Parts:
+    """In schema 3 a frame may stand several times, once for each of its kernels."""
+    return {**header, "schema": 3}, arrays
+
+
+_UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {
+    1: _from_schema_1,
+    2: _from_schema_2,
+}

@@ -32,7 +32,7 @@ from fflux_py.gp.joint_covariance import JointData, JointModel, solve
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import no_symmetry
 from fflux_py.training import TrainingConfig, train
-from fflux_py.training.length_scales import feature_variances
+from fflux_py.training.feature_statistics import feature_variances
 
 DEFAULT = TrainingConfig().features
 VARIANTS = {
@@ -99,7 +99,9 @@ def main() -> None:
     dataset = Dataset.read(DATA)
     for name in chosen.only:
         work = time.process_time()
-        base = train(dataset, TrainingConfig(n_train=chosen.n_train, symmetry="none", **VARIANTS[name]))
+        base = train(
+            dataset, TrainingConfig(n_train=chosen.n_train, symmetry="none", locality="none", **VARIANTS[name])
+        )
         work = time.process_time() - work
         factors = dict(zip(CLASSES, model_and_factors(base)[1].tolist(), strict=True))
         figures = {"groups": predicted(base, dataset), "length_factors": factors, "training_processor_time_s": work}

@@ -20,8 +20,9 @@ from fflux_py.gp.joint_covariance import JointData, JointModel, solve
 from fflux_py.gp.radial_kernel import SQUARED_EXPONENTIAL
 from fflux_py.molecules.molecule import Molecule, symbols_of
 from fflux_py.molecules.symmetry import find_symmetry, symmetric_local_frames
+from fflux_py.training.feature_statistics import feature_variances
 from fflux_py.training.joint_solver import direct_memory
-from fflux_py.training.length_scales import class_covariances, feature_variances
+from fflux_py.training.length_scales import class_covariances
 from fflux_py.units import ANGSTROM
 
 FACTORS = np.log(np.full(5, 1e-3))

@@ -21,8 +21,10 @@ from fflux_py.training import TrainingConfig
 from fflux_py.training import joint_solver as joint_solution
 from fflux_py.training._joint_operator import JointOperator
 from fflux_py.training.config import SolverSettings
+from fflux_py.training.feature_statistics import feature_statistics
 from fflux_py.training.joint_system import JointSystem
-from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
+from fflux_py.training.length_scale_law import length_scale_law
+from fflux_py.training.length_scales import class_covariances, search_hyperparameters
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 
 
@@ -35,14 +37,15 @@ def main() -> None:
     options = parser.parse_args()
     molecule, data = read(options.data, options.n)
     model = model_of(molecule)
-    spreads = feature_variances(model, data.positions)
+    statistics = feature_statistics(model, data.positions)
     if options.factors:
         factors, variance = np.array(options.factors[:5]), options.factors[5]
+        kernels = class_covariances(statistics.variances, molecule.n_atoms, model, factors)
     else:
-        factors, variance = class_length_scales(
-            data.subset(np.arange(25)), model, TrainingConfig(max_iterations=25), spreads=spreads
-        )
-    kernels = class_covariances(spreads, molecule.n_atoms, model, factors)
+        config, unit = TrainingConfig(max_iterations=25), float(np.var(data.energies[:25])) / molecule.n_atoms
+        law = length_scale_law(model, statistics, molecule, unit, config.locality)
+        hyperparameters = search_hyperparameters(data.subset(np.arange(25)), law, config)
+        model, kernels, variance = law.model, law.kernels(hyperparameters), law.variances(hyperparameters)
     system = JointSystem(data, model, kernels, variance)
     begin = time.process_time()
     direct = solve(data, model, kernels, variance)

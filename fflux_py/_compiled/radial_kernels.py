@@ -19,6 +19,7 @@ from fflux_py.typing import FloatArray
 SQUARED_EXPONENTIAL: Final = 0
 MATERN52: Final = 1
 RATIONAL_QUADRATIC: Final = 2
+MATERN72: Final = 3
 VECTORISED: Final = (SQUARED_EXPONENTIAL, MATERN52)
 """Codes of the kernels for which :mod:`fflux_py._compiled.simd` has vector code."""
 
@@ -38,7 +39,28 @@ def radial(s: float, code: int) -> tuple[float, float, float]:
         base = 1.0 / (1.0 + 0.5 * s)
         k = base * base
         return k, -k * base, 1.5 * k * k
+    if code == MATERN72:
+        root = np.sqrt(14.0 * s)
+        decay = np.exp(-root)
+        k = (1.0 + root * (1.0 + root * (0.4 + root / 15.0))) * decay
+        return k, -1.4 * (1.0 + root * (1.0 + root / 3.0)) * decay, (49.0 / 15.0) * (1.0 + root) * decay
     return np.nan, np.nan, np.nan  # no kernel has this code
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def radial_third(s: float, code: int) -> float:
+    """The kernel's third derivative by ``s``; zero at s = 0, where it only stands beside squares of differences."""
+    if code == SQUARED_EXPONENTIAL:
+        return float(-np.exp(-s))
+    if code == MATERN52:
+        root = np.sqrt(10.0 * s)
+        return float(-(125.0 / 3.0) * np.exp(-root) / root) if root > 0.0 else 0.0
+    if code == RATIONAL_QUADRATIC:
+        base = 1.0 / (1.0 + 0.5 * s)
+        return -3.0 * base**5
+    if code == MATERN72:
+        return float(-(343.0 / 15.0) * np.exp(-np.sqrt(14.0 * s)))
+    return np.nan  # no kernel has this code
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -55,7 +55,8 @@ class AtomicModel:
         Features of the three atoms of every rotor over whose cyclic permutations the kernel is summed
         (:mod:`fflux_py.molecules.symmetry`), shape ``(n_rotors, 3, width)``.
     share
-        Part of the prior mean that this model carries: below one if the atom has several frames, each with a model.
+        Part of the prior mean that this model carries: below one if the atom has several frames or kernels, each with a
+        model.
     """
 
     frame: LocalFrame

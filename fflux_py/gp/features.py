@@ -196,6 +196,12 @@ class FeatureSet:
             for k, atom in enumerate(frame.others(self.n_atoms))
         }
 
+    @cached_property
+    def distance_numbers(self) -> IntArray:
+        """Place of every feature's atom among :meth:`distances`; the angle of the frame belongs to its second atom."""
+        of_others = np.repeat(np.arange(2, self.n_atoms - 1), len(self.form.of_other))
+        return read_only(np.concatenate([[0, 1, 1], of_others]), np.int64)
+
     def distances(self, values: FloatArray) -> FloatArray:
         """Distances of an atom to all others in bohr, the frame's atoms first, from features ``(..., n_features)``."""
         distances = [0, 1, *range(len(self.form.of_frame), self.n_features, len(self.form.of_other))]

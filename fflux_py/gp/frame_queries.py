@@ -44,7 +44,8 @@ class FrameQueries:
 
 def frame_queries(symmetry: Symmetry, models: Sequence[AtomicModel]) -> list[FrameQueries]:
     """The queries of all frames' points, frame by frame."""
-    place = {_key(model.frame): v for v, model in enumerate(models)}
+    numbers = kernel_numbers([model.frame for model in models])
+    place = {(_key(model.frame), number): v for v, (model, number) in enumerate(zip(models, numbers, strict=True))}
     found: list[list[tuple[int, IntArray, FloatArray, FloatArray]]] = [[] for _ in models]
     n_images = []
     for v, model in enumerate(models):
@@ -52,10 +53,11 @@ def frame_queries(symmetry: Symmetry, models: Sequence[AtomicModel]) -> list[Fra
         permutations, mirrors = symmetry.images(model.frame, factorised)
         n_images.append(len(permutations))
         for permutation, mirror in zip(permutations, mirrors, strict=True):
-            target = models[place[_key(_moved(model.frame, permutation))]]
+            p = place[_key(_moved(model.frame, permutation)), numbers[v]]
+            target = models[p]
             order, signs, shifts = _permuted_back(model, target, permutation, bool(mirror))
             last = rotors_last(target.rotors, target.covariance.n_embedded)
-            found[place[_key(target.frame)]].append((v, order[last], signs[last], shifts[last]))
+            found[p].append((v, order[last], signs[last], shifts[last]))
     return [
         FrameQueries(
             sources=np.array([entry[0] for entry in queries], dtype=np.int64),
@@ -66,6 +68,16 @@ def frame_queries(symmetry: Symmetry, models: Sequence[AtomicModel]) -> list[Fra
         )
         for queries, count in zip(found, n_images, strict=True)
     ]
+
+
+def kernel_numbers(frames: Sequence[LocalFrame]) -> list[int]:
+    """For every kernel of a list of frames, the how many-eth of its frame it is."""
+    seen: dict[tuple[int, int, int], int] = {}
+    numbers = []
+    for frame in frames:
+        numbers.append(seen.get(_key(frame), 0))
+        seen[_key(frame)] = numbers[-1] + 1
+    return numbers
 
 
 def _key(frame: LocalFrame) -> tuple[int, int, int]:

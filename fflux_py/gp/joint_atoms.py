@@ -20,7 +20,7 @@ from fflux_py.typing import FloatArray
 
 @dataclass(frozen=True)
 class JointFrame:
-    """What a joint fit knows of one frame besides its solution, from which the frame's model follows.
+    """What a joint fit knows of one kernel of a frame besides its solution, from which the kernel's model follows.
 
     Parameters
     ----------
@@ -56,7 +56,11 @@ class JointFrame:
 
 
 def joint_frames(
-    joint: JointFit, data: JointData, model: JointModel, kernels: Sequence[Covariance]
+    joint: JointFit,
+    data: JointData,
+    model: JointModel,
+    kernels: Sequence[Covariance],
+    variance: float | FloatArray,
 ) -> tuple[JointFrame, ...]:
     """The frames of a joint fit and their training energies.
 
@@ -66,17 +70,18 @@ def joint_frames(
     ----------
     joint, data
         The solution, and the data that it was found from.
-    model, kernels
-        The frames with their features and symmetry, and the kernel of every frame.
+    model, kernels, variance
+        The frames with their features and symmetry, their kernels, and the kernels' prior variances (hartree^2), one
+        for all or one for each.
     """
     shares = np.broadcast_to(joint.centres, data.atomic_energies.shape)
     atomic_energies = data.atomic_energies if data.partitioned.any() else shares
     frames = []
-    for frame, covariance in zip(model.frames, kernels, strict=True):
+    variances = np.broadcast_to(variance, len(kernels)).tolist()
+    for frame, covariance, own in zip(model.frames, kernels, variances, strict=True):
         permutations, _ = model.symmetry.images(frame, rotors_factorise(model.kind, covariance.kernel))
-        variance = float(joint.variances[frame.atom])
         energies = np.concatenate([atomic_energies[:, permutation[frame.atom]] for permutation in permutations])
-        frames.append(JointFrame(frame, model.kind, covariance, energies, variance, NOISE_ATOMIC**2 / variance))
+        frames.append(JointFrame(frame, model.kind, covariance, energies, own, NOISE_ATOMIC**2 / own))
     return tuple(frames)
 
 
@@ -107,8 +112,8 @@ def joint_atoms(
     for part in frames:
         atom = part.frame.atom
         basis = frame_basis(joint.operations, joint.positions, part.frame, part.feature_kind, part.covariance)
-        w_y, u_y = joint.atom_basis(basis, atom, coefficients)
-        w_1, u_1 = joint.atom_basis(basis, atom, joint.unit_mean(atom))
+        w_y, u_y = joint.atom_basis(basis, part.variance, coefficients)
+        w_1, u_1 = joint.atom_basis(basis, part.variance, joint.unit_mean(atom))
         mean = float(means[atom])
         models.append(
             AtomicModel(

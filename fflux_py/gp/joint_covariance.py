@@ -22,7 +22,7 @@ from fflux_py._compiled.covariances import KernelForm, add_covariances
 from fflux_py.errors import ConvergenceError
 from fflux_py.gp.covariance import Azimuth, Covariance
 from fflux_py.gp.features import FeatureKind, FeatureSet, feature_jacobian
-from fflux_py.gp.joint_fit import JointFit, frame_basis, rotor_features, rotors_last
+from fflux_py.gp.joint_fit import JointFit, frame_basis, influential_rotors, rotor_features, rotors_last
 from fflux_py.gp.observations import Observations
 from fflux_py.gp.radial_kernel import RadialKernel
 from fflux_py.molecules.local_frame import LocalFrame
@@ -107,7 +107,8 @@ class JointModel:
     Parameters
     ----------
     frames
-        The frames of all atoms; with symmetry an atom may have several.
+        The frames of all kernels, ascending by atom.  With symmetry an atom may have several frames, and a frame stands
+        as often as it has kernels, whose sum is its covariance.
     kind, kernel, azimuth
         Features, radial kernel, and what happens to azimuths.
     symmetry
@@ -166,15 +167,31 @@ def frame_points(model: JointModel, frame: LocalFrame, positions: FloatArray) ->
     return FramePoints(values, np.array(jacobians), basis.permutations, rotors)
 
 
+def atoms_variances(model: JointModel, variance: float | FloatArray) -> FloatArray:
+    """Prior variance of every atom's energy in its first frame, from those of the kernels: one for all, or one each."""
+    first = {frame.atom: frame for frame in reversed(model.frames)}
+    variances = np.zeros(len(first))
+    for frame, of_kernel in zip(model.frames, np.broadcast_to(variance, len(model.frames)).tolist(), strict=True):
+        if frame == first[frame.atom]:
+            variances[frame.atom] += of_kernel
+    return variances
+
+
 def kernel_form(covariance: Covariance, rotors: IntArray) -> tuple[IntArray, KernelForm]:
     """Order of the embedded coordinates, those of rotors last, and the form of the kernel on them.
+
+    Coordinates without influence (theta is zero) are left out.
 
     Parameters
     ----------
     covariance, rotors
         One frame's covariance, and the features of its rotors (:func:`fflux_py.gp.joint_fit.rotor_features`).
     """
+    rotors = influential_rotors(rotors, covariance)
     order = rotors_last(rotors, covariance.n_embedded)
+    theta = np.concatenate([covariance.theta, covariance.theta[covariance.expanded]])
+    plain = order[: len(order) - rotors.size]
+    order = np.concatenate([plain[theta[plain] > 0.0], order[len(plain) :]])
     # an atom of a rotor has a distance and the three components of a direction
     return order, KernelForm(covariance.kernel.code, len(order) - rotors.size, 4, len(rotors))
 
@@ -183,7 +200,7 @@ def covariance_matrix(
     data: JointData,
     model: JointModel,
     kernels: Sequence[Covariance],
-    variance: float,
+    variance: float | FloatArray,
     points: Sequence[FramePoints] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FloatArray:
@@ -192,27 +209,30 @@ def covariance_matrix(
     Parameters
     ----------
     data, model, kernels, variance
-        The data, the model, the kernel of every frame, and the prior variance of every atom (hartree^2).
+        The data, the model, its kernels, and their prior variances (hartree^2), one for all or one for each.
     points
         The frames' features, if they are at hand; else they are made frame by frame.
     progress
         Called with the number of frames done and their total.
     """
     count, n_atoms, _ = data.positions.shape
-    observations = data.observations
+    observations, variances = data.observations, np.broadcast_to(variance, len(kernels)).tolist()
     chosen, totals, of_forces = observations.with_atoms, observations.totals, observations.forces
     matrix = np.zeros((observations.count, observations.count))
     energies, with_forces = np.empty((count, count)), np.empty((3 * n_atoms * count, count))
     for done, (frame, kernel) in enumerate(zip(model.frames, kernels, strict=True)):
-        own = frame_points(model, frame, data.positions) if points is None else points[done]
+        if points is not None:
+            own = points[done]
+        elif done == 0 or frame != model.frames[done - 1]:
+            own = frame_points(model, frame, data.positions)
         order, form = kernel_form(kernel, own.rotors)
-        embedded = [_embedded(kernel, own, k, order) for k in range(len(own.values))]
+        embedded = [embed_points(kernel, own, k, order) for k in range(len(own.values))]
         z = embedded[0][0]
         rows = np.ascontiguousarray(embedded[0][1].transpose(0, 2, 1))
         own_rows = observations.atom(frame.atom)
         for k, permutation in enumerate(own.permutations):
             forces = matrix[of_forces, of_forces]
-            add_covariances(z, rows, *embedded[k], form, variance, energies, with_forces, forces)
+            add_covariances(z, rows, *embedded[k], form, variances[done], energies, with_forces, forces)
             columns = observations.atom(int(permutation[frame.atom]))
             matrix[own_rows, columns] += energies[np.ix_(chosen, chosen)]
             matrix[totals, columns] += energies[:, chosen]
@@ -224,7 +244,7 @@ def covariance_matrix(
     return matrix
 
 
-def _embedded(kernel: Covariance, points: FramePoints, image: int, order: IntArray) -> tuple[FloatArray, FloatArray]:
+def embed_points(kernel: Covariance, points: FramePoints, image: int, order: IntArray) -> tuple[FloatArray, FloatArray]:
     """Embedded coordinates ``(N, d)`` of one image and their derivatives ``(N, d, 3n)``, rotors last."""
     values = points.values[image]
     z = np.ascontiguousarray(kernel.embed(values)[:, order])
@@ -296,7 +316,7 @@ def solve(
     data: JointData,
     model: JointModel,
     kernels: Sequence[Covariance],
-    variance: float,
+    variance: float | FloatArray,
     progress: Callable[[int, int], None] | None = None,
 ) -> JointFit:
     """Solve the joint system for the data and for a unit mean of every atom.
@@ -323,7 +343,7 @@ def solve(
     add_noise(matrix, data, model.noises)
     cholesky_in_place(matrix, factorised)
     coefficients = solve_factored(matrix, data.right_hand_sides(model.symmetry))
-    variances = np.full(data.positions.shape[1], variance)
+    variances = atoms_variances(model, variance)
     symmetry = None if model.symmetry.trivial else model.symmetry
     return JointFit(
         data.positions, data.partitioned, data.centres(model.symmetry), variances, coefficients, model.noises, symmetry

@@ -48,7 +48,7 @@ class JointFit:
     centres
         Atomic energies at which the data were centred, hartree, shape ``(n,)``.
     variances
-        Prior variance of every atom's energy, hartree^2, shape ``(n,)``.
+        Prior variance of every atom's energy in one of its frames, that of all its kernels, hartree^2, shape ``(n,)``.
     coefficients
         Column 0 for the centred data, column 1 + B for a unit mean of atom B; shape ``(n_observations, 1 + n)``.  With
         symmetry only sums over equivalent atoms have a meaning: their means are alike.
@@ -104,26 +104,28 @@ class JointFit:
         orbits = self.operations.orbits()
         return np.asarray(self.coefficients[:, 1 + np.flatnonzero(orbits == orbits[atom])].sum(axis=1))
 
-    def atom_basis(self, basis: FrameBasis, atom: int, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Weights w (hartree, ``(n_images * N,)``) and slopes u (``(n_images * N, n_embedded)``) of one frame.
+    def atom_basis(
+        self, basis: FrameBasis, variance: float, coefficients: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Weights w (hartree, ``(n_images * N,)``) and slopes u (``(n_images * N, n_embedded)``) of one kernel.
 
         Parameters
         ----------
         basis
-            The frame's points.
-        atom
-            The frame's atom.
+            The frame's points, and the kernel.
+        variance
+            The kernel's prior variance, hartree^2.
         coefficients
             One coefficient for every observation.
         """
         of_atoms, of_totals, pulls = self.observations.split(coefficients)
+        atom = basis.frame.atom
         weights, slopes = [], []
         for k, (permutation, mirror) in enumerate(zip(basis.permutations, basis.mirrors, strict=True)):
             weights.append(of_totals + of_atoms[permutation[atom]])
             turned = self.operations.apply(pulls, permutation, bool(mirror))
             slopes.append(-np.einsum("jdac,jac->jd", basis.jacobian(k), turned))
-        scale = self.variances[atom]
-        return scale * np.concatenate(weights), scale * np.concatenate(slopes)
+        return variance * np.concatenate(weights), variance * np.concatenate(slopes)
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,21 @@ def rotors_factorise(kind: FeatureKind, kernel: RadialKernel) -> bool:
 
 
 def rotor_features(symmetry: Symmetry, frame: LocalFrame, kind: FeatureKind, covariance: Covariance) -> IntArray:
-    """Indices of the features of the atoms of every factorised rotor, shape ``(n_rotors, 3, 4)``."""
+    """Indices of the features of the atoms of every factorised rotor, shape ``(n_rotors, 3, 4)``.
+
+    Rotors without influence (theta is zero) are left out: their permutations change nothing.
+    """
     if not rotors_factorise(kind, covariance.kernel):
         return np.zeros((0, 3, 4), dtype=np.int64)
     columns = FeatureSet(kind, symmetry.n_atoms).columns_of_others(frame)
     chosen = [symmetry.rotors[m] for m in symmetry.factorised_rotors(frame)]
     rows = [[columns[int(atom)] for atom in atoms] for atoms in chosen]
-    return np.array(rows, dtype=np.int64).reshape(-1, 3, 4)
+    return influential_rotors(np.array(rows, dtype=np.int64).reshape(-1, 3, 4), covariance)
+
+
+def influential_rotors(rotors: IntArray, covariance: Covariance) -> IntArray:
+    """Those rotors any of whose features has a theta that is not zero."""
+    return rotors[(covariance.theta[rotors] > 0.0).any(axis=(1, 2))]
 
 
 def rotors_last(rotors: IntArray, n_embedded: int) -> IntArray:

@@ -92,8 +92,7 @@ class Posterior:
         # Prior variance of the total energy of every training geometry.
         self._prior = np.zeros(len(joint.positions))
         for frame in self._frames:
-            own = joint.variances[frame.model.frame.atom]
-            self._prior += own * _kernels_of_images(frame.points, frame.form).sum(axis=0)
+            self._prior += frame.model.variance * _kernels_of_images(frame.points, frame.form).sum(axis=0)
 
     def variances(self, positions: FloatArray, neighbours: int = NEIGHBOURS) -> tuple[FloatArray, FloatArray]:
         """Posterior variances of the total energy and of the atomic energies (noise of labels not included).
@@ -128,8 +127,7 @@ class Posterior:
         """The same from the geometry's embedded coordinates (:meth:`_images`) in all frames."""
         covariance = np.zeros(len(self._prior))
         for frame, own in zip(self._frames, images, strict=True):
-            variance = self._joint.variances[frame.model.frame.atom]
-            covariance += variance * _kernels_with(own[0, 0], frame.points, frame.form).sum(axis=0)
+            covariance += frame.model.variance * _kernels_with(own[0, 0], frame.points, frame.form).sum(axis=0)
         order = np.argsort(-covariance / np.sqrt(self._prior), kind="stable")
         return np.asarray(order[:neighbours])
 
@@ -172,17 +170,9 @@ class Posterior:
 
     def _covariance(self, data: JointData, points: Sequence[FramePoints]) -> FloatArray:
         """Lower triangle of the covariance of the neighbours' observations."""
-        own = self._joint.variances[[frame.model.frame.atom for frame in self._frames]]
-        parts = []
-        for variance in np.unique(own):
-            alike = np.flatnonzero(own == variance).tolist()
-            part = JointModel(
-                tuple(self._model.frames[k] for k in alike), self._model.kind, self._model.kernel,
-                self._model.azimuth, self._model.symmetry, self._model.noises,
-            )  # fmt: skip
-            kernels = [self._frames[k].model.covariance for k in alike]
-            parts.append(covariance_matrix(data, part, kernels, float(variance), [points[k] for k in alike]))
-        return np.asarray(sum(parts[1:], start=parts[0]))
+        kernels = [frame.model.covariance for frame in self._frames]
+        variances = np.array([frame.model.variance for frame in self._frames])
+        return covariance_matrix(data, self._model, kernels, variances, points)
 
     def _with_observations(
         self, images: Sequence[FloatArray], data: JointData, points: Sequence[FramePoints]
@@ -192,7 +182,7 @@ class Posterior:
         n_atoms = observations.n_atoms
         rows, prior = np.zeros((n_atoms, observations.count)), np.zeros((n_atoms, n_atoms))
         for frame, own_images, own in zip(self._frames, images, points, strict=True):
-            atom, variance = frame.model.frame.atom, float(self._joint.variances[frame.model.frame.atom])
+            atom, variance = frame.model.frame.atom, frame.model.variance
             z = own_images[0, 0]
             with_itself = variance * _kernels_with(z, own_images, frame.form)[:, 0]
             for k, permutation in enumerate(frame.permutations):

@@ -104,8 +104,26 @@ RATIONAL_QUADRATIC: Final = RadialKernel(
     _rational_quadratic_curvature,
 )
 
+
+def _matern72(s: FloatArray) -> FloatArray:
+    root = np.sqrt(14.0 * s)
+    return np.asarray((1.0 + root * (1.0 + root * (0.4 + root / 15.0))) * np.exp(-root))
+
+
+def _matern72_slope(s: FloatArray) -> FloatArray:
+    root = np.sqrt(14.0 * s)
+    return np.asarray(-1.4 * (1.0 + root * (1.0 + root / 3.0)) * np.exp(-root))
+
+
+def _matern72_curvature(s: FloatArray) -> FloatArray:
+    root = np.sqrt(14.0 * s)
+    return np.asarray((49.0 / 15.0) * (1.0 + root) * np.exp(-root))
+
+
+MATERN72: Final = RadialKernel("matern72", codes.MATERN72, _matern72, _matern72_slope, _matern72_curvature)
+
 KERNELS: Final[Mapping[str, RadialKernel]] = MappingProxyType(
-    {kernel.name: kernel for kernel in (SQUARED_EXPONENTIAL, MATERN52, RATIONAL_QUADRATIC)}
+    {kernel.name: kernel for kernel in (SQUARED_EXPONENTIAL, MATERN52, RATIONAL_QUADRATIC, MATERN72)}
 )
 """All radial kernels by their names."""
 

@@ -139,6 +139,18 @@ class Molecule:
         """For every atom the atoms bonded to it, ascending."""
         return neighbour_lists(self.n_atoms, self.bonds)
 
+    @cached_property
+    def bonds_between(self) -> IntArray:
+        """Smallest number of bonds from every atom to every other, ``(n_atoms, n_atoms)``; n_atoms if unconnected."""
+        between = np.full((self.n_atoms, self.n_atoms), self.n_atoms)
+        for atom in range(self.n_atoms):
+            front, steps = {atom}, 0
+            while front:
+                between[atom, list(front)] = steps
+                steps += 1
+                front = {b for a in front for b in self.neighbours[a] if between[atom, b] == self.n_atoms}
+        return read_only(between, np.int64)
+
     def with_positions(self, positions: FloatArray) -> Molecule:
         """The same molecule at another geometry (bohr)."""
         return Molecule(self.symbols, positions, self.charge, self.name)

@@ -64,7 +64,7 @@ class JointOperator:
     """
 
     def __init__(self, system: JointSystem, threads: int = 1, memory: float = np.inf) -> None:
-        self.data, self.model, self.kernels, self.variance = system.data, system.model, system.kernels, system.variance
+        self.data, self.model, self.kernels, self.variances = system.data, system.model, system.kernels, system.variances
         self.threads, self.observations, self.size = threads, self.data.observations, system.n_unknowns
         count, n_atoms, _ = self.data.positions.shape
         self._kept: list[Embedded] | None = None
@@ -105,7 +105,8 @@ class JointOperator:
         force_vectors = force_vectors.reshape(len(columns), 3 * n_atoms, n_vectors)
         energies = np.zeros((n_atoms, len(rows), n_vectors))
         forces = np.zeros((len(rows), 3 * n_atoms, n_vectors))
-        for embedded in self.frames():
+        unit = self.variances[0]
+        for embedded, variance in zip(self.frames(), self.variances, strict=True):
             z = embedded.points[0, rows]
             f, g = np.empty((len(rows), n_vectors)), np.empty((len(rows), z.shape[1], n_vectors))
             for points, jacobian, permutation in zip(
@@ -113,10 +114,13 @@ class JointOperator:
             ):
                 weights = total_vectors + atom_vectors[permutation[embedded.frame.atom]]
                 self._write(z, points[columns], weights, -(jacobian[columns] @ force_vectors), embedded.form, f, g)
+                if variance != unit:
+                    f *= variance / unit
+                    g *= variance / unit
                 energies[embedded.frame.atom] += f
                 forces -= embedded.jacobians[0, rows].transpose(0, 2, 1) @ g
         parts = (np.concatenate(energies[:, here]), energies.sum(axis=0), np.concatenate(forces))
-        return np.asarray(self.variance * np.concatenate(parts))
+        return np.asarray(unit * np.concatenate(parts))
 
     def _write(
         self,

@@ -16,6 +16,13 @@ from fflux_py.gp.features import FeatureKind, feature_form
 from fflux_py.gp.prior_mean import POLYNOMIALS, check_name, prior_mean
 from fflux_py.gp.radial_kernel import radial_kernel
 
+Locality = Literal["none", "powers", "near"]
+"""How length scales follow from few hyperparameters (:mod:`fflux_py.training.length_scale_law`).
+
+``"none"``: by the spread of a feature alone; ``"powers"``: by powers of its spread and of its atom's distance;
+``"near"``: likewise, and a second kernel of the atoms at most two bonds away is added.
+"""
+LOCALITIES: Final[tuple[str, ...]] = get_args(Locality)
 SymmetryChoice = Literal["auto", "none", "rotors", "full"]
 SYMMETRY_CHOICES: Final[tuple[str, ...]] = get_args(SymmetryChoice)
 Solver = Literal["auto", "direct", "cg"]
@@ -79,6 +86,9 @@ class TrainingConfig:
         search for class length scales (joint fit).
     subset
         Geometries on which the class length scales of the joint fit are found.
+    locality
+        How the length scales of the joint fit depend on the spread of a feature and on the distance of its atom, one of
+        :data:`LOCALITIES`.
     symmetry
         Permutations of equivalent atoms in the joint fit: ``"auto"``, ``"full"``, ``"rotors"`` or ``"none"``
         (:func:`fflux_py.training.chosen_symmetry`).
@@ -110,6 +120,7 @@ class TrainingConfig:
     criterion: Criterion = "likelihood"
     max_iterations: int = 60
     subset: int = 40
+    locality: Locality = "powers"
     symmetry: SymmetryChoice = "auto"
     workers: int = 1
     threads_per_worker: int = 1
@@ -123,6 +134,7 @@ class TrainingConfig:
         if self.forces and self.prior_mean in POLYNOMIALS:
             prior_mean(self.prior_mean, np.zeros(1))
         _check_choice("criterion", self.criterion, CRITERIA)
+        _check_choice("locality", self.locality, LOCALITIES)
         _check_choice("symmetry", self.symmetry, SYMMETRY_CHOICES)
         radial_kernel(self.kernel)
         _check_choice("azimuth", self.azimuth, AZIMUTHS)

@@ -21,12 +21,16 @@ from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, sy
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
 from fflux_py.training.config import TrainingConfig
+from fflux_py.training.feature_statistics import feature_statistics
 from fflux_py.training.joint_solver import solve_system
 from fflux_py.training.joint_system import JointSystem, image_count, training_data
-from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
+from fflux_py.training.length_scale_law import length_scale_law
+from fflux_py.training.length_scales import search_hyperparameters
 from fflux_py.typing import Progress
 
 _MOST_IMAGES: Final = 8.0
+# Of a likelihood with its gradient, over that of the likelihood alone.
+_GRADIENT_COST: Final = 3.0
 
 
 def chosen_symmetry(molecule: Molecule, config: TrainingConfig) -> Symmetry:
@@ -101,13 +105,13 @@ def train_jointly(
     symmetry = chosen_symmetry(dataset.molecule, config)
     frames = symmetric_local_frames(dataset.molecule, symmetry)
     model = JointModel(frames, config.features, radial_kernel(config.kernel), config.azimuth, symmetry)
-    spreads = feature_variances(model, data.positions)
+    statistics, n_atoms = feature_statistics(model, data.positions), dataset.molecule.n_atoms
     part = data.subset(np.arange(min(config.subset, len(indices))))
     search_progress, solver_progress = stages(progress, _work(data, part, model, config))
-    factors, variance = class_length_scales(part, model, config, search_progress, spreads, kept)
+    law = length_scale_law(model, statistics, dataset.molecule, float(np.var(part.energies)) / n_atoms, config.locality)
+    hyperparameters = search_hyperparameters(part, law, config, search_progress, kept)
     search_progress(1, 1)
-    kernels = class_covariances(spreads, dataset.molecule.n_atoms, model, factors)
-    system = JointSystem(data, model, kernels, variance)
+    system = JointSystem(data, law.model, law.kernels(hyperparameters), law.variances(hyperparameters))
     solution = solve_system(system, config.solver_settings, solver_progress, kept)
     isolated = dataset.isolated_energies
     atoms = atomic_models(system, solution, dataset.molecule, isolated, config.prior_mean)
@@ -128,7 +132,7 @@ def atomic_models(
     prior_mean
         Name of the prior mean (:mod:`fflux_py.gp.prior_mean`).
     """
-    frames = joint_frames(solution, system.data, system.model, system.kernels)
+    frames = joint_frames(solution, system.data, system.model, system.kernels, system.variance)
     isolated = [isolated_energies.get(molecule.symbols[part.frame.atom]) for part in frames]
     return joint_atoms(solution, frames, prior_mean, isolated)
 
@@ -143,17 +147,18 @@ def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig)
         for name, value in (
             ("features", config.features), ("shape", config.kernel), ("azimuth", config.azimuth),
             ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
+            ("locality", config.locality),
         )
     ]  # fmt: skip
     return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
 
 
 def _work(data: JointData, part: JointData, model: JointModel, config: TrainingConfig) -> tuple[float, float]:
-    """Estimated multiplications of the search, at a half of its most iterations, and of the solution."""
+    """Estimated multiplications of the search, at a third of its most iterations, and of the solution."""
     images = image_count(model)
 
     def once(of: JointData) -> float:
         n = of.observations.count
         return n**2 * (2.0 * images * model.unscaled(of.positions.shape[1]).n_embedded + n / 3.0)
 
-    return 0.5 * config.max_iterations * 7 * once(part), once(data)
+    return 0.3 * config.max_iterations * _GRADIENT_COST * once(part), once(data)

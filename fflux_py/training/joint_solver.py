@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.gp.joint_covariance import JointData, JointModel, noise_variances, solve
+from fflux_py.gp.joint_covariance import JointData, JointModel, atoms_variances, noise_variances, solve
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.training._checkpoint import Checkpoint
@@ -176,7 +176,7 @@ def _solve_by_iterations(
         show(0.3 + 0.7 * float(np.clip(1.0 - np.log(max(last, 1.0)) / max(first, 1.0), 0.0, 1.0)))
 
     solution = conjugate_gradients(matrix, inverse, right, error, _MOST_ITERATIONS, _kept(checkpoint, right), report)
-    variances = np.full(data.positions.shape[1], system.variance)
+    variances = atoms_variances(model, system.variance)
     symmetry = None if model.symmetry.trivial else model.symmetry
     return JointFit(
         data.positions, data.partitioned, data.centres(model.symmetry), variances, solution @ shares, model.noises,

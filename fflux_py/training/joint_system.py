@@ -10,7 +10,7 @@ import numpy as np
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.joint_covariance import JointData, JointModel
 from fflux_py.molecules.dataset import Dataset
-from fflux_py.typing import IntArray
+from fflux_py.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,20 @@ class JointSystem:
     data, model
         The training data, and what is modelled.
     kernels
-        The kernel of every frame of the model.
+        The kernels of the model's frames.
     variance
-        Prior variance of every atom, hartree^2.
+        Prior variances of the kernels, hartree^2: one for all, or one for each.
     """
 
     data: JointData
     model: JointModel
     kernels: Sequence[Covariance]
-    variance: float
+    variance: float | FloatArray
+
+    @property
+    def variances(self) -> list[float]:
+        """Prior variance of every kernel, hartree^2."""
+        return [float(variance) for variance in np.broadcast_to(self.variance, len(self.kernels))]
 
     @property
     def n_unknowns(self) -> int:

@@ -1,11 +1,12 @@
 r"""Hyperparameters of the joint fit of energies and forces.
 
-The class length scales of the features are found by the likelihood of energies *and* forces on a subset: one factor for
-each class of features, shared by all atoms, :math:`\theta_h = c_{class(h)} / variance(h)`, and one prior variance.
+They are found by the likelihood of energies *and* forces on a subset.  What they mean, a law of length scales says
+(:mod:`fflux_py.training.length_scale_law`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,40 +26,24 @@ from fflux_py.gp.joint_covariance import (
     frame_points,
     solve_factored,
 )
-from fflux_py.gp.joint_fit import frame_basis, rotor_features
 from fflux_py.training._checkpoint import Checkpoint
+from fflux_py.training._likelihood_gradient import likelihood_and_gradient
 from fflux_py.training.config import TrainingConfig
+from fflux_py.training.length_scale_law import LengthScaleLaw
 from fflux_py.typing import FloatArray, Progress
 
-_SMALLEST_SPREAD: Final = 1e-5
-_BOUNDS: Final = (-14.0, 1.0)
-_VARIANCE_BOUNDS: Final = (-2.0, 16.0)
-
-
-def feature_variances(model: JointModel, positions: FloatArray) -> FloatArray:
-    """Variance of every feature over geometries and images, shape ``(n_frames, n_features)``.
-
-    Circular for azimuths; alike for the atoms of a rotor.
-    """
-    plain = model.unscaled(positions.shape[1])
-    azimuths = plain.azimuths
-    rows = []
-    for frame in model.frames:
-        values = frame_basis(model.symmetry, positions, frame, model.kind, plain).features()
-        variance = values.var(axis=0)
-        if len(azimuths):
-            variance[azimuths] = 1.0 - np.abs(np.exp(1j * values[:, azimuths]).mean(axis=0)) ** 2
-        for columns in rotor_features(model.symmetry, frame, model.kind, plain):
-            of_rotors = values[:, columns]
-            variance[columns] = of_rotors.reshape(-1, columns.shape[1]).var(axis=0)
-        rows.append(np.maximum(variance, _SMALLEST_SPREAD))
-    return np.array(rows)
+_LOG: Final = logging.getLogger(__name__)
+# A search ends where an iteration gains less than this part, or where all slopes are smaller: of minus the logarithm
+# of the posterior, over the number of observations.
+_TOLERANCE: Final = 2e-5
+_FLATNESS: Final = 1e-3
+_IMPOSSIBLE: Final = 1e6
 
 
 def class_covariances(
     variances: FloatArray, n_atoms: int, model: JointModel, log_factors: FloatArray
 ) -> list[Covariance]:
-    """Kernels of all frames.
+    r"""Kernels of all frames with :math:`\theta_h = c_{class(h)} / variance(h)`.
 
     Parameters
     ----------
@@ -78,7 +63,7 @@ def log_likelihood(
     data: JointData,
     model: JointModel,
     kernels: Sequence[Covariance],
-    variance: float,
+    variance: float | FloatArray,
     points: Sequence[FramePoints] | None = None,
 ) -> float:
     """Log marginal likelihood of the centred atomic energies, total energies and forces."""
@@ -91,76 +76,82 @@ def log_likelihood(
 
 
 class _Evaluations:
-    """The evaluations of a search, by their parameters, kept in a checkpoint."""
+    """The evaluations of a search and their gradients, by their parameters, kept in a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
-        self._values: dict[bytes, tuple[FloatArray, float]] = {}
+        self._values: dict[bytes, tuple[FloatArray, float, FloatArray]] = {}
         if checkpoint is not None and "parameters" in checkpoint:
-            for parameters, value in zip(checkpoint["parameters"], checkpoint["values"], strict=True):
-                self._values[parameters.tobytes()] = parameters, float(value)
+            rows = checkpoint["parameters"], checkpoint["values"], checkpoint["gradients"]
+            for parameters, value, gradient in zip(*rows, strict=True):
+                self._values[parameters.tobytes()] = parameters, float(value), gradient
         self._n_kept = len(self._values)
 
-    def value(self, parameters: FloatArray, evaluate: Callable[[FloatArray], float]) -> float:
-        """The value at these parameters, evaluated unless that was done before."""
+    def value(
+        self, parameters: FloatArray, evaluate: Callable[[FloatArray], tuple[float, FloatArray]]
+    ) -> tuple[float, FloatArray]:
+        """Value and gradient at these parameters, evaluated unless that was done before."""
         key = parameters.tobytes()
         if key not in self._values:
             copy = parameters.copy()
-            self._values[key] = copy, evaluate(copy)
-        return self._values[key][1]
+            self._values[key] = copy, *evaluate(copy)
+        return self._values[key][1:]
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def keep(self) -> None:
         """Write what is new."""
         if self._checkpoint is not None and len(self._values) > self._n_kept:
-            parameters, values = zip(*self._values.values(), strict=True)
-            self._checkpoint.update(parameters=np.array(parameters), values=np.array(values))
+            parameters, values, gradients = zip(*self._values.values(), strict=True)
+            self._checkpoint.update(
+                parameters=np.array(parameters), values=np.array(values), gradients=np.array(gradients)
+            )
             self._n_kept = len(self._values)
 
 
-def class_length_scales(
+def search_hyperparameters(
     data: JointData,
-    model: JointModel,
+    law: LengthScaleLaw,
     config: TrainingConfig,
     progress: Progress | None = None,
-    spreads: FloatArray | None = None,
     checkpoint: Checkpoint | None = None,
-) -> tuple[FloatArray, float]:
-    """Class factors (their logarithms, ``(5,)``) and the prior variance (hartree^2) by the joint likelihood.
+) -> FloatArray:
+    """Hyperparameters of a law of length scales, shape ``(n_hyperparameters,)``.
+
+    They maximise the joint likelihood times the law's prior, from the prior's mean on, by L-BFGS-B with the analytic
+    gradient.
 
     Parameters
     ----------
     data
         A subset of the training data (40 to 60 geometries).
-    model
-        What is modelled.
+    law
+        What the hyperparameters mean, and their prior.
     config
-        Its most iterations of L-BFGS-B, each of seven evaluations.
+        Its most iterations, each of one evaluation or a few.
     progress
         Called with the number of iterations done and the most.
-    spreads
-        Variances of the features over the whole training set, shape ``(n_frames, n_features)``; of the subset if not
-        given.
     checkpoint
         Where the evaluations of an interrupted search are found and kept: the search goes the same way again.
     """
-    n_atoms = data.positions.shape[1]
     evaluations = _Evaluations(checkpoint)
-    points = [frame_points(model, frame, data.positions) for frame in model.frames]
-    spreads = feature_variances(model, data.positions) if spreads is None else spreads
-    spread = float(np.var(data.energies)) / n_atoms
+    of_frames = {frame: frame_points(law.model, frame, data.positions) for frame in dict.fromkeys(law.model.frames)}
+    points = [of_frames[frame] for frame in law.model.frames]
 
-    def cost(parameters: FloatArray) -> float:
+    def cost(parameters: FloatArray) -> tuple[float, FloatArray]:
         return evaluations.value(parameters, evaluate)
 
-    def evaluate(parameters: FloatArray) -> float:
-        kernels = class_covariances(spreads, n_atoms, model, parameters[:5])
+    def evaluate(parameters: FloatArray) -> tuple[float, FloatArray]:
+        kernels, variances = law.kernels(parameters), law.variances(parameters)
         try:
-            value = log_likelihood(data, model, kernels, spread * float(np.exp(parameters[5])), points)
+            value, *derivatives = likelihood_and_gradient(data, law.model, kernels, variances, points)
         except ConvergenceError:
-            return 1e6
-        return -value / len(data.energies)
+            return _IMPOSSIBLE, np.zeros_like(parameters)
+        log_prior, slope = law.log_prior(parameters)
+        n = data.observations.count
+        return -(value + log_prior) / n, -(law.gradient(*derivatives) + slope) / n
 
-    start = np.array([-5.0, -6.0, -6.0, -6.0, -7.0, 5.0])
     steps = 0
 
     def report(_: FloatArray) -> None:
@@ -172,10 +163,11 @@ def class_length_scales(
 
     best = minimize(
         cost,
-        start,
+        law.means,
+        jac=True,
         method="L-BFGS-B",
-        bounds=[_BOUNDS] * 5 + [_VARIANCE_BOUNDS],
         callback=report,
-        options={"maxiter": config.max_iterations, "eps": 1e-3, "ftol": 1e-6},
+        options={"maxiter": config.max_iterations, "ftol": _TOLERANCE, "gtol": _FLATNESS},
     )
-    return np.asarray(best.x[:5]), spread * float(np.exp(best.x[5]))
+    _LOG.info("length scales: %d evaluations, cost %.4f an observation, %s", len(evaluations), best.fun, best.x)
+    return np.asarray(best.x)

@@ -80,7 +80,7 @@ def refit(
         kernels.append(replace(atom.covariance, theta=theta))
     frames = tuple(atom.frame for atom in forcefield.atoms)
     model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
-    system = JointSystem(data, model, kernels, float(joint.variances[0]))
+    system = JointSystem(data, model, kernels, np.array([atom.variance for atom in forcefield.atoms]))
     solution = solve_system(system, settings)
     atoms = atomic_models(system, solution, forcefield.molecule, forcefield.isolated_energies, first.mean_name)
     smaller = replace(forcefield, atoms=atoms, joint=solution, calibration={})

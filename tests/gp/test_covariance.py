@@ -45,6 +45,9 @@ def _closed_form(x: FloatArray, y: FloatArray, kernel: str, azimuth: Azimuth) ->
     if kernel == "rational-quadratic":
         return np.asarray(1.0 / (1.0 + s / 2.0) ** 2)
     r = np.sqrt(2.0 * s)  # the Matern distance for theta = 1/(2 l^2)
+    if kernel == "matern72":
+        x = np.sqrt(7.0) * r
+        return np.asarray((1.0 + x + 2.0 / 5.0 * x**2 + x**3 / 15.0) * np.exp(-x))
     return np.asarray((1.0 + np.sqrt(5.0) * r + 5.0 / 3.0 * r**2) * np.exp(-np.sqrt(5.0) * r))
 
 
@@ -107,6 +110,7 @@ def test_slope_and_curvature_are_the_derivatives_of_the_value(kernel: str) -> No
         "squared-exponential": (1.0, -1.0, 1.0),
         "matern52": (1.0, -5.0 / 3.0, 25.0 / 3.0),
         "rational-quadratic": (1.0, -1.0, 1.5),
+        "matern72": (1.0, -1.4, 49.0 / 15.0),
     }[kernel]
     at_zero = (covariance.value(zero)[0], covariance.slope(zero)[0], covariance.curvature(zero)[0])
     assert at_zero == pytest.approx(expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fflux_py import model_file
-from fflux_py._compiled.radial_kernels import radial, radial_block
+from fflux_py._compiled.radial_kernels import radial, radial_block, radial_third
 from fflux_py._compiled.simd import REGISTERS, block
 from fflux_py.errors import InputError
 from fflux_py.gp.radial_kernel import KERNELS, RadialKernel, radial_kernel
@@ -37,6 +37,16 @@ def test_compiled_code_is_the_numpy_code(kernel: RadialKernel) -> None:
 
 def test_compiled_code_has_no_kernel_under_another_code() -> None:
     assert np.isnan(radial(1.0, len(KERNELS))).all()
+    assert np.isnan(radial_third(1.0, len(KERNELS)))
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_third_derivative_is_the_slope_of_the_curvature(kernel: RadialKernel) -> None:
+    s, step = np.linspace(0.3, 8.0, 30), 1e-3
+    f = [kernel.curvature(s + n * step) for n in (-2, -1, 1, 2)]
+    third = [radial_third(float(x), kernel.code) for x in s]
+    np.testing.assert_allclose(third, (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * step), rtol=1e-7)
+    assert np.isfinite(radial_third(0.0, kernel.code))
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)

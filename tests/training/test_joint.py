@@ -35,7 +35,9 @@ from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.symmetry import find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training import TrainingConfig, train
 from fflux_py.training import length_scales as joint
-from fflux_py.training.config import SymmetryChoice
+from fflux_py.training.config import LOCALITIES, Locality, SymmetryChoice
+from fflux_py.training.feature_statistics import feature_statistics, feature_variances
+from fflux_py.training.length_scale_law import length_scale_law
 from fflux_py.typing import FloatArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 from tests.support.synthetic import ISOLATED, MethanolPotential, label, methanol, sample
@@ -68,7 +70,7 @@ def _model(
 
 
 def _kernels(model: JointModel, positions: FloatArray, log_factors: FloatArray = LOG_FACTORS) -> list[Covariance]:
-    return joint.class_covariances(joint.feature_variances(model, positions), 6, model, log_factors)
+    return joint.class_covariances(feature_variances(model, positions), 6, model, log_factors)
 
 
 @cache
@@ -286,15 +288,18 @@ def test_constant_shift_of_all_energies_changes_nothing_but_the_mean() -> None:
     assert np.abs(b.atomic_energies(positions) - a.atomic_energies(positions) - shift).max() < 1e-5
 
 
-def test_search_improves_the_likelihood() -> None:
+@pytest.mark.parametrize("locality", LOCALITIES)
+def test_search_improves_the_likelihood(locality: Locality) -> None:
     data, model = _data(_dataset(12)), _model()
 
-    def likelihood(factors: FloatArray, variance: float) -> float:
-        return joint.log_likelihood(data, model, _kernels(model, data.positions, factors), variance)
+    law = length_scale_law(model, feature_statistics(model, data.positions), methanol(), VARIANCE, locality)
 
-    one = joint.class_length_scales(data, model, TrainingConfig(max_iterations=1))
-    five = joint.class_length_scales(data, model, TrainingConfig(max_iterations=5))
-    assert likelihood(*five) > likelihood(*one) > -np.inf
+    def likelihood(hyperparameters: FloatArray) -> float:
+        return joint.log_likelihood(data, model, law.kernels(hyperparameters), law.variances(hyperparameters))
+
+    one = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=1))
+    five = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=5))
+    assert likelihood(five) > likelihood(one) > likelihood(law.means)
 
 
 def test_not_a_number_is_an_error_and_not_a_model() -> None:

@@ -24,6 +24,7 @@ from fflux_py.training._joint_operator import JointOperator
 from fflux_py.training._preconditioner import Preconditioner
 from fflux_py.training._stages import stages
 from fflux_py.training.config import SolverSettings
+from fflux_py.training.feature_statistics import feature_variances
 from fflux_py.training.joint_solver import chosen_solver, direct_memory, solve_system
 from fflux_py.training.joint_system import JointSystem
 from fflux_py.typing import FloatArray
@@ -54,7 +55,7 @@ def _model(
 
 
 def _kernels(model: JointModel) -> list[Covariance]:
-    return joint.class_covariances(joint.feature_variances(model, _data(30).positions), 6, model, LOG_FACTORS)
+    return joint.class_covariances(feature_variances(model, _data(30).positions), 6, model, LOG_FACTORS)
 
 
 def _system(data: JointData, model: JointModel) -> JointSystem:

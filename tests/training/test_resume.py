@@ -64,13 +64,13 @@ def _interrupted(path: Path, dataset: Dataset, after: int = 2) -> None:
 def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The calls of the likelihood from now on."""
     calls: list[int] = []
-    original = length_scales.log_likelihood
+    original = length_scales.likelihood_and_gradient
 
-    def count(*arguments: object) -> float:
+    def count(*arguments: object) -> tuple[float, FloatArray, FloatArray]:
         calls.append(1)
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(length_scales, "log_likelihood", count)
+    monkeypatch.setattr(length_scales, "likelihood_and_gradient", count)
     return calls
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fflux_py.gp.features import FeatureKind
     from fflux_py.molecules.dataset import Dataset
     from fflux_py.training import TrainingConfig
-    from fflux_py.training.config import Criterion, Solver, SymmetryChoice
+    from fflux_py.training.config import Criterion, Locality, Solver, SymmetryChoice
 
 N_TRAIN: Final = 400
 """Training geometries that are taken if the user does not say how many."""
@@ -32,6 +32,13 @@ _SymmetryOption = Annotated[
     typer.Option(
         help="Permutations of equivalent atoms, with the mirror image where it applies (not with --no-forces): "
         "'full', 'rotors' (methyl groups only), 'none', or 'auto' (full unless it costs more than a factor of 8)."
+    ),
+]
+_LocalityOption = Annotated[
+    str,
+    typer.Option(
+        help="How length scales are shared among features (not with --no-forces): 'powers' of the spread and of the "
+        "distance of each; 'near', the same and a second kernel of near atoms; 'none', by the spread alone."
     ),
 ]
 _CriterionOption = Annotated[
@@ -84,6 +91,7 @@ def train(
         bool, typer.Option("--forces/--no-forces", help="Learn energies and forces together, or atomic energies only.")
     ] = True,
     symmetry: _SymmetryOption = "auto",
+    locality: _LocalityOption = "powers",
     criterion: _CriterionOption = "likelihood",
     kernel: Annotated[
         str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
@@ -121,6 +129,7 @@ def train(
         features=cast("FeatureKind", features),  # checked by the configuration
         prior_mean=prior_mean,
         symmetry=cast("SymmetryChoice", symmetry),
+        locality=cast("Locality", locality),
         kernel=kernel,
         criterion=cast("Criterion", criterion),
         workers=workers,
