@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import importlib
 import os
@@ -353,10 +354,14 @@ def test_full_disk(command: str, files: Files, out: Path, monkeypatch: pytest.Mo
 
 
 def test_file_that_may_not_be_read(files: Files, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(self: Path, *arguments: Any, **more: Any) -> str:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    opened = builtins.open
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    def denied(path: Any, *arguments: Any, **more: Any) -> Any:
+        if path == files.data:  # a mode would not do: whoever runs the tests may read all files
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "open", denied)
     assert "Permission denied" in refused("train", files.data, "-o", out)
 
 
