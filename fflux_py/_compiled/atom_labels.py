@@ -20,8 +20,8 @@ class LabelArrays(NamedTuple):
     ----------
     bonds
         Bonds (i, j), shape ``(n_bonds, 2)``.
-    broken, stretched
-        Lengths (bohr) beyond which each of them is broken, and stretched, shape ``(n_bonds,)``.
+    squeezed, broken, stretched
+        Lengths (bohr) below which each of them is none, beyond which it is broken, and stretched, shape ``(n_bonds,)``.
     most_stretched
         So many bonds may be stretched.
     centres, hands
@@ -33,6 +33,7 @@ class LabelArrays(NamedTuple):
     """
 
     bonds: IntArray
+    squeezed: FloatArray
     broken: FloatArray
     stretched: FloatArray
     most_stretched: int
@@ -54,7 +55,7 @@ def _keeps_bonds(x: FloatArray, labels: LabelArrays) -> bool:
     stretched = 0
     for b in range(len(labels.bonds)):
         length = _distance(x, labels.bonds[b, 0], labels.bonds[b, 1])
-        if not length <= labels.broken[b]:
+        if not labels.squeezed[b] <= length <= labels.broken[b]:
             return False
         stretched += length > labels.stretched[b]
     return bool(stretched <= labels.most_stretched)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fflux_py._compiled.atom_labels import LabelArrays, first_misfit
 from fflux_py.molecules.handedness import sides
-from fflux_py.molecules.matching import BROKEN, LONG, STRETCHED, Labels, Matching, match, matchings
+from fflux_py.molecules.matching import BROKEN, LONG, SQUEEZED, STRETCHED, Labels, Matching, match, matchings
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray
 
@@ -51,6 +51,7 @@ class AtomOrder:
         labels = Labels(self.reference)
         return LabelArrays(
             bonds=labels.bonds,
+            squeezed=SQUEEZED * labels.lengths,
             broken=BROKEN * labels.lengths,
             stretched=LONG * labels.lengths,
             most_stretched=STRETCHED,

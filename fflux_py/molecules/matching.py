@@ -35,8 +35,11 @@ _PLANAR_NEIGHBOURS: Final = 3
 # A bond longer than this times its length in the reference is stretched; so many may be.
 LONG: Final = 1.3
 STRETCHED: Final = 2
-# A bond longer than this times its length in the reference is broken.
+# A bond longer than this times its length in the reference is broken, one shorter than that is none.
 BROKEN: Final = 1.7
+SQUEEZED: Final = 0.5
+# So many pairs of atoms that are not bonded may have met.
+_MET: Final = 2
 # Sums of squared differences of distances (bohr^2) that are equal.
 _SAME: Final = 1e-6
 _ANOTHER: Final = "{} is another molecule: it needs data and a model of its own"
@@ -157,8 +160,10 @@ class Labels:
         }
 
     def _paths(self, bonds: Iterable[tuple[int, int]]) -> IntArray:
-        near = self.reference.neighbours
+        """Paths along bonds; along a linear group there are no sides."""
+        near, straight = self.reference.neighbours, self.reference.is_straight
         paths = [(i, j, k, m) for j, k in bonds for i in near[j] for m in near[k] if i != k and m != j]
+        paths = [(i, j, k, m) for i, j, k, m in paths if not straight(i, j, k) and not straight(j, k, m)]
         return np.array(paths, dtype=np.int64).reshape(-1, 4)
 
     @cached_property
@@ -174,11 +179,12 @@ class Labels:
     def keep_bonds(self, positions: FloatArray) -> BoolArray:
         """Which geometries have all bonds, shape ``(...)``.
 
-        None is longer than :data:`BROKEN` times its length in the reference, and at most two are stretched beyond
-        :data:`LONG` times: another order of atoms makes more of them long.
+        None is longer than :data:`BROKEN` times its length in the reference, or shorter than :data:`SQUEEZED` times,
+        and at most two are stretched beyond :data:`LONG` times: another order of atoms makes more of them long.
         """
         stretch = _lengths(positions, self.bonds) / self.lengths
-        return np.asarray((stretch <= BROKEN).all(axis=-1) & ((stretch > LONG).sum(axis=-1) <= STRETCHED))
+        whole = ((stretch <= BROKEN) & (stretch >= SQUEEZED)).all(axis=-1)
+        return np.asarray(whole & ((stretch > LONG).sum(axis=-1) <= STRETCHED))
 
     def keep_chirality(self, positions: FloatArray) -> BoolArray:
         """Which geometries have the reference's handedness at every centre, shape ``(...)``."""
@@ -197,8 +203,8 @@ class Labels:
 def match(reference: Molecule, geometry: Molecule) -> Matching:
     """How a geometry must be reordered to have the labels of a reference molecule.
 
-    The order as it is wins if bonds, hands and rigid sides fit; then an order without the mirror image, then one with
-    it; of several the one whose distances are most like the reference's.  A stretched or twisted geometry that no other
+    The order as it is wins if bonds, hands and rigid sides fit; then an order without the mirror image, then the order
+    as it is with it, then others with it; of several the one whose distances are most like the reference's.  A stretched or twisted geometry that no other
     order explains better keeps its order.
 
     Parameters
@@ -217,22 +223,24 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
     if sorted(reference.symbols) != sorted(geometry.symbols) or reference.charge != geometry.charge:
         check_same_molecule(reference, geometry)
     labels = Labels(reference)
-    identity = Matching(np.arange(reference.n_atoms))
+    identity = np.arange(reference.n_atoms)
     same_order = reference.symbols == geometry.symbols
     x = geometry.positions
-    kept = same_order and labels.keep_bonds(x) and labels.keep_chirality(x)
+    kept = same_order and bool(labels.keep_bonds(x))
     for turned in (False, True):
-        if kept and labels.keep_sides(x, double=turned):
-            return identity
         for mirror in (False, True):
+            whole = kept and labels.keep_sides(x, double=turned)
+            if whole and labels.keep_chirality(-x if mirror else x):
+                return Matching(identity, mirror)
             order = _nearest(reference, geometry, matchings(reference, geometry, mirror, turned))
             if order is not None:
                 return Matching(order, mirror)
     # a bond is stretched, or two atoms that are not bonded have met
-    if same_order and labels.keep_bonds(x) and labels.keep_sides(x, double=True):
+    few = len(set(geometry.bonds) - set(reference.bonds)) <= _MET
+    if same_order and few and labels.keep_bonds(x) and labels.keep_sides(x, double=True):
         for mirror in (False, True):
             if labels.keep_chirality(-x if mirror else x):
-                return Matching(identity.order, mirror)
+                return Matching(identity, mirror)
     raise ModelMismatchError(where, *_difference(labels, geometry))
 
 

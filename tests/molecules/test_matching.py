@@ -103,6 +103,24 @@ def test_a_molecule_in_pieces_is_refused() -> None:
         match(ethanol, ethanol.with_positions(wrapped))
 
 
+def test_a_molecule_folded_into_a_cell_of_its_own_size_is_refused() -> None:
+    """Its atoms lie on each other: no bond is long, and nothing is right."""
+    ethanol = molecule_from_smiles("CCO")
+    x = ethanol.positions - ethanol.positions.min(axis=0)
+    with pytest.raises(ModelMismatchError, match="pieces of"):
+        match(ethanol, ethanol.with_positions(np.mod(x, np.maximum(0.7 * np.ptp(x, axis=0), 3.0))))
+
+
+@pytest.mark.parametrize("smiles", ["CC#C", "CC#N", "C=C=C"])
+def test_a_linear_group_has_no_sides(smiles: str) -> None:
+    """Bent this way or that way it is the same, in any order of its atoms."""
+    molecule, rng = molecule_from_smiles(smiles), np.random.default_rng(5)
+    for _ in range(10):
+        bent = molecule.positions + rng.normal(scale=0.06 / ANGSTROM, size=molecule.positions.shape)
+        other = relabelled(molecule, rng.permutation(molecule.n_atoms), bent)
+        assert Labels(molecule).keep_bonds(match(molecule, other).to_reference(other.positions))
+
+
 def test_a_stretched_bond_keeps_the_order() -> None:
     ethanol = molecule_from_smiles("CCO")
     oxygen = ethanol.symbols.index("O")
