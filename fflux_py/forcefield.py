@@ -288,7 +288,8 @@ class ForceField:
 
     @cached_property
     def _atom_order(self) -> AtomOrder:
-        return AtomOrder(self.molecule, *believed_distances(self.atoms, self.joint))
+        training = (None, None) if self.joint is None else (self.joint.positions, self.joint.operations)
+        return AtomOrder(self.molecule, *believed_distances(self.atoms, self.joint), *training)
 
     @cached_property
     def _arrays(self) -> KernelArrays:

@@ -1,9 +1,10 @@
 """The order and hand of atoms that a model knows, and geometries that are brought into them.
 
 Bonds, hands and sides (:mod:`fflux_py.molecules.matching`) tell most orders of atoms apart.  They do not tell the
-hydrogens of a methyl group, or the two ends of a symmetric molecule: there the energy is the same in several orders,
-but a model without symmetry knows the one of its training data only.  So an order in which a distance is outside of the
-training data gives way to one in which all distances are inside.
+hydrogens of a methyl group, the two ends of a symmetric molecule, or a twisted conformer (hydrazine, allene's two
+planes) from its mirror image: there the energy is the same in several orders, but a model without that symmetry knows
+the one of its training data only.  So an order in which a distance is outside of the training data, or four atoms have
+a hand that they have nowhere in them, gives way to one in which all is known.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from typing import Final
 import numpy as np
 
 from fflux_py._compiled.atom_labels import LabelArrays, first_misfit
-from fflux_py.molecules.handedness import sides
-from fflux_py.molecules.matching import BROKEN, LONG, SQUEEZED, STRETCHED, Labels, Matching, match, matchings
+from fflux_py.molecules.handedness import handedness, sides
+from fflux_py.molecules.matching import BROKEN, FLAT, LONG, SQUEEZED, STRETCHED, Labels, Matching, match, matchings
 from fflux_py.molecules.molecule import Molecule, read_only
-from fflux_py.typing import FloatArray
+from fflux_py.molecules.symmetry import Symmetry, no_symmetry
+from fflux_py.typing import BoolArray, FloatArray, IntArray
 
 # Orders of a molecule's atoms that are its symmetry; so many are tried.
 _MOST_ORDERS: Final = 5000
+# Four atoms, and training geometries, that are looked at for hands that the model knows.
+_MOST_QUADRUPLES: Final = 3000
+_MOST_GEOMETRIES: Final = 200
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,15 @@ class AtomOrder:
         The molecule, at a geometry with all bonds.
     shortest, longest
         Distances (bohr) of all pairs of atoms that the model knows, shape ``(n_atoms, n_atoms)``.
+    training, operations
+        Training geometries (bohr, ``(m, n_atoms, 3)``) and the model's symmetry; None where they are not known.
     """
 
     reference: Molecule
     shortest: FloatArray
     longest: FloatArray
+    training: FloatArray | None = None
+    operations: Symmetry | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shortest", read_only(self.shortest))
@@ -49,14 +58,15 @@ class AtomOrder:
     def arrays(self) -> LabelArrays:
         """What the compiled check takes."""
         labels = Labels(self.reference)
+        quadruples, signs = self.known_hands
         return LabelArrays(
             bonds=labels.bonds,
             squeezed=SQUEEZED * labels.lengths,
             broken=BROKEN * labels.lengths,
             stretched=LONG * labels.lengths,
             most_stretched=STRETCHED,
-            centres=labels.centres,
-            hands=labels.hands,
+            centres=np.concatenate([labels.centres, quadruples]),
+            hands=np.concatenate([labels.hands, signs]),
             paths=labels.rigid_paths,
             sides=np.sign(sides(self.reference.positions, labels.rigid_paths)),
             shortest=np.array(self.shortest),
@@ -76,6 +86,37 @@ class AtomOrder:
         ]
         return tuple(order for order in orders if not order.identity)
 
+    @cached_property
+    def known_hands(self) -> tuple[IntArray, FloatArray]:
+        """Four atoms each, and the sign of their triple product in all training geometries and their images.
+
+        Of all such, one for every order in :attr:`symmetry` that it tells from the training data.
+        """
+        none = np.empty((0, 4), dtype=np.int64), np.empty(0)
+        if self.training is None or self.reference.n_atoms < 4:
+            return none
+        operations = list(itertools.islice((self.operations or no_symmetry(len(self.shortest))).all_operations(), 100))
+        group = {(tuple(order.tolist()), bool(mirror)) for order, mirror in operations}
+        others = [g for g in self.symmetry if (tuple(g.order.tolist()), g.mirror) not in group]
+        if not others:
+            return none
+        quadruples = np.array(list(itertools.combinations(range(self.reference.n_atoms), 4)))
+        if len(quadruples) > _MOST_QUADRUPLES:
+            quadruples = quadruples[np.linspace(0, len(quadruples) - 1, _MOST_QUADRUPLES).astype(int)]
+        some = self.training[np.unique(np.linspace(0, len(self.training) - 1, _MOST_GEOMETRIES).astype(int))]
+        images = (Matching(order, bool(mirror)).to_reference(some) for order, mirror in operations)
+        bounds = [(v.min(axis=0), v.max(axis=0)) for v in (handedness(x, quadruples) for x in images)]
+        low, high = np.min([b[0] for b in bounds], axis=0), np.max([b[1] for b in bounds], axis=0)
+        clear = np.where(low > FLAT, low, np.where(high < -FLAT, high, 0.0))
+        chosen = set()
+        for other in others:
+            values = handedness(other.to_reference(some), quadruples) * np.sign(clear)
+            told = np.where(values.max(axis=0) < 0.0, np.abs(clear), 0.0)
+            if told.max() > 0.0:
+                chosen.add(int(told.argmax()))
+        rows = np.array(sorted(chosen), dtype=np.int64)
+        return quadruples[rows], np.sign(clear[rows])
+
     def match(self, geometry: Molecule) -> Matching:
         """How the atoms of a geometry must be reordered, and whether inverted, to be those of the model.
 
@@ -86,11 +127,11 @@ class AtomOrder:
         """
         matching = match(self.reference, geometry)
         x = matching.to_reference(geometry.positions)
-        if self._knows_distances(x[None])[0]:
+        if self._knows(x[None])[0]:
             return matching
         for first in range(0, len(self.symmetry), 100):
             some = self.symmetry[first : first + 100]
-            known = self._knows_distances(np.array([order.to_reference(x) for order in some]))
+            known = self._knows(np.array([order.to_reference(x) for order in some]))
             if known.any():
                 return some[int(known.argmax())].after(matching)
         return matching
@@ -128,6 +169,9 @@ class AtomOrder:
             k = first_misfit(positions[begin:], self.arrays)
         return found
 
-    def _knows_distances(self, positions: FloatArray) -> FloatArray:
+    def _knows(self, positions: FloatArray) -> BoolArray:
+        """Whether the model knows all distances and hands of geometries, ``(k, n_atoms, 3)``."""
+        quadruples, signs = self.known_hands
+        hands = (handedness(positions, quadruples) * signs > 0.0).all(axis=-1)
         lengths = np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
-        return np.asarray(((lengths >= self.shortest) & (lengths <= self.longest)).all(axis=(-1, -2)))
+        return np.asarray(hands & ((lengths >= self.shortest) & (lengths <= self.longest)).all(axis=(-1, -2)))

@@ -204,8 +204,8 @@ def match(reference: Molecule, geometry: Molecule) -> Matching:
     """How a geometry must be reordered to have the labels of a reference molecule.
 
     The order as it is wins if bonds, hands and rigid sides fit; then an order without the mirror image, then the order
-    as it is with it, then others with it; of several the one whose distances are most like the reference's.  A stretched or twisted geometry that no other
-    order explains better keeps its order.
+    as it is with it, then others with it; of several the one whose distances are most like the reference's.  A
+    stretched or twisted geometry that no other order explains better keeps its order.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ from fflux_py.errors import ModelMismatchError, ReorderedAtomsWarning
 from fflux_py.molecules.atom_order import AtomOrder
 from fflux_py.molecules.matching import Labels
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.symmetry import find_symmetry
 from fflux_py.typing import FloatArray
 from tests.support.synthetic import fitted, methanol, sample
 
@@ -125,3 +126,19 @@ def test_an_order_whose_distances_are_unknown_gives_way_to_one_whose_are_known()
     far = x.copy()
     far[a] *= 1.3
     assert order.match(Molecule(methanol().symbols, far)).identity
+
+
+def test_the_mirror_image_of_a_twisted_molecule_is_told_by_four_atoms() -> None:
+    """Hydrogen peroxide has no centre with a hand: the other enantiomer has the same bonds and distances."""
+    x = np.array([[1.4, 0.0, 0.0], [-1.4, 0.0, 0.0], [1.7, 1.6, 0.7], [-1.7, -0.9, 1.5]])
+    peroxide = Molecule(("O", "O", "H", "H"), x, name="peroxide")
+    none, all_ = np.zeros((4, 4)), np.full((4, 4), np.inf)
+    order = AtomOrder(peroxide, none, all_, training=x[None])
+    mirrored = x * [1.0, 1.0, -1.0]
+    assert order.match(peroxide).identity
+    assert order.match(peroxide.with_positions(mirrored)).mirror
+    assert list(order.match_positions(np.array([x, mirrored]))) == [1]
+    # not so if the model knows both, from its data or by its symmetry
+    assert AtomOrder(peroxide, none, all_, np.array([x, mirrored])).match(peroxide.with_positions(mirrored)).identity
+    both = AtomOrder(peroxide, none, all_, x[None], find_symmetry(peroxide))
+    assert both.match(peroxide.with_positions(mirrored)).identity
