@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from fflux_py.errors import InputError, MissingDependencyError, ModelMismatchError
+from fflux_py.molecules.matching import Matching, match
 from fflux_py.molecules.molecule import Molecule, check_same_molecule, read_only
 from fflux_py.typing import FloatArray
 
@@ -60,6 +61,16 @@ class Header:
             raise InputError("masses", f"{self.molecule.n_atoms} numbers", f"shape {self.masses.shape}")
         if not (np.isfinite(self.masses) & (self.masses > 0.0)).all():
             raise InputError("masses", "positive numbers", str(self.masses))
+
+    def match(self, molecule: Molecule) -> Matching:
+        """How the atoms of a molecule must be reordered, and whether inverted, to be those of the propagator.
+
+        Raises
+        ------
+        ModelMismatchError
+            Other elements, charge, bonds or chirality.
+        """
+        return match(self.molecule, molecule)
 
     def check(self, molecule: Molecule, masses: FloatArray | None = None, step: float | None = None) -> None:
         """Refuse another molecule or order of atoms, other masses, another step.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fflux_py.dynamics.dcd import read_dcd
+from fflux_py.molecules.extended_xyz import read_frames
 from tests.support.cli_support import Files, fflux, refused
 
 pytest.importorskip("torch")
@@ -69,6 +70,28 @@ def test_run_writes_what_it_says(files: Files, model: Path) -> None:
     record = json.loads((folder / "run.json").read_text())
     assert record["config"]["correct_momentum"] is True
     assert record["config"]["correct_energy"] is False
+
+
+def test_a_run_is_in_the_order_and_hand_of_its_start(files: Files, model: Path, tmp_path: Path) -> None:
+    """The same run as of the start in the model's order, but for its order of atoms."""
+    lines = files.start.read_text().splitlines()
+    order = [1, 0, 2, 3, 4, 5]
+    other = tmp_path / "other.xyz"
+    other.write_text("\n".join([*lines[:2], *(lines[2 + k] for k in order)]) + "\n")
+    frames = []
+    for start, folder in ((files.start, tmp_path / "one"), (other, tmp_path / "other")):
+        answer = fflux("propagate", model, start, "--steps", 2, "-o", folder, "--temperature", 50)
+        assert answer.code == 0, answer.err
+        told = "atoms 1 and 2 exchanged to fit the model; results are in the order and hand given"
+        assert (told in " ".join(answer.err.split())) == (start == other)
+        frames.append(read_dcd(folder / "trajectory-000.dcd").positions)
+    np.testing.assert_array_equal(frames[1], frames[0][:, order])
+    assert read_frames(tmp_path / "other" / "start.extxyz")[0].symbols[:2] == ("O", "C")
+    isomer = tmp_path / "isomer.xyz"
+    isomer.write_text(
+        "\n".join([*lines[:2], lines[2].replace("C", "O"), lines[3].replace("O", "C"), *lines[4:]]) + "\n"
+    )
+    assert "the bonds of" in refused("propagate", model, isomer, "--steps", 1, "-o", tmp_path / "none")
 
 
 def test_frames_between_the_steps_of_a_continuous_model(files: Files, trajectories: Path) -> None:

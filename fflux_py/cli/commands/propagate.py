@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fflux_py.cli._command import Outcome, command, plain
+from fflux_py.cli._command import Outcome, command, plain, print_line
 from fflux_py.cli._dynamics import nanoseconds_per_day
 from fflux_py.cli._options import JsonOption, SeedOption, ThreadsOption
 from fflux_py.cli._paths import check_new_folder, reading
@@ -79,8 +80,11 @@ def propagate(
     networks().use_threads(threads)
     propagator = _load(model, guide)
     with reading(start):
-        geometry = read_molecule(start)
-        propagator.header.check(geometry)
+        given = read_molecule(start)
+        matching = propagator.header.match(given)
+        geometry = matching.reorder(given)
+    if not matching.identity:
+        print_line(f"{start}: {matching.describe()} to fit the model; results are in the order and hand given")
     config = PropagationConfig(
         steps=steps, step=propagator.header.step if step is None else step, ensemble=ensemble, temperature=temperature,
         relaxation_time=relaxation_time, correct_momentum=correct_momentum,
@@ -92,6 +96,7 @@ def propagate(
         with reading(forcefield):
             potential = model_file.load(forcefield)
             potential.check_molecule(geometry)
+            potential = potential.unmatched
     elif correct_energy:
         raise InputError("--correct-energy", "a force field to compute the energy with", "none", "name --forcefield")
     monitor = _monitor(propagator, geometry, potential)
@@ -102,7 +107,12 @@ def propagate(
     with progress(f"{ensemble} {temperature:g} K (steps of {config.step:g} fs)") as show:
         result = run(propagator, positions, velocities, config, potential, monitor, show)
     seconds = time.perf_counter() - begin
-    return _outcome(output, geometry, propagator, config, result, monitor, seconds)
+    result = replace(
+        result,
+        positions=matching.from_reference(result.positions),
+        velocities=matching.from_reference(result.velocities),
+    )
+    return _outcome(output, given, propagator, config, result, monitor, seconds)
 
 
 def _load(model: Path, guide: Path | None) -> Propagator:
