@@ -91,7 +91,8 @@ def main() -> None:
     warnings.simplefilter("ignore", FFLUXWarning)
     totals = np.zeros(4, dtype=int)
     worst_of_all, figures = 0.0, dict[str, object]()
-    for number, smiles in enumerate(chosen.only or ISOMERS):
+    for smiles in chosen.only or ISOMERS:
+        number = list(ISOMERS).index(smiles)
         case = prepare(smiles, chosen.symmetry, number)
         right, worst, held_out, wrong = try_orders(case, np.random.default_rng(number))
         refused, accepted = try_others(case)

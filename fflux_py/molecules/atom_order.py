@@ -4,7 +4,7 @@ Bonds, hands and sides (:mod:`fflux_py.molecules.matching`) tell most orders of 
 hydrogens of a methyl group, the two ends of a symmetric molecule, or a twisted conformer (hydrazine, allene's two
 planes) from its mirror image: there the energy is the same in several orders, but a model without that symmetry knows
 the one of its training data only.  So an order in which a distance is outside of the training data, or four atoms have
-a hand that they have nowhere in them, gives way to one in which all is known.
+a hand that they have nowhere in them, gives way to one in which all is known, or much less is strange.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from fflux_py.molecules.handedness import handedness, sides
 from fflux_py.molecules.matching import BROKEN, FLAT, LONG, SQUEEZED, STRETCHED, Labels, Matching, match, matchings
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
-from fflux_py.typing import BoolArray, FloatArray, IntArray
+from fflux_py.typing import FloatArray, IntArray
 
 # Orders of a molecule's atoms that are its symmetry; so many are tried.
 _MOST_ORDERS: Final = 5000
+# An order gives way to one that is stranger by less than this part; an unknown hand counts as so many bohr^2.
+_BETTER: Final = 0.25
+_UNKNOWN_HAND: Final = 1e3
 # Four atoms, and training geometries, that are looked at for hands that the model knows.
 _MOST_QUADRUPLES: Final = 3000
 _MOST_GEOMETRIES: Final = 200
@@ -127,14 +130,14 @@ class AtomOrder:
         """
         matching = match(self.reference, geometry)
         x = matching.to_reference(geometry.positions)
-        if self._knows(x[None])[0]:
-            return matching
-        for first in range(0, len(self.symmetry), 100):
+        best, lowest = matching, _BETTER * self._strangeness(x[None])[0]
+        for first in range(0, len(self.symmetry) if lowest > 0.0 else 0, 100):
             some = self.symmetry[first : first + 100]
-            known = self._knows(np.array([order.to_reference(x) for order in some]))
-            if known.any():
-                return some[int(known.argmax())].after(matching)
-        return matching
+            strangeness = self._strangeness(np.array([order.to_reference(x) for order in some]))
+            k = int(strangeness.argmin())
+            if strangeness[k] < lowest:
+                best, lowest = some[k].after(matching), strangeness[k]
+        return best
 
     def match_positions(self, positions: FloatArray) -> dict[int, Matching]:
         """The same for geometries without elements, which are taken to stand in the model's order.
@@ -169,9 +172,13 @@ class AtomOrder:
             k = first_misfit(positions[begin:], self.arrays)
         return found
 
-    def _knows(self, positions: FloatArray) -> BoolArray:
-        """Whether the model knows all distances and hands of geometries, ``(k, n_atoms, 3)``."""
+    def _strangeness(self, positions: FloatArray) -> FloatArray:
+        """How far geometries, ``(k, n_atoms, 3)``, are from what the model knows, ``(k,)``; zero inside.
+
+        The sum of the squares by which distances are outside (bohr^2), and much for every hand that is unknown.
+        """
         quadruples, signs = self.known_hands
-        hands = (handedness(positions, quadruples) * signs > 0.0).all(axis=-1)
+        hands = (handedness(positions, quadruples) * signs <= 0.0).sum(axis=-1)
         lengths = np.linalg.norm(positions[..., :, None, :] - positions[..., None, :, :], axis=-1)
-        return np.asarray(hands & ((lengths >= self.shortest) & (lengths <= self.longest)).all(axis=(-1, -2)))
+        outside = lengths - np.clip(lengths, self.shortest, self.longest)
+        return np.asarray((outside**2).sum(axis=(-1, -2)) + _UNKNOWN_HAND * hands)

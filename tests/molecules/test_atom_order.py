@@ -138,6 +138,11 @@ def test_the_mirror_image_of_a_twisted_molecule_is_told_by_four_atoms() -> None:
     assert order.match(peroxide).identity
     assert order.match(peroxide.with_positions(mirrored)).mirror
     assert list(order.match_positions(np.array([x, mirrored]))) == [1]
+    # also a little outside of the distances that are known
+    lengths = np.linalg.norm(x[:, None] - x[None], axis=-1)
+    narrow = AtomOrder(peroxide, lengths - 0.1, lengths + 0.1, training=x[None])
+    assert narrow.match(peroxide.with_positions(1.1 * mirrored)).mirror
+    assert narrow.match(peroxide.with_positions(1.1 * x)).identity
     # not so if the model knows both, from its data or by its symmetry
     assert AtomOrder(peroxide, none, all_, np.array([x, mirrored])).match(peroxide.with_positions(mirrored)).identity
     both = AtomOrder(peroxide, none, all_, x[None], find_symmetry(peroxide))
