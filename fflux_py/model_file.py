@@ -117,6 +117,10 @@ def load(path: str | os.PathLike[str]) -> ForceField:
         header = read_json_object(arrays["header"])
     except ValueError as error:
         raise FileFormatError(f"{where}, header", "JSON", str(error), "the file was altered; train again") from error
+    for name, array in arrays.items():
+        numbers = array.dtype.kind in "biuf"
+        if not numbers or not (np.isfinite(array).all() or (name.endswith("/energies") and not np.isinf(array).any())):
+            raise FileFormatError(f"{where}, {name}", "finite numbers", str(array.dtype), "train again")
     schema = header.get("schema")
     if type(schema) is not int or schema not in range(1, SCHEMA + 1):
         raise FileFormatError(where, f"schema 1 to {SCHEMA}", str(schema), "use a matching version of fflux_py")
