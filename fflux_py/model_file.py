@@ -48,6 +48,8 @@ _UNITS: Final = {
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
 _SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
+# No number of a model is as large; squares of such numbers are still numbers.
+_LARGEST_NUMBER: Final = 1e60
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
 
@@ -118,8 +120,8 @@ def load(path: str | os.PathLike[str]) -> ForceField:
     except ValueError as error:
         raise FileFormatError(f"{where}, header", "JSON", str(error), "the file was altered; train again") from error
     for name, array in arrays.items():
-        numbers = array.dtype.kind in "biuf"
-        if not numbers or not (np.isfinite(array).all() or (name.endswith("/energies") and not np.isinf(array).any())):
+        sound = np.abs(array) < _LARGEST_NUMBER if array.dtype.kind in "iuf" else np.array(array.dtype.kind == "b")
+        if not (sound | np.isnan(array) if name.endswith("/energies") and array.dtype.kind == "f" else sound).all():
             raise FileFormatError(f"{where}, {name}", "finite numbers", str(array.dtype), "train again")
     schema = header.get("schema")
     if type(schema) is not int or schema not in range(1, SCHEMA + 1):
