@@ -48,6 +48,8 @@ _UNITS: Final = {
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
 _SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
+# No number of a model is as large; squares of such numbers are still numbers.
+_LARGEST_NUMBER: Final = 1e60
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
 
@@ -117,6 +119,10 @@ def load(path: str | os.PathLike[str]) -> ForceField:
         header = read_json_object(arrays["header"])
     except ValueError as error:
         raise FileFormatError(f"{where}, header", "JSON", str(error), "the file was altered; train again") from error
+    for name, array in arrays.items():
+        sound = np.abs(array) < _LARGEST_NUMBER if array.dtype.kind in "iuf" else np.array(array.dtype.kind == "b")
+        if not (sound | np.isnan(array) if name.endswith("/energies") and array.dtype.kind == "f" else sound).all():
+            raise FileFormatError(f"{where}, {name}", "finite numbers", str(array.dtype), "train again")
     schema = header.get("schema")
     if type(schema) is not int or schema not in range(1, SCHEMA + 1):
         raise FileFormatError(where, f"schema 1 to {SCHEMA}", str(schema), "use a matching version of fflux_py")

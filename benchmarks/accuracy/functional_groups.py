@@ -1,6 +1,6 @@
 """From SMILES to a model of GFN2-xTB labels, for sixty small molecules of as many functional groups.
 
-    python benchmarks/accuracy/functional_groups.py [--only SMILES ...] [--write FILE] [--json]
+    python benchmarks/accuracy/functional_groups.py [--only SMILES ...] [--trajectories N] [--write FILE] [--json]
 
 Every molecule goes the way of a user: geometry from SMILES, Langevin dynamics at 300 K, GFN2-xTB labels, the joint fit
 with its default settings on 30 geometries, and 20 geometries of another trajectory to test.  A molecule that the
@@ -99,21 +99,23 @@ MOLECULES = {
     "c1ccccc1": "benzene",
 }
 N_TRAIN, N_TEST, TEMPERATURE = 30, 20, 300.0
-PLAN = SamplingConfig(
-    classes=(TrajectoryClass(TEMPERATURE, "none", 1, 600.0 / FEMTOSECOND, N_TRAIN, 1, 1000.0 / FEMTOSECOND, N_TEST),),
-    equilibration=300.0 / FEMTOSECOND,
-    test_spacing=50.0 / FEMTOSECOND,
-)
 
 
-def go_from_smiles_to_model(smiles: str) -> dict[str, object]:
+def plan(trajectories: int) -> SamplingConfig:
+    """Trajectories for training, each from a conformer of its own, and one for testing."""
+    length, test_length = 600.0 / FEMTOSECOND, 1000.0 / FEMTOSECOND
+    kind = TrajectoryClass(TEMPERATURE, "none", trajectories, length, N_TRAIN, 1, test_length, N_TEST)
+    return SamplingConfig(classes=(kind,), equilibration=300.0 / FEMTOSECOND, test_spacing=50.0 / FEMTOSECOND)
+
+
+def go_from_smiles_to_model(smiles: str, trajectories: int) -> dict[str, object]:
     """Figures of one molecule; of one that the package refuses, the reason and the stage."""
     begin, stage = time.process_time(), "SMILES"
     row: dict[str, object] = {"smiles": smiles, "name": MOLECULES.get(smiles, smiles)}
     try:
         molecule = molecule_from_smiles(smiles)
         row["n_atoms"], stage = molecule.n_atoms, "sampling"
-        geometries = sample(molecule, PLAN)
+        geometries = sample(molecule, plan(trajectories))
         stage = "labels"
         labels = GFN2Labeller().label(geometries, Path())
         if labels is None or len(labels) < N_TRAIN + N_TEST:
@@ -161,15 +163,17 @@ def main() -> None:
     options = parser(str(__doc__))
     options.add_argument("--only", nargs="+", metavar="SMILES", help="these molecules instead of the list")
     options.add_argument("--write", type=Path, metavar="FILE", help="JSON file for the rows, written as they come")
+    options.add_argument("--trajectories", type=int, default=1, metavar="N", help="trajectories for training")
     arguments = options.parse_args()
     rows: list[dict[str, object]] = []
     for smiles in arguments.only or MOLECULES:
-        rows.append(go_from_smiles_to_model(smiles))
+        rows.append(go_from_smiles_to_model(smiles, arguments.trajectories))
         if not arguments.json:
             print(table_line(rows[-1], rows[0].get("force_mae_kcal_mol_angstrom")), flush=True)
         if arguments.write is not None:
             record = {
                 "command": "python benchmarks/accuracy/functional_groups.py",
+                "training_trajectories": arguments.trajectories,
                 "labels": "gfn2-xtb",
                 "temperature_k": TEMPERATURE,
                 "n_train": N_TRAIN,

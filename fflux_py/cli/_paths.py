@@ -15,6 +15,8 @@ def check_output(path: Path, *inputs: Path) -> None:
     _check_parent(path)
     if path.is_dir():
         raise InputError(str(path), "a file to write", "a folder", "give a file name")
+    if path.exists() and not path.is_file():
+        raise InputError(str(path), "a file to write", "a device, pipe or socket", "give a file name")
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise InputError(str(path), "an output that is not the input", "the same file", "choose another name")

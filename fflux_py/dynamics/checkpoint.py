@@ -304,10 +304,11 @@ def read_newest_checkpoint(folder: Path) -> tuple[Checkpoint, str]:
 
 def _check_links(folder: Path) -> None:
     """Refuse links that lead out of the folder of a run: what they point to would be cut and written to."""
-    inside = folder.resolve()
+    inside = os.path.realpath(folder)
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            raise FileFormatError(str(path), "a file of the run", f"a link to {path.resolve()}",
+        target = Path(os.path.realpath(path))
+        if path.is_symlink() and not target.is_relative_to(inside):
+            raise FileFormatError(str(path), "a file of the run", f"a link to {target}",
                                   "put the file itself there, or move the whole folder and link to that")  # fmt: skip
 
 

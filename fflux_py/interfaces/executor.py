@@ -131,10 +131,10 @@ def read_settings(path: Path) -> PoolSettings:
         if type(number) is not int or number < smallest:
             raise FileFormatError(f"{path}, key {name}", f"a whole number, {smallest} or more", repr(number))
     launcher, provider = content.get("launcher", "single"), content.get("provider", {"kind": "local"})
-    if launcher not in _LAUNCHERS:
+    if not isinstance(launcher, str) or launcher not in _LAUNCHERS:
         raise FileFormatError(f"{path}, key launcher", f"one of {', '.join(_LAUNCHERS)}", repr(launcher))
     kind = provider.get("kind") if isinstance(provider, dict) else provider
-    if kind not in PROVIDERS:
+    if not isinstance(kind, str) or kind not in PROVIDERS:
         raise FileFormatError(f"{path}, key provider.kind", f"one of {', '.join(PROVIDERS)}", repr(kind))
     return PoolSettings(**content)
 

@@ -20,7 +20,7 @@ I. Mayer, J. Chem. Phys. 120, 5046 (2004) (fuzzy atoms); the local form of the i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,8 +28,9 @@ import numpy as np
 
 from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, find_basins
 from fflux_py.iqa.scf.electronic_structure import AnalyticEnergies, GroundState
-from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
+from fflux_py.iqa.scf.level_of_theory import DENSITY_FIT_OF_PARTITION, LevelOfTheory
 from fflux_py.iqa.scf.local_densities import Densities, LocalDensities, compact_blocks
+from fflux_py.iqa.scf.preflight import elements_without
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
 
@@ -41,6 +42,7 @@ _LARGEST_LAPLACIAN = 1e-3
 # Above this the surfaces are swept again with another tolerance.
 _SUSPICIOUS_LAPLACIAN = 1.5e-4
 _SHARP_TOLERANCE = 3e-5
+_FINER = "cc-pvtz-jkfit"
 
 
 class WeightFunction(Protocol):
@@ -143,6 +145,16 @@ def integrate_fuzzy_atoms(state: GroundState, weights: WeightFunction) -> Atomic
     return _distribute_residuals(_integrate_blocks(state, local, blocks()), state.analytic_energies(), state)
 
 
+def potential_basis(symbols: Iterable[str], level: LevelOfTheory) -> str:
+    """The fitting basis of the potentials in topological atoms.
+
+    With the default fitting basis of the SCF they miss those of the reference program by up to 4e-5 hartree; with
+    cc-pVTZ-JKFIT, where it has all elements, by half as much.  A fitting basis that was asked for is taken.
+    """
+    default = level.auxiliary_basis == DENSITY_FIT_OF_PARTITION
+    return level.auxiliary_basis if not default or elements_without(set(symbols), _FINER) else _FINER
+
+
 def integrate_topological_atoms(state: GroundState) -> AtomicEnergies:
     """Divide the energy of ``state`` among topological atoms.
 
@@ -151,7 +163,7 @@ def integrate_topological_atoms(state: GroundState) -> AtomicEnergies:
     ConvergenceError
         A basin that is not found, holds no nucleus, or does not integrate the Laplacian of the density to zero.
     """
-    local = LocalDensities(state)
+    local = LocalDensities(state, potential_basis(state.molecule.symbols, state.level))
     raw = _integrate_basins(state, local, BasinSettings())
     if np.abs(raw.laplacian).max() > _SUSPICIOUS_LAPLACIAN:
         # A sliver of a surface was missed: its two sides cannot both have a Laplacian that integrates to zero.

@@ -337,6 +337,8 @@ class _Task:
             "partition": self.partition,
             "schema": SCHEMA,
         }
+        if self.partition == "qtaim":  # the potentials of the first version had the fitting basis of the SCF
+            content["potentials"] = 2
         return sha256(canonical(content))
 
     @property

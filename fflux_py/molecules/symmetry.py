@@ -172,20 +172,32 @@ def no_symmetry(n_atoms: int) -> Symmetry:
     return Symmetry(np.arange(n_atoms)[None], np.zeros(1, dtype=np.bool_), np.zeros((0, 3), dtype=np.int64))
 
 
-def find_symmetry(molecule: Molecule) -> Symmetry:
+def find_rotor_symmetry(molecule: Molecule) -> Symmetry:
+    """The cyclic permutations of a molecule's rotors alone."""
+    return Symmetry(np.arange(molecule.n_atoms)[None], np.zeros(1, dtype=np.bool_), np.array(find_rotors(molecule)))
+
+
+def find_symmetry(molecule: Molecule, most: int = _MOST_OPERATIONS) -> Symmetry:
     """All operations of a molecule, by its graph of bonds, the chirality of its centres and its rigid bonds.
+
+    Parameters
+    ----------
+    molecule
+        The molecule.
+    most
+        Operations that are of use, rotors apart; a CH2 group may double them, and they are found one by one.
 
     Raises
     ------
     InputError
-        More operations than can be used (4096, rotors apart).
+        More operations than that.
     """
     operations: list[tuple[IntArray, bool]] = []
     for mirror in (False, True) if molecule.n_atoms > 3 else (False,):
         for permutation in matchings(molecule, molecule, mirror, rotors_once=True):
-            if len(operations) == _MOST_OPERATIONS:
+            if len(operations) == most:
                 raise InputError(
-                    f"symmetry of {molecule.name!r}", f"at most {_MOST_OPERATIONS} operations", "more",
+                    f"symmetry of {molecule.name!r}", f"at most {most} operations", "more",
                     "train with the rotors alone, or without symmetry",
                 )  # fmt: skip
             operations.append((permutation, mirror))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 
+from fflux_py.errors import GeometryError, InputError
 from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
@@ -17,7 +19,13 @@ from fflux_py.gp.joint_fit import JointFit, rotors_factorise
 from fflux_py.gp.radial_kernel import radial_kernel
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
+from fflux_py.molecules.symmetry import (
+    Symmetry,
+    find_rotor_symmetry,
+    find_symmetry,
+    no_symmetry,
+    symmetric_local_frames,
+)
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
 from fflux_py.training.config import TrainingConfig
@@ -49,12 +57,15 @@ def chosen_symmetry(molecule: Molecule, config: TrainingConfig) -> Symmetry:
     none = no_symmetry(molecule.n_atoms)
     if config.symmetry == "none":
         return none
-    full = find_symmetry(molecule)
     if config.symmetry != "auto":
-        return full if config.symmetry == "full" else full.only_rotors()
-    for symmetry in (full, full.only_rotors()):
-        if images_per_atom(molecule, symmetry, config) <= _MOST_IMAGES:
-            return symmetry
+        return find_symmetry(molecule) if config.symmetry == "full" else find_rotor_symmetry(molecule)
+    choices = [find_rotor_symmetry(molecule)]
+    with suppress(InputError):  # every frame has an image by every operation: more of them than images are none to list
+        choices.insert(0, find_symmetry(molecule, int(_MOST_IMAGES)))
+    for symmetry in choices:
+        with suppress(GeometryError):  # no frames that the symmetry maps to each other
+            if images_per_atom(molecule, symmetry, config) <= _MOST_IMAGES:
+                return symmetry
     return none
 
 

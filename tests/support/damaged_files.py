@@ -352,7 +352,8 @@ def damage_array(rng: Random, array: NDArray[Any]) -> NDArray[Any]:
             return np.array("text")
         case 3 if array.dtype.kind == "f":
             changed = array.copy().reshape(-1)
-            changed[: rng.randint(0, changed.size)] = rng.choice([np.nan, np.inf, -1.0, 0.0, 1e300])
+            value = rng.choice([np.nan, np.inf, -1.0, 0.0, 1e300 if array.itemsize == 8 else 1e30])
+            changed[: rng.randint(0, changed.size)] = value
             return changed.reshape(array.shape)
         case 4 if array.dtype.kind in "iu":
             return (array.astype(np.int64) + rng.choice([-1, 1, 100])).astype(array.dtype)

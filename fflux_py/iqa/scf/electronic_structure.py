@@ -318,10 +318,10 @@ class GroundState:
             nuclear_repulsion=_nuclear_repulsion(mole.atom_charges(), mole.atom_coords()),
         )
 
-    @cached_property
-    def auxiliary_potential(self) -> AuxiliaryPotential:
-        """Potentials of the fitting functions."""
-        return AuxiliaryPotential(_shells(self._fit.auxmol), self._fit.auxmol.atom_coords())
+    def auxiliary_potential(self, basis: str | None = None) -> AuxiliaryPotential:
+        """Potentials of the functions of a fitting basis; that of the level of theory if left out."""
+        auxiliary = self._fit(basis).auxmol
+        return AuxiliaryPotential(_shells(auxiliary), auxiliary.atom_coords())
 
     def shells(self) -> list[AuxiliaryShell]:
         """Shells of the orbital basis, in the order of its functions."""
@@ -331,7 +331,9 @@ class GroundState:
         """Integrals of x, y and z over pairs of basis functions, ``(3, n_basis, n_basis)``."""
         return np.asarray(self._mole.intor("int1e_r"))
 
-    def pair_fit(self, orbitals: FloatArray | None = None, only_diagonal: bool = False) -> tuple[IntArray, FloatArray]:
+    def pair_fit(
+        self, orbitals: FloatArray | None = None, only_diagonal: bool = False, basis: str | None = None
+    ) -> tuple[IntArray, FloatArray]:
         """Fit of the occupied orbital pairs i <= j.
 
         Parameters
@@ -340,6 +342,8 @@ class GroundState:
             Coefficients of the orbitals, ``(n_basis, n_occupied)``; the canonical ones if left out.
         only_diagonal
             Only the pairs i = j.
+        basis
+            The fitting basis; that of the level of theory if left out.
 
         Returns
         -------
@@ -352,21 +356,28 @@ class GroundState:
         n = orbitals.shape[1]
         pairs = np.array([(i, j) for i in range(n) for j in range(i, i + 1 if only_diagonal else n)], dtype=np.int64)
         lib = load_pyscf().lib
-        half = []
-        for block in self._fit.loop():
+        half, density_fit = [], self._fit(basis)
+        for block in density_fit.loop():
             full = lib.unpack_tril(block)
             transformed = np.einsum("pi,xpq,qj->xij", orbitals, full, orbitals, optimize=True)
             half.append(transformed[:, pairs[:, 0], pairs[:, 1]])
-        return pairs, (_metric_root(self._fit.auxmol).T @ np.concatenate(half)).T
+        return pairs, (_metric_root(density_fit.auxmol).T @ np.concatenate(half)).T
+
+    def _fit(self, basis: str | None) -> Any:
+        """PySCF's density-fitting object with its three-centre integrals, in another basis or that of the level."""
+        name = basis or self.level.auxiliary_basis
+        if self.level.density_fit and name == self.level.auxiliary_basis:
+            return self._mean_field.with_df
+        if name not in self._fits:
+            fit = load_pyscf().df.DF(self._mole, auxbasis=name)
+            fit.build()
+            self._fits[name] = fit
+        return self._fits[name]
 
     @cached_property
-    def _fit(self) -> Any:
-        """PySCF's density-fitting object with its three-centre integrals."""
-        if self.level.density_fit:
-            return self._mean_field.with_df
-        fit = load_pyscf().df.DF(self._mole, auxbasis=self.level.auxiliary_basis)
-        fit.build()
-        return fit
+    def _fits(self) -> dict[str, Any]:
+        """Density-fitting objects that the SCF did not need, by fitting basis."""
+        return {}
 
 
 def _shells(auxiliary: Any) -> list[AuxiliaryShell]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 from fflux_py.errors import InputError
 from fflux_py.iqa.scf.functionals import MP2, mean_field_functional
 
-_DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
+DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
 # Pople's split-valence sets whose d functions are Cartesian; (d,p), **, or what else names the polarisation functions.
 _POPLE_CARTESIAN: Final = re.compile(r"(3-21|4-31|6-21|4-22|6-31)(\+{0,2})g(?P<polarisation>\*{0,2}|\(.*\))")
 
@@ -79,7 +79,7 @@ class LevelOfTheory:
     basis: str = "6-31+g(d,p)"
     basis_functions: BasisFunctions = field(default="auto", compare=False)
     density_fit: bool = True
-    auxiliary_basis: str = _DENSITY_FIT_OF_PARTITION
+    auxiliary_basis: str = DENSITY_FIT_OF_PARTITION
     grid_level: int = 2
     convergence: float = 1e-9
     gradient_convergence: float = 3e-5

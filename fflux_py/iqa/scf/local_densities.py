@@ -56,17 +56,19 @@ class LocalDensities:
     ----------
     state
         A converged ground state.
+    fitting_basis
+        Basis of the potentials of the density and of orbital pairs; that of the level of theory if left out.
     """
 
-    def __init__(self, state: GroundState) -> None:
+    def __init__(self, state: GroundState, fitting_basis: str | None = None) -> None:
         self._state = state
         self._fraction = state.exchange_fraction
         orbitals = state.occupied_orbitals().coefficients
         if self._fraction and orbitals.shape[1] > 1:
             orbitals = orbitals @ localising_rotation(orbitals, state.position_integrals())
         self.data: DensityData = density_data(state.shells(), state.molecule.positions, np.sqrt(2.0) * orbitals)
-        self._potential = state.auxiliary_potential
-        self._pairs, fit = state.pair_fit(orbitals, only_diagonal=not self._fraction)
+        self._potential = state.auxiliary_potential(fitting_basis)
+        self._pairs, fit = state.pair_fit(orbitals, not self._fraction, fitting_basis)
         self._fit = self._potential.to_harmonics(fit)
         diagonal = self._pairs[:, 0] == self._pairs[:, 1]
         self._density_fit = 2.0 * self._fit[diagonal].sum(axis=0)

@@ -41,7 +41,7 @@ def check_level(molecule: Molecule, level: LevelOfTheory) -> str:
     check_functional(level.functional)
     check_dispersion(level.method)
     symbols = sorted(set(molecule.symbols))
-    without = _elements_without(symbols, level.basis)
+    without = elements_without(symbols, level.basis)
     if without:
         others = [basis for basis in _ALTERNATIVES if _is_all_electron(symbols, basis)]
         raise InputError(
@@ -51,7 +51,7 @@ def check_level(molecule: Molecule, level: LevelOfTheory) -> str:
             f"choose another basis, for example {' or '.join(others)}" if others else "choose another basis",
         )
     refuse_effective_cores(set(symbols), level.basis)
-    without = _elements_without(symbols, level.auxiliary_basis)
+    without = elements_without(symbols, level.auxiliary_basis)
     if without:
         raise InputError(
             "auxiliary_basis",
@@ -64,7 +64,7 @@ def check_level(molecule: Molecule, level: LevelOfTheory) -> str:
     return f"{level.method}/{level.basis}, {functions} {kind} functions"
 
 
-def _elements_without(symbols: Iterable[str], basis: str) -> list[str]:
+def elements_without(symbols: Iterable[str], basis: str) -> list[str]:
     """Elements that PySCF's basis set of this name lacks."""
     library = load_pyscf().gto.basis
     missing = []
@@ -78,7 +78,7 @@ def _elements_without(symbols: Iterable[str], basis: str) -> list[str]:
 
 
 def _is_all_electron(symbols: list[str], basis: str) -> bool:
-    if _elements_without(symbols, basis):
+    if elements_without(symbols, basis):
         return False
     try:
         refuse_effective_cores(set(symbols), basis)

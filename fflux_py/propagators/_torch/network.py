@@ -234,7 +234,7 @@ def _header(content: dict[str, Any], tensors: dict[str, Tensor], where: str) -> 
     # A size of the network is a dimension, or a number, of its tensors: none is built that could not be theirs.
     largest = max(_LARGEST_SIZE, len(tensors), *(size for tensor in tensors.values() for size in tensor.shape))
     for name, size in settings.items():
-        if isinstance(size, int) and not 0 <= size <= largest:
+        if isinstance(size, int) and not (name == "width") <= size <= largest:
             raise FileFormatError(f"{where}, {name}", f"a size of at most {largest}", str(size), _ALTERED)
     return header
 

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import erfc, sph_harm_y
 
 from fflux_py.errors import ConvergenceError
-from fflux_py.iqa.atomic_energies import AtomicEnergies, integrate_topological_atoms
+from fflux_py.iqa.atomic_energies import AtomicEnergies, integrate_topological_atoms, potential_basis
 from fflux_py.iqa.labelling import Label, label_geometry
 from fflux_py.iqa.qtaim import grid as qtaim_grid
 from fflux_py.iqa.qtaim.basins import BasinSettings, check_basins, find_basins, grid_axes
@@ -241,8 +241,11 @@ def test_far_molecules_have_their_own_atoms() -> None:
     np.testing.assert_allclose(found.energies[:2], 0.5 * single.energy, atol=1e-5)
 
 
-def test_exchange_of_localised_orbitals_is_that_of_the_canonical_ones(water: AtomicEnergies) -> None:
+def test_exchange_of_localised_orbitals_is_that_of_the_canonical_ones() -> None:
     # The analytic exchange energy comes from the density matrix; the integrated one from localised, screened pairs.
+    # One fitting basis for both: else its error is in one of them only.
+    level = replace(LEVEL, auxiliary_basis="cc-pvtz-jkfit")
+    water = integrate_topological_atoms(GroundState(WATER, level))
     assert abs(water.residuals["exact_exchange"]) < 3e-6
     assert abs(water.residuals["coulomb"]) < 3e-5
 
@@ -277,6 +280,28 @@ def test_water_of_the_reference_program(reference_dir: Path) -> None:
         np.testing.assert_allclose(found.quadrupoles, quadrupoles, rtol=0, atol=3e-4)
         # Better than the reference's own integration error.
         assert np.abs(found.laplacians).max() < np.abs(entry["L"]).max()
+
+
+def test_default_settings_reach_the_reference_program(reference_dir: Path) -> None:
+    """With density fitting and the default grid: the potentials of the atoms have a fitting basis of their own."""
+    for entry in json.loads((reference_dir / "aimall_water" / "aimall_water.json").read_text()):
+        molecule = Molecule(tuple(entry["symbols"]), np.array(entry["xyz_angstrom"]) / ANGSTROM, name=entry["name"])
+        found = integrate_topological_atoms(GroundState(molecule, LevelOfTheory()))
+        np.testing.assert_allclose(found.energies, entry["E_IQA"], rtol=0, atol=2.5e-5)
+
+
+def test_potentials_have_a_finer_fitting_basis_unless_one_was_chosen(water_state: GroundState) -> None:
+    """The sum of the integrals stays that of the SCF to what density fitting itself leaves, 2e-5 hartree."""
+    level = LevelOfTheory()
+    assert potential_basis(("O", "H"), level) == "cc-pvtz-jkfit"
+    assert potential_basis(("O", "H"), replace(level, auxiliary_basis="cc-pvqz-jkfit")) == "cc-pvqz-jkfit"
+    assert potential_basis(("I", "H"), level) == "def2-universal-jkfit"
+    coarse, fine = (
+        LocalDensities(water_state, basis)(water_state.molecule.positions + 0.3) for basis in (None, "cc-pvtz-jkfit")
+    )
+    np.testing.assert_allclose(fine.coulomb, coarse.coulomb, rtol=2e-4)
+    assert np.abs(fine.coulomb - coarse.coulomb).max() > 0.0
+    np.testing.assert_array_equal(fine.electrons, coarse.electrons)
 
 
 def test_harmonics_are_orthonormal_and_those_of_scipy() -> None:
