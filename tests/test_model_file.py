@@ -106,7 +106,7 @@ def test_the_file_is_plain_arrays_with_units_in_a_readable_header(tmp_path: Path
     with np.load(path, allow_pickle=False) as archive:
         header = json.loads(archive["header"].tobytes().decode())
         assert archive["000/points"].shape == (5, 15)
-    assert header["schema"] == model_file.SCHEMA
+    assert header["schema"] == 2  # one kernel for each frame
     assert header["units"]["positions"] == "bohr"
     assert header["units"]["energies"] == "hartree"
     assert header["symbols"] == list(methanol().symbols)
@@ -144,14 +144,14 @@ def _negative_theta(arrays: dict[str, Any]) -> None:
         (lambda a: a.pop("sha256"), False, "checksum"),
         (lambda a: a.pop("header"), True, "header"),
         (lambda a: a.pop("003/theta"), True, "the entry .*theta"),
-        (_header(schema=99), True, "schema 1 to 2, found 99"),
+        (_header(schema=99), True, "schema 1 to 3, found 99"),
         (_header(symbols=["C", "O", "H", "H", "H", "Q"]), True, "an element symbol"),
         (_header(features="cartesian"), True, "features"),
         (_header(atoms=[]), True, "models of all of the 6 atoms"),
         (_negative_theta, True, "theta"),
         (lambda a: a.update(header=np.frombuffer(b"no JSON", dtype=np.uint8)), True, "header: expected JSON"),
         (lambda a: a.update(header=np.frombuffer(b"[1]", dtype=np.uint8)), True, "JSON that is no object"),
-        (_header(schema=None), True, "schema 1 to 2, found None"),
+        (_header(schema=None), True, "schema 1 to 3, found None"),
         (_header(charge="x"), True, "the entries of a model"),
         (_header(symbols=3), True, "the entries of a model"),
         (_header(atoms=[3]), True, "the entries of a model"),
@@ -237,3 +237,13 @@ def test_files_of_schema_1_are_still_read(name: str) -> None:
     np.testing.assert_allclose(energies, expected[f"{name}_energies"], atol=1e-10)
     np.testing.assert_allclose(forces, expected[f"{name}_forces"], atol=1e-10)
     assert dict(forcefield.calibration) == {}
+
+
+def test_files_of_schema_2_are_still_read() -> None:
+    """A joint fit with symmetry and calibration, written by the version before schema 3."""
+    expected = np.load(TEST_DATA / "model_schema_2_predictions.npz")
+    forcefield = model_file.load(TEST_DATA / "model_schema_2_joint.npz")
+    energies, forces = forcefield.compute(expected["positions"])
+    np.testing.assert_allclose(energies, expected["energies"], atol=1e-10)
+    np.testing.assert_allclose(forces, expected["forces"], atol=1e-10)
+    np.testing.assert_allclose(forcefield.deviations(expected["positions"]), expected["deviations"], rtol=1e-6)

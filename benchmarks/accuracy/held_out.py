@@ -20,6 +20,7 @@ from fflux_py.analysis.validate import validate
 from fflux_py.gp.features import FEATURE_KINDS
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig, train
+from fflux_py.training.config import LOCALITIES
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     options.add_argument("--features", default="unit-vector", choices=list(FEATURE_KINDS))
     options.add_argument("--prior-mean", default="MF2")
     options.add_argument("--symmetry", default="auto", choices=["auto", "full", "rotors", "none"])
+    options.add_argument("--locality", default=TrainingConfig.locality, choices=list(LOCALITIES))
     options.add_argument("--energies-only", action="store_true")
     options.add_argument("--data", default=str(FOLDER / "data.extxyz"))
     chosen = options.parse_args()
@@ -38,6 +40,7 @@ def main() -> None:
         features=chosen.features,
         prior_mean=chosen.prior_mean,
         symmetry=chosen.symmetry,
+        locality=chosen.locality,
         workers=2 if chosen.energies_only else 1,
     )
     begin = time.perf_counter()

@@ -29,6 +29,7 @@ from fflux_py.training.config import LOCALITIES
 from fflux_py.units import ANGSTROM, EV, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 MILLI = 1000.0
+REPETITIONS = 20
 
 
 def dataset_of(path: Path, n_train: int, part: str, n_judged: int) -> Dataset:
@@ -95,6 +96,12 @@ def main() -> None:
     figures[f"{chosen.part}: force_mae_mev_angstrom"] = (
         MILLI * EV / ANGSTROM * float(np.abs(forces - judged.forces).mean())
     )
+    times = []
+    for _ in range(REPETITIONS):
+        begin = time.perf_counter()
+        forcefield.compute(judged.positions)
+        times.append(time.perf_counter() - begin)
+    figures["evaluation_us"] = 1e6 * min(times) / len(judged)
     show(figures, chosen.json)
 
 

@@ -17,7 +17,7 @@ from fflux_py._compiled.features import FRAME_ROWS, local_features, local_featur
 from fflux_py._compiled.jit import njit
 from fflux_py._compiled.point_arrays import KernelArrays
 from fflux_py._compiled.training_points import posteriors
-from fflux_py.typing import FloatArray
+from fflux_py.typing import FloatArray, IntArray
 
 TOGETHER: Final = 8
 """Geometries that pass over the points of a block together."""
@@ -61,6 +61,17 @@ def _mean(z: FloatArray, arrays: KernelArrays, a: int, g_z: FloatArray | None) -
     return mean
 
 
+@njit(cache=True, error_model="numpy")
+def _repeats(frames: IntArray, a: int) -> bool:
+    """Whether a frame is that before it, with another kernel: its features are the same."""
+    if a == 0 or a == len(frames):
+        return False
+    for c in range(3):
+        if frames[a, c] != frames[a - 1, c]:
+            return False
+    return True
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray) -> None:
     """Write atomic energies and the gradient of their sum, geometry by geometry.
@@ -82,7 +93,7 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
     kind = arrays.feature_code
     together = min(n_geometries, TOGETHER)
     rows, local = np.empty((together, n_frames, FRAME_ROWS, 3)), np.empty((together, n_frames, n_atoms, 4))
-    f, g_f = np.empty(n_features), np.empty(n_features)
+    f, g_f, g_more = np.empty(n_features), np.empty(n_features), np.empty(n_features)
     z, g_z = np.empty((together, n_frames, n_embedded)), np.empty((together, n_frames, n_embedded))
     of_frames = np.empty((together, n_frames))
     gradient[:] = 0.0
@@ -91,20 +102,30 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
         count = min(together, n_geometries - begin)
         for r in range(count):
             for a in range(n_frames):
-                local_features(positions[begin + r], arrays.frames[a], kind, rows[r, a], local[r, a], f)
+                if not _repeats(arrays.frames, a):
+                    local_features(positions[begin + r], arrays.frames[a], kind, rows[r, a], local[r, a], f)
                 _embedded(f, arrays, a, z[r, a])
         of_frames[:] = 0.0
         g_z[:] = 0.0
         posteriors(z[:count], arrays, of_frames[:count], g_z[:count])
         for r in range(count):
+            first = 0
             for a in range(n_frames):
                 energies[begin + r, arrays.frames[a, 0]] += arrays.means[a] + of_frames[r, a]
                 if arrays.polynomials.shape[1] > 0:
                     energies[begin + r, arrays.frames[a, 0]] += _mean(z[r, a], arrays, a, g_z[r, a])
-                _embedded_backward(z[r, a], g_z[r, a], arrays, a, g_f)
-                local_features_backward(
-                    positions[begin + r], arrays.frames[a], kind, rows[r, a], local[r, a], g_f, gradient[begin + r],
-                )  # fmt: skip
+                if _repeats(arrays.frames, a):
+                    _embedded_backward(z[r, a], g_z[r, a], arrays, a, g_more)
+                    for h in range(n_features):
+                        g_f[h] += g_more[h]
+                else:
+                    first = a
+                    _embedded_backward(z[r, a], g_z[r, a], arrays, a, g_f)
+                if not _repeats(arrays.frames, a + 1):
+                    local_features_backward(
+                        positions[begin + r], arrays.frames[a], kind, rows[r, first], local[r, first], g_f,
+                        gradient[begin + r],
+                    )  # fmt: skip
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -134,8 +155,9 @@ def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatA
         count = min(together, n_geometries - begin)
         for r in range(count):
             for a in range(n_frames):
-                local[:] = 0.0
-                local_features(positions[begin + r], arrays.frames[a], arrays.feature_code, rows, local, f)
+                if not _repeats(arrays.frames, a):
+                    local[:] = 0.0
+                    local_features(positions[begin + r], arrays.frames[a], arrays.feature_code, rows, local, f)
                 apart[r, a] = np.isfinite(local[:, 3]).all()  # 1/R of all other atoms
                 _embedded(f, arrays, a, z[r, a])
         of_frames[:] = 0.0

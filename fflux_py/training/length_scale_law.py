@@ -36,12 +36,14 @@ _DIRECTIONS: Final = 3
 """The first class of directions in :data:`fflux_py.gp.features.CLASSES`; the classes before are distances."""
 _NEAR: Final = 2
 """Most bonds from the frame's atom to a near one."""
-# Means and standard deviations of the hyperparameters' normal prior: what the likelihood finds for small molecules.
-# The prior variance over that of the data, each atom's share (logarithm); the factors t (logarithms); a and both b.
-_VARIANCE_DEVIATION: Final = 3.0
+# Means and standard deviations of the hyperparameters' normal prior, about what the likelihood finds for small
+# molecules: logarithms of the prior variance (over that of the data, each atom's share) and of the factors t, then a
+# and both b.  First of a kernel that stands alone; then of the global one beside a second, and of that.  The second
+# variance is small: from a large one the search ends in a lower maximum.
 _GLOBAL: Final = (7.0, -6.4, -7.2, -7.8, -8.3, -6.2, 0.2, -0.7, 1.4)
-_LOCAL: Final = (6.0, -5.0, -5.5, -6.0, -6.5, -5.0, 0.3)
-_DEVIATION: Final = 1.0
+_BESIDE: Final = (8.5, -7.2, -8.3, -10.0, -12.0, -9.0, 0.8, 0.8, 1.4)
+_NEAR_ATOMS: Final = (2.5, -6.0, -5.8, -6.6, -6.0, -4.3, 0.2)
+_DEVIATIONS: Final = (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -132,18 +134,16 @@ def length_scale_law(
         parts = [_Part(-np.log(statistics.variances), _with_variance(of_classes), _GLOBAL[: 1 + _N_CLASSES])]
     else:
         everything = np.ones(statistics.variances.shape, dtype=np.bool_)
-        parts = [_part(statistics, columns.classes, everything, _GLOBAL)]
+        parts = [_part(statistics, columns.classes, everything, _BESIDE if locality == "near" else _GLOBAL)]
     if locality == "near":
         near = np.array([_near_features(frame, columns, molecule) for frame in model.frames])
-        parts.append(_part(statistics, columns.classes, near, _LOCAL))
+        parts.append(_part(statistics, columns.classes, near, _NEAR_ATOMS))
     counts = [len(part.means) for part in parts]
     first = np.cumsum([0, *counts])
     n_frames, n_features = statistics.variances.shape
     design = np.zeros((n_frames, len(parts), n_features, first[-1]))
     for k, part in enumerate(parts):
         design[:, k, :, first[k] : first[k + 1]] = part.design
-    deviations = np.full(first[-1], _DEVIATION)
-    deviations[first[:-1]] = _VARIANCE_DEVIATION
     return LengthScaleLaw(
         model=replace(model, frames=tuple(frame for frame in model.frames for _ in parts)),
         azimuths=columns.azimuths,
@@ -152,7 +152,7 @@ def length_scale_law(
         variances_at=np.tile(first[:-1], n_frames),
         unit=unit,
         means=np.concatenate([part.means for part in parts]),
-        deviations=deviations,
+        deviations=np.concatenate([_DEVIATIONS[:count] for count in counts]),
     )
 
 
