@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,17 +113,13 @@ def md(
     from fflux_py.errors import SimulationStopped
 
     thermostat = thermostat or DEFAULT_THERMOSTAT
-    if thermostat != "nose-hoover" and (chain_length is not None or suzuki_yoshida is not None):
-        option = "--chain-length" if chain_length is not None else "--suzuki-yoshida"
-        raise InputError(option, "--thermostat nose-hoover with it", thermostat, "leave one of them out")
     config = MDConfig(
         steps=steps,
         temperature=temperature,
         timestep=timestep,
         thermostat=thermostat,
         relaxation_time=relaxation_time,
-        chain_length=4 if chain_length is None else chain_length,
-        suzuki_yoshida_order=3 if suzuki_yoshida is None else suzuki_yoshida,
+        **_chain(thermostat, chain_length, suzuki_yoshida),
         hydrogen_mass=hydrogen_mass,
         report_every=report_every,
         checkpoint_every=checkpoint_every,
@@ -150,3 +146,13 @@ def md(
         return outcome
     files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
     return replace(outcome, text=[*outcome.text, f"The bias is in plumed.dat, its files are {files}."])
+
+
+def _chain(thermostat: str, length: int | None, order: int | None) -> dict[str, Any]:
+    """The settings of the chain that were given; only ``nose-hoover`` has one."""
+    given = {"--chain-length": ("chain_length", length), "--suzuki-yoshida": ("suzuki_yoshida_order", order)}
+    settings = {name: value for name, value in given.values() if value is not None}
+    if settings and thermostat != "nose-hoover":
+        option = next(option for option, (name, _) in given.items() if name in settings)
+        raise InputError(option, "--thermostat nose-hoover with it", thermostat, "leave one of them out")
+    return settings
