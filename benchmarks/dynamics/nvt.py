@@ -18,12 +18,16 @@ from support.figures import FOLDER, parser, show
 import numpy as np
 
 from fflux_py import model_file
+from fflux_py.analysis.equipartition import equipartition
 from fflux_py.analysis.runs import analyse_run, completed_run
 from fflux_py.dynamics import MDConfig, run_nvt
+from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
 from fflux_py.iqa.campaign import label
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import read_molecule
+from fflux_py.molecules.mechanics import masses
+from fflux_py.molecules.normal_modes import normal_modes
 from fflux_py.units import ANGSTROM, KCAL_MOL, KCAL_MOL_ANGSTROM
 
 
@@ -33,6 +37,7 @@ def main() -> None:
     options.add_argument("--temperature", type=float, default=300.0)
     options.add_argument("--picoseconds", type=float, default=100.0)
     options.add_argument("--timestep", type=float, default=0.5, help="femtosecond")
+    options.add_argument("--thermostat", default=DEFAULT_THERMOSTAT)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--relabel", type=int, default=0, help="visited frames to label by DFT, equally spaced")
     options.add_argument("--folder", default="labels-visited", help="folder of these labels")
@@ -43,6 +48,7 @@ def main() -> None:
         steps=round(1000.0 * chosen.picoseconds / chosen.timestep),
         temperature=chosen.temperature,
         timestep=chosen.timestep,
+        thermostat=chosen.thermostat,
         report_every=20,
         seed=chosen.seed,
     )
@@ -51,12 +57,16 @@ def main() -> None:
     trajectory = run_nvt(forcefield, start, config)
     seconds = time.perf_counter() - begin
     analysis = analyse_run(completed_run(trajectory, config), forcefield.molecule)
+    parts = equipartition((trajectory,), config, normal_modes(forcefield, start.positions, masses(start)))
     offset = (analysis.temperature_k.mean - chosen.temperature) / analysis.temperature_k.standard_error
     figures: dict[str, object] = {
         "temperature_k": analysis.temperature_k.mean,
         "temperature_standard_error_k": analysis.temperature_k.standard_error,
         "temperature_offset_in_standard_errors": offset,
         "degrees_of_freedom": analysis.degrees_of_freedom,
+        "temperature_by_mode_largest_deviation_in_standard_errors": (
+            None if parts is None else parts.largest_deviation
+        ),
         "conserved_largest_deviation_kcal_mol": analysis.conserved_deviation_kcal_mol,
         "conserved_drift_kcal_mol_100ps": analysis.conserved_drift_kcal_mol_100ps.slope,
         "largest_bond_deviation_angstrom": analysis.largest_bond_deviation * ANGSTROM,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fflux_py.bias.plumed_input import parse_plumed_input
 from fflux_py.certification import CertificationConfig, Limits
+from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
 from fflux_py.errors import InputError
 from fflux_py.training import TrainingConfig
 
@@ -97,7 +98,7 @@ class ImprovementConfig:
             hydrogen_mass=self.hydrogen_mass,
             frames=self.checks,
             report_fs=10.0,
-            thermostat="langevin",
+            thermostat=DEFAULT_THERMOSTAT,
             seed=self.seed + number,
             limits=self.limits,
         )

@@ -17,7 +17,7 @@ from fflux_py.analysis.runs import Run
 from fflux_py.certification import Execution, Labeller
 from fflux_py.certification.assessment import TemperatureFigures, assess
 from fflux_py.certification.certificate import relax, single_geometry
-from fflux_py.certification.replicas import simulate, visited_frames
+from fflux_py.certification.replicas import run_pieces, simulate, visited_frames
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
@@ -234,7 +234,9 @@ class Loop:
                 with stage(f"round {number}: labelling {n_frames} frames to judge by") as show:
                     labels = self.labeller.label(frames, folder, show)
             n_missing = n_frames - (0 if labels is None else len(labels))
-            figures.append(assess(forcefield, group, labels, n_missing, lowest))
+            with stage(f"round {number}: constant energy, from what was visited (steps)") as show:
+                pieces = run_pieces(forcefield, group, self.round_folder(number) / "constant-energy", show)
+            figures.append(assess(forcefield, group, labels, n_missing, lowest, pieces))
             n_failed += n_missing
             if labels is not None:
                 parts.append(labels)

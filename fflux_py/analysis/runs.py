@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.analysis.criteria import Criterion, with_error
+from fflux_py.analysis.equipartition import Equipartition, equipartition
 from fflux_py.analysis.geometry import bond_lengths, shortest_distances
 from fflux_py.analysis.spectrum import FEWEST, PowerSpectrum, power_spectrum
 from fflux_py.analysis.statistics import LinearDrift, SeriesMean, autocorrelation_time, block_average, linear_drift
@@ -23,13 +24,16 @@ from fflux_py.files import read_json
 from fflux_py.molecules.mechanics import degrees_of_freedom, masses
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
-from fflux_py.units import ANGSTROM, KCAL_MOL
+from fflux_py.units import ANGSTROM, BOLTZMANN, KCAL_MOL
 
 LARGEST_DEVIATION: Final = 0.5 / ANGSTROM
 """Largest deviation of a bond from its reference, bohr (X. Fu et al., arXiv:2210.07237)."""
 
 EQUILIBRATION: Final = 0.1
 """Share of a run that is left out of its averages, at the start."""
+
+LARGEST_HEATING: Final = 0.005
+"""Share of the temperature by which a run of Langevin dynamics may be heated."""
 
 DRIFT_TIME_PS: Final = 100.0
 """Runs of this length and more are held against the drift of their conserved quantity."""
@@ -138,6 +142,8 @@ class RunAnalysis:
         Shortest distance of two atoms, bohr.
     degrees_of_freedom
         f of the kinetic energy.
+    equipartition
+        Temperatures by mode and element; None where nothing can be said (:mod:`fflux_py.analysis.equipartition`).
     """
 
     run: Run
@@ -155,6 +161,19 @@ class RunAnalysis:
     largest_bond_ratio: float
     closest_contact: float
     degrees_of_freedom: int
+    equipartition: Equipartition | None
+
+    @property
+    def heating_k(self) -> float:
+        """By how much energy that comes from nowhere heats a run of Langevin dynamics, kelvin.
+
+        A power P that the integrator or forces without a potential bring in stands against the friction 1 / tau: in the
+        stationary state the temperature is too high by P tau / (f k_B).  P is the slope of the conserved quantity.
+        """
+        relaxation = self.run.config.relaxation_time
+        assert relaxation is not None
+        power = self.conserved_drift_kcal_mol_100ps.slope / KCAL_MOL / (1000.0 * DRIFT_TIME_PS)
+        return power * relaxation / (self.degrees_of_freedom * BOLTZMANN)
 
     @property
     def bonds_kept(self) -> bool:
@@ -167,10 +186,13 @@ class RunAnalysis:
         )
 
     def criteria(self) -> tuple[Criterion, ...]:
-        """Completed, bonds kept, temperature right, energy conserved.
+        """Completed, bonds kept, temperature right, in every mode too, energy conserved.
 
         The drift per 100 ps is a criterion for runs of at least that length only: a slope that is extrapolated from a
-        short run says nothing.
+        short run says nothing.  In Langevin dynamics the conserved quantity is total energy less the heat of friction
+        and noise; that book-keeping has an error of the time step of its own, with the best of models.  So it is held
+        against what it would do to the temperature (:attr:`heating_k`).  Whether the model conserves energy is what
+        runs at constant energy are for (:mod:`fflux_py.analysis.energy_conservation`).
         """
         run, group = self.run, self.run.label
         length = run.message or f"{run.length_ps:g} ps at {run.config.timestep:g} fs per step."
@@ -190,6 +212,15 @@ class RunAnalysis:
                 Criterion("Mean temperature, distance from the thermostat", abs(mean.mean - target), "K",
                           3.0 * mean.standard_error, "<", note, group)
             )  # fmt: skip
+        if self.equipartition is not None:
+            lines += self.equipartition.criteria(group)
+        if run.config.thermostat == "langevin":
+            lines.append(
+                Criterion("Heating by integrator and forces", abs(self.heating_k), "K",
+                          LARGEST_HEATING * run.config.temperature, "<",
+                          "Slope of the conserved quantity against the friction, absolute value.", group)
+            )  # fmt: skip
+            return tuple(lines)
         lines.append(
             Criterion("Conserved quantity, largest deviation", self.conserved_deviation_kcal_mol, "kcal/mol", 1.0, "<",
                       "From its first value; all reports.", group)
@@ -221,6 +252,7 @@ class RunAnalysis:
             "conserved_deviation_kcal_mol": self.conserved_deviation_kcal_mol,
             "conserved_drift_kcal_mol_100ps": self.conserved_drift_kcal_mol_100ps.slope,
             "conserved_jump_kcal_mol": self.conserved_jump_kcal_mol,
+            "equipartition": None if self.equipartition is None else self.equipartition.as_dict(),
             "largest_bond_deviation_angstrom": self.largest_bond_deviation * ANGSTROM,
             "closest_contact_angstrom": self.closest_contact * ANGSTROM,
             "bonds_kept": self.bonds_kept,
@@ -273,6 +305,7 @@ def analyse_run(run: Run, reference: Molecule | None = None) -> RunAnalysis:
         largest_bond_ratio=float((lengths / normal).max()),
         closest_contact=float(shortest_distances(trajectory.positions).min()),
         degrees_of_freedom=freedom,
+        equipartition=equipartition((trajectory,), run.config),
     )
 
 

@@ -9,6 +9,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from fflux_py.analysis.criteria import Criterion
+from fflux_py.analysis.energy_conservation import (
+    LARGEST_DRIFT,
+    drift_criterion,
+    energy_fluctuations,
+    fluctuation_criterion,
+    piece_drift,
+)
+from fflux_py.analysis.equipartition import Equipartition, equipartition
 from fflux_py.analysis.geometry import bond_lengths, shortest_distances
 from fflux_py.analysis.runs import DRIFT_TIME_PS, EQUILIBRATION, LARGEST_DEVIATION, Run
 from fflux_py.analysis.statistics import linear_drift
@@ -93,6 +101,13 @@ class TemperatureFigures:
         Mean energy of the model over the frames of all runs, above the *reference* energy of the minimum.
     lowest_energy_above_minimum_kcal_mol
         Lowest energy of the model at any report, above the same.
+    equipartition
+        Temperatures by mode and element; None where nothing can be said (:mod:`fflux_py.analysis.equipartition`).
+    pieces
+        Runs at constant energy that tell whether energy is conserved; None: the runs themselves tell.
+    fluctuations_kcal_mol
+        Standard deviations of the energy with full and half time step
+        (:func:`~fflux_py.analysis.energy_conservation.energy_fluctuations`); None without pieces.
     """
 
     temperature_k: float
@@ -105,6 +120,9 @@ class TemperatureFigures:
     mean_energy_difference_kcal_mol: float
     mean_energy_above_minimum_kcal_mol: float
     lowest_energy_above_minimum_kcal_mol: float
+    equipartition: Equipartition | None = None
+    pieces: tuple[Run, ...] | None = None
+    fluctuations_kcal_mol: tuple[float, float] | None = None
 
     @property
     def n_survived(self) -> int:
@@ -113,8 +131,15 @@ class TemperatureFigures:
 
     @property
     def drift_kcal_mol_100ps(self) -> float:
-        """Largest drift, absolute value."""
+        """Largest drift of the pieces at constant energy, or if there are none of the runs, absolute value."""
+        if self.pieces is not None:
+            return self._drift_of_pieces().value
         return float(np.max([abs(run.drift_kcal_mol_100ps) for run in self.runs]))
+
+    def _drift_of_pieces(self, limit: float = LARGEST_DRIFT, group: str = "") -> Criterion:
+        pieces = self.pieces or ()
+        length = min((piece.length_ps for piece in pieces), default=0.0)
+        return drift_criterion([piece_drift(piece) for piece in pieces], length, limit, group)
 
     @property
     def worst(self) -> RunFigures:
@@ -141,7 +166,8 @@ class TemperatureFigures:
             Criterion("Closest pair of atoms", min(r.closest_contact_angstrom for r in self.runs), "Å",
                       CONTACT * ANGSTROM, ">", "All pairs, all reports.", group),
             Criterion("Drift of the conserved quantity in 100 ps", self.drift_kcal_mol_100ps, "kcal/mol",
-                      limits.drift_kcal_mol_100ps, "<", drift, group),
+                      limits.drift_kcal_mol_100ps, "<", drift, group)
+            if self.pieces is None else self._drift_of_pieces(limits.drift_kcal_mol_100ps, group),
             Criterion("Jumps of the conserved quantity", sum(r.jumps for r in self.runs), "", 0.0, "=",
                       f"Changes by more than {limits.jump_kcal_mol:g} kcal/mol since the last report; every step.",
                       group),
@@ -154,6 +180,10 @@ class TemperatureFigures:
             Criterion("Mean energy above the minimum", self.mean_energy_above_minimum_kcal_mol, "kcal/mol", 0.0, ">",
                       "All reports of the model, against the reference energy of the minimum.", group),
         ]  # fmt: skip
+        if self.fluctuations_kcal_mol is not None:
+            lines.append(fluctuation_criterion(*self.fluctuations_kcal_mol, group))
+        if self.equipartition is not None:
+            lines += self.equipartition.criteria(group)
         if limits.force_mae_kcal_mol_angstrom is not None:
             lines.append(
                 Criterion("Force MAE", self.force_mae_kcal_mol_angstrom, "kcal/mol/Å",
@@ -163,7 +193,8 @@ class TemperatureFigures:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: units in the key names."""
-        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "runs"}
+        apart = ("runs", "equipartition", "pieces")
+        figures = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         runs = [{**{f.name: getattr(run, f.name) for f in fields(run)}, "survived": run.survived} for run in self.runs]
         return {
             **figures,
@@ -174,6 +205,11 @@ class TemperatureFigures:
             "worst_bond": self.worst.worst_bond,
             "largest_bond_deviation_angstrom": self.worst.largest_bond_deviation_angstrom,
             "closest_contact_angstrom": min(run.closest_contact_angstrom for run in self.runs),
+            "equipartition": None if self.equipartition is None else self.equipartition.as_dict(),
+            "constant_energy_drifts_kcal_mol": (
+                None if self.pieces is None else [piece_drift(piece) for piece in self.pieces]
+            ),
+            "constant_energy_ps": None if self.pieces is None else [piece.length_ps for piece in self.pieces],
             "runs": runs,
         }
 
@@ -204,7 +240,12 @@ def run_figures(run: Run, reference: Molecule) -> RunFigures:
 
 
 def assess(
-    forcefield: ForceField, runs: Sequence[Run], labels: Dataset | None, n_failed: int, minimum: float
+    forcefield: ForceField,
+    runs: Sequence[Run],
+    labels: Dataset | None,
+    n_failed: int,
+    minimum: float,
+    pieces: tuple[Run, ...] | None = None,
 ) -> TemperatureFigures:
     """Assess the runs at one temperature.
 
@@ -220,6 +261,8 @@ def assess(
         Frames that could not.
     minimum
         Reference energy of the minimum, hartree.
+    pieces
+        Runs at constant energy (:func:`fflux_py.certification.replicas.run_pieces`).
 
     Returns
     -------
@@ -235,6 +278,7 @@ def assess(
     above = [
         (run.trajectory.potential[int(EQUILIBRATION * len(run.trajectory)) :] - minimum) * KCAL_MOL for run in runs
     ]
+    completed = [run for run in runs if run.status == "completed"]
     lowest = min(float((run.trajectory.potential - minimum).min()) * KCAL_MOL for run in runs)
     return TemperatureFigures(
         temperature_k=runs[0].config.temperature,
@@ -247,6 +291,9 @@ def assess(
         mean_energy_difference_kcal_mol=float(energy_errors.mean()),
         mean_energy_above_minimum_kcal_mol=float(np.concatenate(above).mean()),
         lowest_energy_above_minimum_kcal_mol=lowest,
+        equipartition=equipartition([run.trajectory for run in runs], runs[0].config),
+        pieces=pieces,
+        fluctuations_kcal_mol=energy_fluctuations(forcefield, completed[0]) if pieces and completed else None,
     )
 
 

@@ -18,7 +18,7 @@ from fflux_py.analysis.runs import Run
 from fflux_py.certification.assessment import TemperatureFigures, assess
 from fflux_py.certification.config import CertificationConfig, Execution
 from fflux_py.certification.labellers import Labeller
-from fflux_py.certification.replicas import simulate, visited_frames
+from fflux_py.certification.replicas import run_pieces, simulate, visited_frames
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.errors import ConvergenceError, FFLUXError, InputError, ModelMismatchError
 from fflux_py.files import read_json, write_atomically
@@ -199,7 +199,9 @@ def certify(
             labels[temperature] = labelled
             labelled.write(folder / f"visited-{temperature:g}K.extxyz")
         n_failed = n_frames - (0 if labelled is None else len(labelled))
-        figures.append(assess(forcefield, runs, labelled, n_failed, lowest))
+        with stage(f"constant energy, from what was visited at {temperature:g} K (steps)") as show:
+            pieces = run_pieces(forcefield, runs, folder / "constant-energy", show)
+        figures.append(assess(forcefield, runs, labelled, n_failed, lowest, pieces))
         all_runs.append(runs)
     certificate = Certificate(config, labeller.name, digest, lowest, error, tuple(figures), tuple(all_runs), labels)
     certificate.write(folder)

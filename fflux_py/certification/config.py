@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fflux_py.dynamics.config import GuardConfig, MDConfig
+from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
 from fflux_py.errors import InputError
 from fflux_py.typing import Stage, silent
 
@@ -110,7 +111,7 @@ class CertificationConfig:
     hydrogen_mass: float | None = None
     frames: int = FULL_FRAMES
     report_fs: float = 20.0
-    thermostat: str = "nose-hoover"
+    thermostat: str = DEFAULT_THERMOSTAT
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
 

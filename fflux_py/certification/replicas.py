@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fflux_py.analysis.energy_conservation import piece_config, piece_start
 from fflux_py.analysis.runs import EQUILIBRATION, Run, read_runs
 from fflux_py.dynamics import MDConfig, resume, run_replicas
 from fflux_py.dynamics import checkpoint as checkpoints
@@ -56,6 +57,29 @@ def simulate(
                 )
             resume(forcefield, folder, config.steps, progress, threads=threads)
     return read_runs(folder)
+
+
+def run_pieces(
+    forcefield: ForceField,
+    runs: tuple[Run, ...],
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Run, ...] | None:
+    """Run a piece at constant energy from the end of every run that was completed, each in a folder of its own.
+
+    They are kept like the runs of :func:`simulate`.  None for runs whose own conserved quantity tells whether the model
+    conserves energy: those without the heat of Langevin dynamics (:mod:`fflux_py.analysis.energy_conservation`).
+    """
+    if runs[0].config.thermostat != "langevin":
+        return None
+    pieces: list[Run] = []
+    for k, run in enumerate(runs):
+        if run.status == "completed":
+            config = piece_config(run.config, run.length_ps, k)
+            # of a prolonged run the piece is another one
+            name = folder / f"{run.config.temperature:g}K-{run.length_ps:g}ps" / f"{k:03d}"
+            pieces += simulate(forcefield, piece_start(run), config, name, progress)
+    return tuple(pieces)
 
 
 def _has_checkpoint(folder: Path) -> bool:

@@ -15,7 +15,8 @@ from fflux_py.units import KCAL_MOL
 REPORT_FILE: Final = "certificate.html"
 
 _HEADS: Final = (
-    "T (K)", "Runs survived", "Length of each (ps)", "Drift (kcal/mol/100 ps)", "Jumps", "Worst bond", "by (Å)",
+    "T (K)", "Runs survived", "Length of each (ps)", "Drift (kcal/mol/100 ps)", "Jumps",
+    "Temperature by mode and element (standard errors)", "Worst bond", "by (Å)",
     "Closest pair (Å)", "Frames labelled", "Energy MAE (kcal/mol)", "largest", "Force MAE (kcal/mol/Å)",
     "Mean energy, model − reference", "Mean energy above the minimum", "Lowest energy above the minimum",
 )  # fmt: skip
@@ -29,7 +30,9 @@ def write_certificate(certificate: Certificate, forcefield: ForceField, folder: 
         survived = f"{entry.n_survived} of {len(entry.runs)}"
         rows.append(
             [entry.temperature_k, survived, min(run.length_ps for run in entry.runs), entry.drift_kcal_mol_100ps,
-             sum(run.jumps for run in entry.runs), worst.worst_bond, worst.largest_bond_deviation_angstrom,
+             sum(run.jumps for run in entry.runs),
+             "–" if entry.equipartition is None else entry.equipartition.largest_deviation, worst.worst_bond,
+             worst.largest_bond_deviation_angstrom,
              min(run.closest_contact_angstrom for run in entry.runs), entry.n_frames, entry.energy_mae_kcal_mol,
              entry.energy_largest_error_kcal_mol, entry.force_mae_kcal_mol_angstrom,
              entry.mean_energy_difference_kcal_mol, entry.mean_energy_above_minimum_kcal_mol,

@@ -40,6 +40,13 @@ HydrogenMassOption = Annotated[
         "--hydrogen-mass", help="Mass of hydrogen in dalton, taken from its neighbour; 3 allows longer steps."
     ),
 ]
+ThermostatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--thermostat", metavar="NAME", show_default=False,
+        help="langevin (the default), nose-hoover, velocity-rescaling, or none (constant energy).",
+    ),
+]  # fmt: skip
 EnergyLimitOption = Annotated[
     float, typer.Option("--energy-mae", help="Largest energy MAE on visited frames (kcal/mol).")
 ]

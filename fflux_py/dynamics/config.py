@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fflux_py.dynamics.thermostats import SUZUKI_YOSHIDA_ORDERS, THERMOSTATS
+from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT, SUZUKI_YOSHIDA_ORDERS, THERMOSTATS
 from fflux_py.errors import InputError
 
 ACTIONS: Final = ("off", "warn", "save", "stop")
@@ -86,8 +86,10 @@ class MDConfig:
         energy, by the factor 1 - (w timestep / 2)^2: 2 % less for a stretch of hydrogen (3300 cm^-1) at 0.5 fs, 10 %
         at 1 fs.  As a thermostat holds the kinetic energy, such a stretch is that much too hot.
     thermostat
-        ``"nose-hoover"`` (chain), ``"velocity-rescaling"`` (stochastic), ``"langevin"`` (BAOAB): all canonical, with
-        the same degrees of freedom (:mod:`fflux_py.molecules.mechanics`); or ``"none"`` (microcanonical).
+        ``"langevin"`` (BAOAB, the default), ``"nose-hoover"`` (one chain of the whole kinetic energy) and
+        ``"velocity-rescaling"`` (stochastic): all canonical, with the same degrees of freedom
+        (:mod:`fflux_py.molecules.mechanics`), but the latter two bring heat into the molecule and not from one of its
+        vibrations to another; or ``"none"`` (microcanonical).
     relaxation_time
         Time tau in femtosecond; 20 for the chain, 100 for the others if not given.  It sets the masses of the chain,
         Q_1 = f kT tau^2 and Q_j = kT tau^2 with f degrees of freedom (Martyna, Klein and Tuckerman, J. Chem. Phys. 97,
@@ -120,7 +122,7 @@ class MDConfig:
     steps: int
     temperature: float = 300.0
     timestep: float = 0.5
-    thermostat: str = "nose-hoover"
+    thermostat: str = DEFAULT_THERMOSTAT
     relaxation_time: float | None = None
     chain_length: int = 4
     suzuki_yoshida_order: int = 3

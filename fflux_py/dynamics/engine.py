@@ -21,7 +21,7 @@ from fflux_py.dynamics.checkpoint import STATE_ARRAYS, Checkpoint
 from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.potentials import CompiledPotential
 from fflux_py.dynamics.run_bias import RunBias
-from fflux_py.dynamics.thermostats import THERMOSTATS, suzuki_yoshida_weights
+from fflux_py.dynamics.thermostats import LANGEVIN, THERMOSTATS, suzuki_yoshida_weights
 from fflux_py.errors import GeometryError
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule
@@ -236,6 +236,17 @@ class Engine:
     def conserved(self, r: int) -> float:
         """Conserved quantity of replica r, hartree."""
         return float(compiled.conserved_energy(r, self.state, self.system))
+
+    def velocities_of_report(self, r: int, step: int) -> FloatArray:
+        """The velocities of replica r that its reported kinetic energy is of, atomic units, shape ``(n_atoms, 3)``.
+
+        In Langevin dynamics they are those of the middle of the last step, half a kick before ``state.velocities``.
+        """
+        velocities: FloatArray = self.state.velocities[r]
+        if self.system.thermostat != LANGEVIN or step == 0:
+            return velocities
+        kick: FloatArray = 0.5 * self.system.timestep / self.system.masses[:, None] * self.state.forces[r]
+        return np.asarray(velocities - kick)
 
     def close(self) -> None:
         """End the threads, and close the files of the bias."""

@@ -41,6 +41,8 @@ MOST_FLAGGED: Final = 1000
 
 _UNITS: Final = {
     "trajectory.dcd": "angstrom",
+    "velocities.dcd": "angstrom/fs",
+    "normal_modes.npz": "bohr; cm^-1; mass-weighted, without unit",
     "*.extxyz": "angstrom; velocities in angstrom/fs; momenta in (eV Da)^(1/2); masses in Da",
     "thermo.csv": "as its column names say",
     "config.temperature": "K",
@@ -49,7 +51,7 @@ _UNITS: Final = {
     "config.hydrogen_mass": "Da",
     "config.guards": "angstrom; kcal/mol; shares",
 }
-_STREAMS: Final = (names.TRAJECTORY_FILE, names.THERMO_FILE, names.EVENTS_FILE)
+_STREAMS: Final = (names.TRAJECTORY_FILE, names.THERMO_FILE, names.EVENTS_FILE, names.VELOCITIES_FILE)
 
 
 class RunFolder:
@@ -113,6 +115,7 @@ class RunFolder:
         self._write_record()
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout)
         _lock(self._frames, folder)
+        self._velocities: DCDWriter | None = DCDWriter(folder / names.VELOCITIES_FILE, *layout)
         self._log = LineFile(folder / names.THERMO_FILE)
         self._events = LineFile(folder / names.EVENTS_FILE)
         self._log.write(",".join(names.COLUMNS))
@@ -123,11 +126,18 @@ class RunFolder:
     ) -> None:
         """Open the files of the run and cut them to the checkpoint, unless another process is writing to them."""
         folder = self.folder
-        frames, log, events = (record.sizes[name] for name in _STREAMS)
+        sizes = record.sizes
+        frames, log, events = (sizes[name] for name in (names.TRAJECTORY_FILE, names.THERMO_FILE, names.EVENTS_FILE))
+        velocities = sizes.get(names.VELOCITIES_FILE)
         self._frames = DCDWriter(folder / names.TRAJECTORY_FILE, *layout, size=frames)
         _lock(self._frames, folder)
         remove_leftovers(folder)
         self._frames.truncate()
+        # a run that an earlier version began has no velocities
+        self._velocities = None
+        if velocities is not None:
+            self._velocities = DCDWriter(folder / names.VELOCITIES_FILE, *layout, size=velocities)
+            self._velocities.truncate()
         self._log = LineFile(folder / names.THERMO_FILE, log)
         self._events = LineFile(folder / names.EVENTS_FILE, events)
         self._first_conserved = first_conserved
@@ -138,14 +148,16 @@ class RunFolder:
         self._record["resumed_at_steps"] = [*_resumed_before(folder), step]
         self._write_record()
 
-    def write_report(self, report: Report, positions: FloatArray) -> None:
-        """One frame and one line (atomic units, kelvin)."""
+    def write_report(self, report: Report, positions: FloatArray, velocities: FloatArray) -> None:
+        """One frame, with its velocities, and one line (atomic units, kelvin)."""
         step, potential, kinetic, conserved, temperature = report
         if step == 0:
             self._first_conserved = conserved
         drift = (conserved - self._first_conserved) * KCAL_MOL
         numbers = (step * self._config.timestep, temperature, potential, kinetic, conserved, drift)
         self._frames.write(positions)
+        if self._velocities is not None:
+            self._velocities.write(velocities / FEMTOSECOND)
         self._log.write(f"{step}," + ",".join(repr(float(x)) for x in numbers))
 
     def write_event(self, event: GuardEvent) -> None:
@@ -184,24 +196,31 @@ class RunFolder:
 
     def sync(self) -> None:
         """Bring everything that was written to the disk."""
-        for stream in (self._frames, self._log, self._events):
+        for stream in self._streams().values():
             stream.sync()
 
     def record(self, base: Path) -> ReplicaRecord:
         """What a checkpoint in ``base`` has to know."""
-        sizes = dict(zip(_STREAMS, (self._frames.size, self._log.size, self._events.size), strict=True))
+        sizes = {name: stream.size for name, stream in self._streams().items()}
         flagged = 0 if self._flagged is None else len(self._flagged)
         subfolder = os.path.relpath(self.folder, base)
         return ReplicaRecord(self._replica, subfolder, sizes, dict(self._counts), flagged)
 
     def close(self, status: str, steps_done: int, message: str = "") -> None:
         """Close the files and write how the run ended."""
-        for stream in (self._frames, self._log, self._events):
+        for stream in self._streams().values():
             stream.close()
         self._record.update(status=status, steps_done=steps_done, guard_events=dict(self._counts))
         if message:
             self._record["message"] = message
         self._write_record()
+
+    def _streams(self) -> dict[str, DCDWriter | LineFile]:
+        """The open files by their names."""
+        streams: dict[str, DCDWriter | LineFile] = {
+            names.TRAJECTORY_FILE: self._frames, names.THERMO_FILE: self._log, names.EVENTS_FILE: self._events,
+        }  # fmt: skip
+        return streams if self._velocities is None else {**streams, names.VELOCITIES_FILE: self._velocities}
 
     def _flag(self, event: GuardEvent) -> None:
         """Add a frame to those to be labelled; one on which no label exists (atoms on one spot) is left out."""

@@ -75,6 +75,11 @@ class CompiledPotential:
             identity=identity_of(potential),
         )
 
+    def energy_and_forces(self, positions: FloatArray) -> tuple[float, FloatArray]:
+        """Energy (hartree) and forces (hartree/bohr) of one geometry, shape ``(n_atoms, 3)``."""
+        energy, forces_of_one = self.force_function(np.array(positions, dtype=np.float64), self.arrays)
+        return float(energy), np.asarray(forces_of_one)
+
     def digest(self) -> str:
         """SHA-256 that two potentials have in common only if they are the same."""
         if self.identity:

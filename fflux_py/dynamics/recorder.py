@@ -14,9 +14,10 @@ from fflux_py.dynamics.guards import GuardEvent, GuardTripped
 from fflux_py.dynamics.output import RunFolder
 from fflux_py.dynamics.reports import Report, ReportsInMemory
 from fflux_py.dynamics.setup import RunSetup
-from fflux_py.dynamics.trajectory import FINAL_FILE, STOPPED_FILE, Trajectory
+from fflux_py.dynamics.trajectory import FINAL_FILE, MODES_FILE, STOPPED_FILE, Trajectory
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.files import remove_leftovers
+from fflux_py.molecules.normal_modes import write_modes
 from fflux_py.units import BOLTZMANN
 
 
@@ -61,9 +62,11 @@ class Recorder:
         if (base / checkpoints.CHECKPOINT_FILE).exists():
             found = f"{checkpoints.CHECKPOINT_FILE} of another run"
             raise InputError(str(base), "a new or empty folder", found, "choose another folder, or resume that run")
-        description = setup.description()
+        description, modes = setup.description(), setup.normal_modes()
         for r, (subfolder, number) in enumerate(zip(setup.subfolders, setup.replicas, strict=True)):
             folder = RunFolder(base / subfolder, setup.start, setup.config, number, description)
+            if modes is not None:
+                write_modes(folder.folder / MODES_FILE, modes)
             recorder._folders[r] = folder
             recorder._records.append(folder.record(base))
         if engine.bias is not None:
@@ -102,11 +105,11 @@ class Recorder:
             temperature = 2.0 * kinetic / (system.degrees_of_freedom * BOLTZMANN)
             potential = float(state.potential[r]) - (0.0 if bias is None else float(bias.energies[r]))
             report = Report(step, potential, kinetic, conserved, temperature)
-            folder = self._folders[r]
+            folder, velocities = self._folders[r], self._engine.velocities_of_report(int(r), step)
             if folder is not None:
-                folder.write_report(report, state.positions[r])
+                folder.write_report(report, state.positions[r], velocities)
             else:
-                self._memory[r].add(report, state.positions[r])
+                self._memory[r].add(report, state.positions[r], velocities)
 
     def record_event(self, r: int, event: GuardEvent) -> None:
         """Keep an event of the r-th replica; end the replica if that is what the guard does."""

@@ -28,12 +28,14 @@ class ReportsInMemory:
     def __init__(self, config: MDConfig, n_atoms: int) -> None:
         # pages of memory are taken only as reports fill them
         self._positions: FloatArray = np.empty((config.n_reports, n_atoms, 3))
+        self._velocities: FloatArray = np.empty((config.n_reports, n_atoms, 3))
         self._table: FloatArray = np.empty((config.n_reports, len(Report._fields)))
         self._n = 0
 
-    def add(self, report: Report, positions: FloatArray) -> None:
+    def add(self, report: Report, positions: FloatArray, velocities: FloatArray) -> None:
         """Keep one report."""
         self._positions[self._n] = positions
+        self._velocities[self._n] = velocities
         self._table[self._n] = report
         self._n += 1
 
@@ -50,4 +52,5 @@ class ReportsInMemory:
             temperature=temperature,
             seed=config.seed,
             replica=replica,
+            velocities=self._velocities[: self._n],
         )

@@ -240,9 +240,9 @@ def _with_grid(plumed: PlumedInput, temperature: float) -> Metadynamics:
 
 def _check_names(plumed: PlumedInput) -> None:
     """Refuse files that would not lie in the folder of the run, or on top of one another."""
-    taken = {names.RUN_FILE, names.THERMO_FILE, names.EVENTS_FILE, names.TRAJECTORY_FILE, names.TOPOLOGY_FILE,
-             names.START_FILE, names.FINAL_FILE, names.STOPPED_FILE, names.FLAGGED_FILE, names.ASE_FILE,
-             PLUMED_FILE}  # fmt: skip
+    taken = {names.RUN_FILE, names.THERMO_FILE, names.EVENTS_FILE, names.TRAJECTORY_FILE, names.VELOCITIES_FILE,
+             names.MODES_FILE, names.TOPOLOGY_FILE, names.START_FILE, names.FINAL_FILE, names.STOPPED_FILE,
+             names.FLAGGED_FILE, names.ASE_FILE, PLUMED_FILE}  # fmt: skip
     for name in (*plumed.files, *(each.file for each in plumed.prints)):
         if os.path.basename(name) != name or name in (".", "..") or name.startswith("checkpoint"):
             raise InputError("bias, FILE", "a name without folders", name)

@@ -22,6 +22,7 @@ from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.matching import Matching
 from fflux_py.molecules.molecule import Molecule, check_same_molecule
+from fflux_py.molecules.normal_modes import NormalModes, hessian, modes_of_hessian
 from fflux_py.units import ANGSTROM
 
 
@@ -141,6 +142,18 @@ class RunSetup:
         if checkpoint is not None and checkpoint.events is not None:
             engine.go_on_with_events(checkpoint.events)
         return engine
+
+    def normal_modes(self) -> NormalModes | None:
+        """Normal modes at the start geometry, with the masses of the run.
+
+        None for a potential that changes when it is called, and where its forces next to the start are not finite.
+        """
+        if self.potential.memory is not None:
+            return None
+        second = hessian(self.potential, self.start.positions)
+        if not np.isfinite(second).all():
+            return None
+        return modes_of_hessian(second, self.start.positions, self.system.masses)
 
     def make_inspector(self) -> Inspector | None:
         """What looks at features and deviations; None if nothing is to be looked at.

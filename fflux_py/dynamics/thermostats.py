@@ -19,6 +19,15 @@ NOSE_HOOVER: Final = 1
 RESCALING: Final = 2
 LANGEVIN: Final = 3
 
+DEFAULT_THERMOSTAT: Final = "langevin"
+"""What every command and every function takes unless it is told otherwise.
+
+Friction and noise act on every atom by itself, so that each vibration has the temperature after a few relaxation times.
+A single Nose-Hoover chain acts on all velocities by one factor: in a small stiff molecule at 300 K its stretches, which
+hardly exchange energy with anything, keep for hundreds of picoseconds what they began with
+(``benchmarks/dynamics/equipartition.py``).
+"""
+
 SUZUKI_YOSHIDA_ORDERS: Final = (1, 3, 5, 7)
 
 

@@ -16,12 +16,15 @@ from fflux_py.errors import FileFormatError
 from fflux_py.files import read_text
 from fflux_py.molecules.extended_xyz import read_molecule
 from fflux_py.molecules.molecule import Molecule, read_only
+from fflux_py.molecules.normal_modes import NormalModes, read_modes
 from fflux_py.typing import FloatArray
-from fflux_py.units import ANGSTROM, EV
+from fflux_py.units import ANGSTROM, EV, FEMTOSECOND
 
 START_FILE = "start.extxyz"
 THERMO_FILE = "thermo.csv"
 TRAJECTORY_FILE = "trajectory.dcd"
+VELOCITIES_FILE = "velocities.dcd"
+MODES_FILE = "normal_modes.npz"
 RUN_FILE = "run.json"
 FINAL_FILE = "final.extxyz"
 STOPPED_FILE = "stopped.extxyz"
@@ -68,6 +71,11 @@ class Trajectory:
         Seed of the run and the number of the replica, which together fix the initial velocities.
     folder
         Where the files of the run are, if there are any.
+    velocities
+        Atomic units, shape ``(m, n_atoms, 3)``: those that ``kinetic`` is of, in Langevin dynamics from the middle of
+        the step; None for a run of an earlier version.
+    modes
+        Normal modes at the start geometry, with the masses of the run; None if they were not kept (a run in memory).
     """
 
     molecule: Molecule
@@ -80,10 +88,14 @@ class Trajectory:
     seed: int
     replica: int = 0
     folder: Path | None = None
+    velocities: FloatArray | None = None
+    modes: NormalModes | None = None
 
     def __post_init__(self) -> None:
         for name in ("times_fs", "positions", "potential", "kinetic", "conserved", "temperature"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
+        if self.velocities is not None:
+            object.__setattr__(self, "velocities", read_only(self.velocities))
 
     def __len__(self) -> int:
         return len(self.times_fs)
@@ -99,9 +111,9 @@ class Trajectory:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str], seed: int = 0, replica: int = 0) -> Trajectory:
-        """Read start, trajectory and thermo log of a run's folder, also of one that was killed.
+        """Read start, trajectory, velocities and thermo log of a run's folder, also of one that was killed.
 
-        Positions have the trajectory file's single precision.
+        Positions and velocities have the single precision of their files.
         """
         base = Path(folder)
         molecule = read_molecule(base / START_FILE)
@@ -114,6 +126,21 @@ class Trajectory:
             )
         table = read_thermo(base / THERMO_FILE)
         m = min(len(frames.positions), len(table["step"]))
+        velocities = None
+        if (base / VELOCITIES_FILE).exists():
+            # angstrom/fs in the file, which its reader takes for angstrom
+            velocities = read_dcd(base / VELOCITIES_FILE).positions * FEMTOSECOND
+            if velocities.shape[1] != molecule.n_atoms:
+                raise FileFormatError(
+                    str(base / VELOCITIES_FILE), f"{molecule.n_atoms} atoms as in {START_FILE}",
+                    f"{velocities.shape[1]}",
+                )  # fmt: skip
+            m = min(m, len(velocities))
+        modes = read_modes(base / MODES_FILE) if (base / MODES_FILE).exists() else None
+        if modes is not None and modes.positions.shape[0] != molecule.n_atoms:
+            raise FileFormatError(
+                str(base / MODES_FILE), f"{molecule.n_atoms} atoms as in {START_FILE}", f"{modes.positions.shape[0]}"
+            )
         return cls(
             molecule=molecule,
             times_fs=table["time_fs"][:m],
@@ -125,6 +152,8 @@ class Trajectory:
             seed=seed,
             replica=replica,
             folder=base,
+            velocities=None if velocities is None else velocities[:m],
+            modes=modes,
         )
 
 

@@ -6,11 +6,16 @@ differences of forces.
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from fflux_py.errors import FileFormatError
+from fflux_py.files import parse_npz, write_atomically
 from fflux_py.molecules.molecule import read_only
 from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.typing import FloatArray
@@ -42,6 +47,38 @@ class NormalModes:
     def __post_init__(self) -> None:
         for name in ("positions", "wavenumbers", "vectors"):
             object.__setattr__(self, name, read_only(getattr(self, name)))
+
+
+def write_modes(path: str | os.PathLike[str], modes: NormalModes) -> None:
+    """Write normal modes into a ``.npz`` file: ``positions`` (bohr), ``wavenumbers`` (cm^-1) and ``vectors``."""
+    stream = io.BytesIO()
+    np.savez(stream, positions=modes.positions, wavenumbers=modes.wavenumbers, vectors=modes.vectors)
+    write_atomically(path, stream.getvalue())
+
+
+def read_modes(path: str | os.PathLike[str]) -> NormalModes:
+    """Read what :func:`write_modes` wrote.
+
+    Raises
+    ------
+    FileFormatError
+        Another kind of file, or a damaged one.
+    """
+    expected = "normal modes of a molecule"
+    try:
+        arrays = parse_npz(Path(path).read_bytes())
+        positions, wavenumbers, vectors = (arrays[name] for name in ("positions", "wavenumbers", "vectors"))
+    except OSError as error:
+        raise FileFormatError(str(path), expected, error.strerror or str(error), "check the path") from error
+    except (ValueError, KeyError) as error:
+        raise FileFormatError(str(path), expected, str(error), "the file is damaged") from error
+    table = (positions, wavenumbers, vectors)
+    n, m, shapes = positions.size, wavenumbers.size, tuple(array.shape for array in table)
+    if shapes != ((n // 3, 3), (m,), (n, m)):
+        raise FileFormatError(str(path), expected, f"arrays of shapes {shapes}", "the file is damaged")
+    if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in table):
+        raise FileFormatError(str(path), expected, "entries that are no finite numbers", "the file is damaged")
+    return NormalModes(*table)
 
 
 def hessian(

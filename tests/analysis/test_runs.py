@@ -41,7 +41,8 @@ def made_up(temperature: np.ndarray, conserved_kcal_mol: np.ndarray, target: flo
         temperature=temperature,
         seed=0,
     )
-    return completed_run(trajectory, MDConfig(steps=m - 1, temperature=target, timestep=length, report_every=1))
+    config = MDConfig(steps=m - 1, temperature=target, timestep=length, report_every=1, thermostat="nose-hoover")
+    return completed_run(trajectory, config)
 
 
 def verdict(run: Run) -> dict[str, bool]:

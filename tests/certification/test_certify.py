@@ -16,7 +16,9 @@ pytest.importorskip("gpytorch")
 pytest.importorskip("pyscf")
 
 from fflux_py import model_file
-from fflux_py.analysis.runs import Run, completed_run
+from fflux_py.analysis.energy_conservation import piece_drift
+from fflux_py.analysis.equipartition import CRITERIA
+from fflux_py.analysis.runs import Run, completed_run, read_run
 from fflux_py.certification import (
     CertificationConfig,
     Execution,
@@ -34,6 +36,8 @@ from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.iqa.campaign import Resources
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.extended_xyz import write_molecule
+from fflux_py.molecules.mechanics import maxwell_boltzmann
+from fflux_py.molecules.normal_modes import normal_modes
 from fflux_py.molecules.shipped_data import DATA, path
 from fflux_py.units import ANGSTROM, KCAL_MOL
 from tests.support.cli_support import fflux
@@ -156,6 +160,53 @@ def test_every_fault_is_found(good, change, name):
     figures = run_figures(artificial(good.molecule, drift=2.0), good.molecule)
     assert figures.drift_kcal_mol_100ps == pytest.approx(2.0)
     assert run_figures(artificial(good.molecule, stretch=1.6), good.molecule).longest_bond_ratio == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(("heated", "passes"), [(1.0, True), (1.15, False)])
+def test_temperatures_of_modes_and_elements_are_judged(good, heated, passes):
+    """Two runs with velocities drawn anew in every frame, of which those of hydrogen may be too fast."""
+    molecule, rng = good.molecule, np.random.default_rng(3)
+    modes = normal_modes(good, molecule.positions, molecule.masses)
+    runs = []
+    for run in (artificial(molecule), artificial(molecule)):
+        drawn = np.array([maxwell_boltzmann(molecule.positions, molecule.masses, 300.0, rng) for _ in run.times_ps])
+        drawn *= np.where(molecule.numbers == 1, np.sqrt(heated), 1.0)[:, None]
+        runs.append(replace(run, trajectory=replace(run.trajectory, velocities=drawn, modes=modes)))
+    figures = assess(good, runs, None, 0, 0.0)
+    verdict = {line.name: line.passed for line in figures.criteria(Limits(), 4)}
+    assert all(verdict[name] for name in CRITERIA) is passes
+    record = figures.as_dict()["equipartition"]
+    assert record["n_blocks"] == 128
+    assert len(record["parts"]) == 3 + 21
+
+
+def test_energy_conservation_is_judged_at_constant_energy(good, tmp_path):
+    """In Langevin dynamics; a chain has a conserved quantity of its own, and gets no pieces."""
+    config = replace(SHORT, picoseconds=0.1, frames=2)
+    (figures,) = certify(good, GFN2Labeller(), config, Execution(tmp_path / "langevin")).figures
+    assert [piece.config.thermostat for piece in figures.pieces] == ["none", "none"]
+    for piece, run in zip(figures.pieces, ("000", "001"), strict=True):
+        ended = read_run(tmp_path / "langevin" / "runs" / "300K" / f"replica-{run}").trajectory.positions[-1]
+        assert piece.trajectory.positions[0] == pytest.approx(ended, abs=1e-5)
+    drifts = [piece_drift(piece) for piece in figures.pieces]
+    assert figures.drift_kcal_mol_100ps == max(abs(drift) for drift in drifts)
+    verdict = {line.name: line.value for line in figures.criteria(Limits(), 2)}
+    assert verdict["Drift of the energy at constant energy"] == figures.drift_kcal_mol_100ps
+    assert "Drift of the conserved quantity in 100 ps" not in verdict
+    # the drift of the runs themselves stays a figure
+    leak = [replace(piece, trajectory=_leaking(piece.trajectory)) for piece in figures.pieces]
+    failed = replace(figures, pieces=tuple(leak)).criteria(Limits(), 2)
+    assert not {line.name: line.passed for line in failed}["Drift of the energy at constant energy"]
+    chain = replace(config, thermostat="nose-hoover")
+    (figures,) = certify(good, GFN2Labeller(), chain, Execution(tmp_path / "chain")).figures
+    assert figures.pieces is None
+    assert "Drift of the conserved quantity in 100 ps" in {line.name for line in figures.criteria(Limits(), 2)}
+    with pytest.raises(InputError, match="settings"):
+        certify(good, GFN2Labeller(), config, Execution(tmp_path / "chain"))
+
+
+def _leaking(trajectory):
+    return replace(trajectory, conserved=trajectory.conserved + np.linspace(0.0, 2.0, len(trajectory)) / KCAL_MOL)
 
 
 def test_a_stopped_run_and_missing_labels_fail(good):
@@ -286,9 +337,11 @@ def test_command(good, tmp_path):
     words = [
         "certify", str(tmp_path / "model.npz"), str(tmp_path / "start.xyz"), "-o", str(tmp_path / "c"),
         "--temperatures", "300,500", "--seeds", "1", "--picoseconds", "0.2", "--frames", "3", "--json",
+        "--thermostat", "velocity-rescaling",
     ]  # fmt: skip
     answer = fflux(*words)
     record = json.loads(answer.out)
+    assert record["thermostat"] == "velocity-rescaling"
     assert answer.code == (0 if record["passed"] else 10)
     assert [entry["temperature_k"] for entry in record["temperatures"]] == [300.0, 500.0]
     assert record["reference"] == "gfn2-xtb"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fflux_py import model_file
+from fflux_py.analysis import energy_conservation
 from fflux_py.analysis.visited import energy_above_minimum
 from fflux_py.cli.commands import _demo_stages
 from fflux_py.molecules import shipped_data
@@ -59,14 +60,16 @@ def test_demo(shipped: Path, tmp_path: Path) -> None:
     assert figures["n_criteria_met"] == sum(c["passed"] for c in figures["criteria"])
     names = [c["name"] for c in figures["criteria"]]
     assert sum("Mean potential energy above the minimum" in name for name in names) == 2
+    assert sum(any(name.endswith(one) for one in energy_conservation.CRITERIA) for name in names) == 4
     (close,) = [c for c in figures["criteria"] if "RMSD" in c["name"]]
     # Model and reference come from the same potential.
     assert close["value"] < 0.05
     assert close["passed"]
     assert set(figures["stage_wall_time_s"]) == {
         "reading", "training", "validation", "optimisation", "dynamics at 300 K", "dynamics at 1000 K",
+        "constant energy",
     }  # fmt: skip
-    assert len(answer.err.splitlines()) == 6
+    assert len(answer.err.splitlines()) == 7
     minimum = read_molecule(out / "minimum.xyz")
     _, forces = model_file.load(out / "model.npz").energy_and_forces(minimum.positions)
     assert np.linalg.norm(forces, axis=1).max() * EV_ANGSTROM < _demo_stages.FMAX_EV_ANGSTROM

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import fflux_py
+from fflux_py.certification import CertificationConfig
 from fflux_py.cli._dynamics import Pace, nanoseconds_per_day, parse_guards, run_progress
-from fflux_py.dynamics import GuardConfig, Trajectory
+from fflux_py.dynamics import GuardConfig, MDConfig, Trajectory
+from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.units import ANGSTROM, EV
 from tests.support.cli_support import Files, fflux, refused
@@ -214,8 +216,18 @@ def test_wrong_settings_of_a_run(files: Files, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert "thermostat" in refused(*start(files, run, "--steps", 10, "--thermostat", "berendsen"))
     assert "1 to 4.5 Da" in refused(*start(files, run, "--steps", 10, "--hydrogen-mass", 12))
-    assert "suzuki_yoshida_order" in refused(*start(files, run, "--steps", 10, "--suzuki-yoshida", 2))
+    chain = ("--steps", 10, "--thermostat", "nose-hoover")
+    assert "suzuki_yoshida_order" in refused(*start(files, run, *chain, "--suzuki-yoshida", 2))
+    assert "--thermostat nose-hoover" in refused(*start(files, run, "--steps", 10, "--suzuki-yoshida", 3))
+    assert "--thermostat nose-hoover" in refused(*start(files, run, "--steps", 10, "--chain-length", 4))
     assert not run.exists()
+
+
+def test_help_names_the_default_thermostat() -> None:
+    for command in ("md", "certify"):
+        text = " ".join(fflux(command, "--help").out.replace("│", " ").split())
+        assert f"{DEFAULT_THERMOSTAT} (the default)" in text
+    assert MDConfig(steps=1).thermostat == CertificationConfig().thermostat == DEFAULT_THERMOSTAT == "langevin"
 
 
 def test_pace() -> None:

@@ -22,11 +22,14 @@ from fflux_py.dynamics import GuardConfig, GuardTripped, MDConfig, Trajectory, r
 from fflux_py.dynamics.checkpoint import read_newest_checkpoint
 from fflux_py.dynamics.dcd import DCDWriter, header, read_dcd
 from fflux_py.dynamics.line_file import LineFile
+from fflux_py.dynamics.thermostats import THERMOSTATS
 from fflux_py.dynamics.trajectory import COLUMNS, read_thermo
 from fflux_py.errors import FFLUXError, FileFormatError, GeometryError, InputError, InputWarning, ModelMismatchError
+from fflux_py.molecules import mechanics
 from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import read_frames, read_molecule
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.molecules.normal_modes import normal_modes, read_modes
 from fflux_py.units import ANGSTROM, BOLTZMANN, EV, FEMTOSECOND, KCAL_MOL
 from tests.support.compiled_potentials import Pairs, ammonia, ammonia_morse, hydrogen_chloride, poisoned
 from tests.support.paths import REPOSITORY
@@ -130,17 +133,70 @@ def test_description_start_and_end(tmp_path: Path) -> None:
 
 
 def test_final_velocities_go_on_from_the_final_positions(tmp_path: Path) -> None:
-    run_in(tmp_path / "a", steps=200)
-    run_in(tmp_path / "b", steps=201)
+    run_in(tmp_path / "a", steps=200, thermostat="nose-hoover")
+    run_in(tmp_path / "b", steps=201, thermostat="nose-hoover")
     before, after = (read_frames(tmp_path / name / "final.extxyz")[0] for name in "ab")
     moved = (after.positions - before.positions) / 0.5  # angstrom/fs
     mean = 0.5 * (before.columns["velocities"] + after.columns["velocities"])
     assert np.abs(moved - mean).max() < 0.02 * np.abs(moved).max()
 
 
+@pytest.mark.parametrize("thermostat", THERMOSTATS)
+def test_velocities_are_those_of_the_kinetic_energy(tmp_path: Path, thermostat: str) -> None:
+    """In every report, in memory and in the file; in Langevin dynamics that is the middle of the step."""
+    settings = {"thermostat": thermostat, "timestep": 1.0, "hydrogen_mass": 2.0}
+    in_file = run_in(tmp_path / "run", **settings)
+    in_memory = run_in(None, **settings)
+    table = mechanics.masses(ammonia(), 2.0)
+    for run, tolerance in ((in_file, 1e-6), (in_memory, 1e-12)):
+        kinetic = [mechanics.kinetic_energy(velocities, table) for velocities in run.velocities]
+        assert kinetic == pytest.approx(run.kinetic, rel=tolerance)
+        for positions, velocities in zip(run.positions, run.velocities, strict=True):
+            momentum = mechanics.angular_momentum(positions, velocities, table)
+            assert np.abs(momentum).max() < 1e4 * tolerance
+    assert np.abs(in_file.velocities - in_memory.velocities).max() < 1e-6 * np.abs(in_memory.velocities).max()
+
+
+def test_normal_modes_are_kept(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", hydrogen_mass=3.0)
+    expected = normal_modes(ammonia_morse(), ammonia().positions, mechanics.masses(ammonia(), 3.0))
+    assert run.modes is not None
+    assert run.modes.wavenumbers == pytest.approx(expected.wavenumbers, rel=1e-9)
+    path = tmp_path / "run" / "normal_modes.npz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FileFormatError, match=r"normal_modes\.npz"):
+        read_modes(path)
+    np.savez(path, positions=np.zeros((4, 3)), wavenumbers=np.zeros(5), vectors=np.zeros((12, 6)))
+    with pytest.raises(FileFormatError, match="shapes"):
+        read_modes(path)
+    np.savez(path, positions=np.zeros((4, 3)), wavenumbers=np.full(6, np.nan), vectors=np.zeros((12, 6)))
+    with pytest.raises(FileFormatError, match="no finite"):
+        read_modes(path)
+
+
+def test_a_run_of_an_earlier_version_has_no_velocities_and_goes_on(tmp_path: Path) -> None:
+    """Its checkpoint knows of no such file, and none is made."""
+    folder = tmp_path / "run"
+    run_in(folder)
+    whole = run_in(tmp_path / "whole", steps=400)
+    earlier, _ = read_newest_checkpoint(folder)
+    record = earlier.replicas[0]
+    sizes = {name: size for name, size in record.sizes.items() if name != "velocities.dcd"}
+    for old in folder.glob("checkpoint*"):
+        old.unlink()
+    dataclasses.replace(earlier, replicas=(dataclasses.replace(record, sizes=sizes),)).write(folder)
+    for name in ("velocities.dcd", "normal_modes.npz"):
+        (folder / name).unlink()
+    (run,) = resume(ammonia_morse(), folder, 400)
+    assert run.velocities is None
+    assert run.modes is None
+    assert not (folder / "velocities.dcd").exists()
+    assert np.array_equal(run.positions, whole.positions)
+
+
 @pytest.mark.parametrize("hydrogen_mass", [None, 3.0])
 def test_ase_goes_on_with_the_final_velocities(tmp_path: Path, hydrogen_mass: float | None) -> None:
-    run = run_in(tmp_path / "run", hydrogen_mass=hydrogen_mass)
+    run = run_in(tmp_path / "run", hydrogen_mass=hydrogen_mass, thermostat="nose-hoover")
     path = tmp_path / "run" / "final.extxyz"
     atoms = ase.io.read(path)
     assert atoms.get_kinetic_energy() == pytest.approx(run.kinetic[-1] * EV, rel=1e-6)

@@ -68,7 +68,7 @@ def test_change_of_the_conserved_quantity_in_a_step_is_of_third_order(thermostat
 
 def test_conserved_quantity_of_the_chain_does_not_drift() -> None:
     potential = ammonia_morse()
-    run = run_nvt(potential, potential.molecule, MDConfig(steps=100_000, temperature=300.0, timestep=0.5, seed=1))
+    run = run_nvt(potential, potential.molecule, MDConfig(steps=100_000, thermostat="nose-hoover", seed=1))
     drift = np.polyfit(run.times_fs / 1000.0, run.conserved * KCAL_MOL, 1)[0]
     # the energy exchanged with the thermostat is far larger than what is lost
     assert (run.potential + run.kinetic).std() * KCAL_MOL > 0.5
@@ -148,7 +148,9 @@ def test_suzuki_yoshida_weights_satisfy_their_order_conditions() -> None:
 def test_thermostat_converges_with_the_order_of_its_split(order: int, rate: float, length: int) -> None:
     """The chain alone, at fixed positions: the error against a fine integration falls as the split's order says."""
     potential = ammonia_morse()
-    config = MDConfig(steps=1, temperature=300.0, suzuki_yoshida_order=order, chain_length=length, relaxation_time=5.0)
+    config = MDConfig(
+        steps=1, thermostat="nose-hoover", suzuki_yoshida_order=order, chain_length=length, relaxation_time=5.0
+    )
 
     def after(n: int, config: MDConfig) -> float:
         engine = start_of(potential, config)
@@ -166,7 +168,7 @@ def test_thermostat_converges_with_the_order_of_its_split(order: int, rate: floa
 
 @pytest.mark.core
 def test_thermostat_alone_conserves_its_energy() -> None:
-    engine = start_of(ammonia_morse(), MDConfig(steps=1, temperature=300.0, suzuki_yoshida_order=7))
+    engine = start_of(ammonia_morse(), MDConfig(steps=1, thermostat="nose-hoover", suzuki_yoshida_order=7))
     state, system = engine.state, engine.system
     state.velocities[:] *= 1.5
     kinetic = compiled.kinetic_energy(state.velocities[0], system.masses)

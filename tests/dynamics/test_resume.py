@@ -35,7 +35,15 @@ from fflux_py.typing import FloatArray
 from tests.support.compiled_potentials import Pairs, ammonia, ammonia_morse, ammonia_springs, hydrogen_chloride, morse
 from tests.support.kills import kill_eight_times
 
-OUTPUTS = ("trajectory.dcd", "thermo.csv", "events.csv", "final.extxyz", "start.extxyz", "topology.pdb")
+OUTPUTS = (
+    "trajectory.dcd",
+    "velocities.dcd",
+    "thermo.csv",
+    "events.csv",
+    "final.extxyz",
+    "start.extxyz",
+    "topology.pdb",
+)
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -322,7 +330,7 @@ def weak() -> CompiledPotential:
 
 
 def test_a_stopped_replica_stays_stopped_and_the_others_go_on(tmp_path: Path) -> None:
-    config = config_of(600, replicas=4, temperature=300.0, timestep=1.0)
+    config = config_of(600, replicas=4, temperature=300.0, timestep=1.0, thermostat="nose-hoover")
     with pytest.raises(GuardTripped):
         run_replicas(weak(), weak().molecule, config, tmp_path / "whole")
     with pytest.raises(GuardTripped):

@@ -15,6 +15,7 @@ from ase import Atoms
 from fflux_py.dynamics import CompiledPotential
 from fflux_py.errors import FileFormatError, InputError, ModelMismatchError, SimulationStopped
 from fflux_py.molecules import mechanics
+from fflux_py.molecules.equipartition import orientations
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.normal_modes import normal_modes
 from fflux_py.propagators.ase_dynamics import (
@@ -23,7 +24,7 @@ from fflux_py.propagators.ase_dynamics import (
     PropagatorNVE,
     PropagatorVelocityRescaling,
 )
-from fflux_py.propagators.equipartition import EquipartitionMonitor, orientations
+from fflux_py.propagators.equipartition import EquipartitionMonitor
 from fflux_py.propagators.propagator import Header
 from fflux_py.propagators.run import PropagationConfig, propagate, thermal_starts
 from fflux_py.propagators.trajectories import SPLITS, TrajectoryConfig, TrajectorySet, make_trajectories

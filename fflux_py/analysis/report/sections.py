@@ -35,6 +35,8 @@ from fflux_py.molecules.molecule import Molecule, Torsion
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, KCAL_MOL
 
+_MODES_IN_TABLE = 12
+
 RMSD_LIMIT_ANGSTROM = 0.05
 """A minimum counts as the reference's within this distance."""
 
@@ -237,6 +239,7 @@ def run_section(
     items: list[Picture | Table] = [
         Picture(traces, _traces_caption(analysis), f"Traces of temperature and energies of {run.label}"),
         _run_table(analysis),
+        *_equipartition_table(analysis),
         *_torsion_pictures(analysis, molecule, training),
     ]
     caption = "Distribution of every bond length, each scaled to the same height."
@@ -354,6 +357,28 @@ def _run_table(analysis: RunAnalysis) -> Table:
     short = "" if mean.converged else " The run is short for its correlation: the first error is a lower bound."
     caption = f"Figures of the run. Errors are standard errors, correlation included.{short}"
     return Table(["Quantity", "Value", "Expected", "Unit"], rows, caption)
+
+
+def _equipartition_table(analysis: RunAnalysis) -> list[Table]:
+    """Temperatures by element, and of the modes that are furthest off."""
+    parts = analysis.equipartition
+    if parts is None:
+        return []
+    n_elements, n_modes = len(parts.names) - parts.of_runs.shape[1], parts.of_runs.shape[1]
+    modes = np.arange(n_elements, len(parts.names))
+    furthest = np.sort(modes[np.argsort(-np.abs(parts.deviations[modes]))[:_MODES_IN_TABLE]])
+    rows: list[list[Cell]] = [
+        [parts.names[k], with_error(float(parts.temperatures_k[k]), float(parts.standard_errors_k[k])),
+         f"{parts.deviations[k]:+.1f}"]
+        for k in [*range(n_elements), *furthest]
+    ]  # fmt: skip
+    which = f"the {len(furthest)} modes that are furthest off" if len(furthest) < n_modes else f"all {n_modes} modes"
+    which = f" and of {which}" if n_elements else ""
+    caption = (
+        f"Temperature of the elements{which}, from {parts.n_blocks} blocks of {parts.block_fs / 1000.0:.3g} ps; root "
+        f"mean square deviation: {parts.rms_deviation:.2f} standard errors."
+    )
+    return [Table(["Part", "Temperature (K)", "Deviation (standard errors)"], rows, caption)]
 
 
 def _dash(group: str) -> str:

@@ -27,6 +27,8 @@ class Findings:
     ----------
     shipped, model, validation, minimum, runs
         Results of the stages.
+    conservation
+        For each run the criteria of energy conservation, from where it ended; none for a run that was stopped.
     relabelled
         Comparison with new labels of frames that the runs visited; None if there are none.
     seconds
@@ -38,6 +40,7 @@ class Findings:
     validation: Validation
     minimum: OptimizationResult
     runs: tuple[Run, ...]
+    conservation: tuple[tuple[Criterion, ...], ...]
     relabelled: Validation | None
     seconds: dict[str, float]
 
@@ -62,7 +65,7 @@ def criteria(findings: Findings) -> list[Criterion]:
                   "<", f"{minimum.n_steps} steps ({minimum.method}).")
     )  # fmt: skip
     lines.append(optimisation_criterion(findings.shipped.minimum, minimum.molecule))
-    for run in findings.runs:
+    for run, conservation in zip(findings.runs, findings.conservation, strict=True):
         if len(run.trajectory) < MINIMUM_REPORTS:
             lines.append(
                 Criterion(
@@ -71,6 +74,7 @@ def criteria(findings: Findings) -> list[Criterion]:
             )
             continue
         lines += analyse_run(run, findings.model.molecule).criteria()
+        lines += conservation
         lines.append(energy_above_minimum(run, minimum.energy))
         lines.append(relative_deviation(run, findings.model, findings.validation))
         errors = _visited_errors(run, findings)
@@ -130,7 +134,7 @@ def trust(findings: Findings, lines: list[Criterion]) -> list[str]:
                 else "visited frames as well known to the model as held-out geometries"
             )
             sentences.append(
-                f"Trust {run.label} ({run.length_ps:g} ps): bonds kept, temperature and conserved quantity as they "
+                f"Trust {run.label} ({run.length_ps:g} ps): bonds kept, temperature and energy conservation as they "
                 f"must be, {seen}."
             )
     if findings.relabelled is None:

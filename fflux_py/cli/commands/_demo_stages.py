@@ -14,6 +14,7 @@ from fflux_py.cli._paths import reading
 from fflux_py.cli._progress import Callback, progress
 
 if TYPE_CHECKING:
+    from fflux_py.analysis.criteria import Criterion
     from fflux_py.analysis.runs import Run
     from fflux_py.analysis.validate import Validation
     from fflux_py.forcefield import ForceField
@@ -51,7 +52,7 @@ class Plan:
 
 
 FULL: Final = Plan(n_train=400, timestep=0.5, runs=((300.0, 100.0, 40), (1000.0, 20.0, 20)), relabelled=6)
-QUICK: Final = Plan(n_train=60, timestep=0.5, runs=((300.0, 2.0, 10), (1000.0, 1.0, 10)))
+QUICK: Final = Plan(n_train=60, timestep=0.5, runs=((300.0, 4.0, 10), (1000.0, 1.0, 10)))
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,22 @@ def simulate(
     except SimulationStopped as stop:
         sys.stderr.write(f"{temperature:g} K: {stop}\n")
     return read_run(folder)
+
+
+def check_energy(model: ForceField, runs: Sequence[Run], show: Callback) -> tuple[tuple[Criterion, ...], ...]:
+    """Criteria of energy conservation from the end of every run; none for a run that a guard stopped."""
+    from fflux_py.analysis import energy_conservation as conservation
+
+    criteria: list[tuple[Criterion, ...]] = []
+    for k, run in enumerate(runs):
+        if run.status != "completed":
+            criteria.append(())
+            continue
+        piece = conservation.run_piece(model, run, k, show)
+        drift = conservation.drift_criterion([conservation.piece_drift(piece)], piece.length_ps, group=run.label)
+        fluctuations = conservation.energy_fluctuations(model, run)
+        criteria.append((drift, conservation.fluctuation_criterion(*fluctuations, run.label)))
+    return tuple(criteria)
 
 
 def relabel(

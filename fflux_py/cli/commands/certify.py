@@ -20,6 +20,7 @@ from fflux_py.cli._options import (
     OptionalStartArgument,
     SeedOption,
     TemperaturesOption,
+    ThermostatOption,
     TimestepOption,
     WorkersOption,
 )
@@ -49,6 +50,7 @@ def certify(
     picoseconds: Annotated[float, typer.Option(help="Length of every run; may be prolonged later.")] = 1000.0,
     timestep: TimestepOption = 0.5,
     hydrogen_mass: HydrogenMassOption = None,
+    thermostat: ThermostatOption = None,
     frames: Annotated[int, typer.Option(min=1, help="Visited frames to label at every temperature.")] = 100,
     data: Annotated[
         Path | None,
@@ -78,6 +80,7 @@ def certify(
     use_threads(threads)
     from fflux_py.certification import CertificationConfig, Execution, Limits, certify, labeller_of
     from fflux_py.certification.report import write_certificate
+    from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
 
     config = CertificationConfig(
         temperatures=parse_temperatures(temperatures),
@@ -85,6 +88,7 @@ def certify(
         picoseconds=picoseconds,
         timestep=timestep,
         hydrogen_mass=hydrogen_mass,
+        thermostat=thermostat or DEFAULT_THERMOSTAT,
         frames=frames,
         seed=seed,
         limits=Limits(energy_mae_kcal_mol=energy_mae, force_mae_kcal_mol_angstrom=force_mae),
@@ -136,9 +140,9 @@ def _outcome(certificate: Certificate, report: Path, model: Path) -> Outcome:
 def _table(certificate: Certificate) -> Table:
     from rich.table import Table
 
-    heads = ("T (K)", "survived", "drift", "jumps", "worst bond (Å)", "closest (Å)", "frames", "energy MAE", "largest",
-             "force MAE", "⟨E⟩ model − ref.", "⟨E⟩ − minimum", "lowest E − minimum")  # fmt: skip
-    table = Table(*heads, caption="kcal/mol, kcal/mol/Å; drift in 100 ps")
+    heads = ("T (K)", "survived", "drift", "jumps", "modes", "worst bond (Å)", "closest (Å)", "frames", "energy MAE",
+             "largest", "force MAE", "⟨E⟩ model − ref.", "⟨E⟩ − minimum", "lowest E − minimum")  # fmt: skip
+    table = Table(*heads, caption="kcal/mol, kcal/mol/Å; drift in 100 ps; modes: temperature, standard errors off")
     for entry in certificate.figures:
         worst = entry.worst
         numbers = (entry.energy_mae_kcal_mol, entry.energy_largest_error_kcal_mol, entry.force_mae_kcal_mol_angstrom,
@@ -149,6 +153,7 @@ def _table(certificate: Certificate) -> Table:
             f"{entry.n_survived}/{len(entry.runs)}",
             f"{entry.drift_kcal_mol_100ps:.2g}",
             str(sum(run.jumps for run in entry.runs)),
+            "-" if entry.equipartition is None else f"{entry.equipartition.largest_deviation:.1f}",
             f"{worst.worst_bond} {worst.largest_bond_deviation_angstrom:.2f}",
             f"{min(run.closest_contact_angstrom for run in entry.runs):.2f}",
             str(entry.n_frames),

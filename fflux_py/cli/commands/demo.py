@@ -69,7 +69,7 @@ def _free_folder() -> Path:
 
 def _findings(source: Path, folder: Path, plan: _demo_stages.Plan, threads: int) -> Findings:
     """Go through the stages."""
-    clock = _demo_stages.Clock(4 + len(plan.runs) + bool(plan.relabelled))
+    clock = _demo_stages.Clock(5 + len(plan.runs) + bool(plan.relabelled))
     with clock.stage("reading", "reading the data"):
         shipped = _demo_stages.load(source)
     with clock.stage("training", f"training on {plan.n_train} geometries") as show:
@@ -82,12 +82,14 @@ def _findings(source: Path, folder: Path, plan: _demo_stages.Plan, threads: int)
     for number, (temperature, length_ps, _) in enumerate(plan.runs):
         with clock.stage(f"dynamics at {temperature:g} K", f"{length_ps:g} ps at {temperature:g} K") as show:
             runs.append(_demo_stages.simulate(model, minimum.molecule, plan, number, folder, number + 1, show))
+    with clock.stage("constant energy", "constant energy, from what the runs visited") as show:
+        conservation = _demo_stages.check_energy(model, runs, show)
     again = None
     if plan.relabelled:
         words = f"labelling {plan.relabelled} visited frames of each run"
         with clock.stage("labelling visited frames", words) as show:
             again = _demo_stages.relabel(model, shipped, runs, plan, folder, threads, show)
-    return _demo_report.Findings(shipped, model, validation, minimum, tuple(runs), again, clock.seconds)
+    return _demo_report.Findings(shipped, model, validation, minimum, tuple(runs), conservation, again, clock.seconds)
 
 
 def _outcome(folder: Path, report: Path, findings: Findings, lines: list[Criterion], sentences: list[str]) -> Outcome:

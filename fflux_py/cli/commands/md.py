@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from fflux_py.cli._options import (
     ModelArgument,
     SeedOption,
     StartArgument,
+    ThermostatOption,
     TimestepOption,
 )
 from fflux_py.cli._paths import check_new_folder
@@ -48,9 +49,8 @@ _Parallel = Annotated[
         show_default=False,
     ),
 ]
-_Thermostat = Annotated[str, typer.Option(help="nose-hoover, velocity-rescaling, langevin, or none (constant energy).")]
 _RelaxationTime = Annotated[
-    float | None, typer.Option(help="Time of the thermostat in femtosecond. By default 20 (nose-hoover) or 100.")
+    float | None, typer.Option(help="Time of the thermostat in femtosecond. By default 100; 20 with nose-hoover.")
 ]
 _Precision = Annotated[
     str, typer.Option(help="Training points in double, or fixed: 32 bits each, faster where they fill the cache.")
@@ -73,10 +73,14 @@ def md(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; new or empty.")],
     temperature: Annotated[float, typer.Option(help="Temperature in kelvin.")] = 300.0,
     timestep: TimestepOption = 0.5,
-    thermostat: _Thermostat = "nose-hoover",
+    thermostat: ThermostatOption = None,
     relaxation_time: _RelaxationTime = None,
-    chain_length: Annotated[int, typer.Option(min=1, help="Thermostats in the Nose-Hoover chain.")] = 4,
-    suzuki_yoshida: Annotated[int, typer.Option(help="Factors of the chain's split: 1, 3, 5 or 7.")] = 3,
+    chain_length: Annotated[
+        int | None, typer.Option(min=1, help="Thermostats in the chain of nose-hoover. Without it: 4.")
+    ] = None,
+    suzuki_yoshida: Annotated[
+        int | None, typer.Option(help="Factors of that chain's split: 1, 3, 5 or 7. Without it: 3.")
+    ] = None,
     hydrogen_mass: HydrogenMassOption = None,
     bias: _Bias = None,
     torsions: _Torsions = None,
@@ -105,16 +109,17 @@ def md(
     if precision not in ("double", "fixed"):
         raise InputError("--precision", "double or fixed", repr(precision))
     from fflux_py.dynamics import MDConfig, run_replicas
+    from fflux_py.dynamics.thermostats import DEFAULT_THERMOSTAT
     from fflux_py.errors import SimulationStopped
 
+    thermostat = thermostat or DEFAULT_THERMOSTAT
     config = MDConfig(
         steps=steps,
         temperature=temperature,
         timestep=timestep,
         thermostat=thermostat,
         relaxation_time=relaxation_time,
-        chain_length=chain_length,
-        suzuki_yoshida_order=suzuki_yoshida,
+        **_chain(thermostat, chain_length, suzuki_yoshida),
         hydrogen_mass=hydrogen_mass,
         report_every=report_every,
         checkpoint_every=checkpoint_every,
@@ -141,3 +146,13 @@ def md(
         return outcome
     files = ", ".join([*plumed.files, *(each.file for each in plumed.prints)])
     return replace(outcome, text=[*outcome.text, f"The bias is in plumed.dat, its files are {files}."])
+
+
+def _chain(thermostat: str, length: int | None, order: int | None) -> dict[str, Any]:
+    """The settings of the chain that were given; only ``nose-hoover`` has one."""
+    given = {"--chain-length": ("chain_length", length), "--suzuki-yoshida": ("suzuki_yoshida_order", order)}
+    settings = {name: value for name, value in given.values() if value is not None}
+    if settings and thermostat != "nose-hoover":
+        option = next(option for option, (name, _) in given.items() if name in settings)
+        raise InputError(option, "--thermostat nose-hoover with it", thermostat, "leave one of them out")
+    return settings
