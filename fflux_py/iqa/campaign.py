@@ -85,6 +85,10 @@ class Campaign:
     keep_orbitals
         Leave the occupied orbitals of every geometry in ``folder``.  Another partition of the geometry at the same
         level, in the same folder, then needs no SCF; orbitals that are there are always used.
+    keep_unstable
+        Keep labels of geometries whose restricted solution is unstable (:mod:`fflux_py.iqa.scf.stability`); else they
+        are recorded as failed.  The first geometry's solution is always looked into, the others' where the gap is
+        small.
 
     Raises
     ------
@@ -98,6 +102,7 @@ class Campaign:
     folder: Path
     n_partitioned: int | None = None
     keep_orbitals: bool = False
+    keep_unstable: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
@@ -141,9 +146,9 @@ class Campaign:
             check_molecule(molecule, local_frames=self.partition != NO_PARTITION)
         else:  # labels of one and two atoms are figures of their own, though no model can be made of them
             check_electrons(molecule)
-        check_level(molecule, self.level)
         if self.partition != NO_PARTITION:
             check_atomic_energies(self.level.method)
+        check_level(molecule, self.level)
         resources = resources or Resources()
         if not 0 <= array[0] < array[1]:
             raise InputError("array", "(i, n) with 0 <= i < n", str(tuple(array)))
@@ -214,6 +219,8 @@ class Campaign:
                 self.partition,
                 str(self.folder),
                 self.keep_orbitals,
+                index == 0,
+                self.keep_unstable,
             )
             for index in range(len(self.geometries))
         ]
@@ -228,12 +235,14 @@ class Campaign:
         labels: list[Label] = []
         indices: list[int] = []
         failed = missing = 0
+        reason = "the results give the reason of a failure"
         for index, task in enumerate(self._tasks()):
             result = task.result()
             if result is None:
                 missing += 1
             elif "failure" in result:
                 failed += 1
+                reason = f"the last failed because of this: {result['failure']}"
             else:
                 labels.append(Label.from_dict(result["label"]))
                 indices.append(index)
@@ -242,7 +251,7 @@ class Campaign:
                 str(self.folder),
                 f"labels of {len(self.geometries)} geometries",
                 f"none ({failed} failed, {missing} without a result)",
-                "label the geometries with this level and partition; the results give the reason of a failure",
+                f"label the geometries with this level and partition; {reason}",
             )
         counts = {"failed_geometries": failed, "missing_geometries": missing}
         return build_dataset(self.geometries.select(indices), labels, self.level, self.partition, isolated, counts)
@@ -313,6 +322,8 @@ class _Task:
     partition: str
     folder: str
     keep_orbitals: bool = False
+    judge_always: bool = False
+    keep_unstable: bool = False
 
     @property
     def key(self) -> str:
@@ -393,7 +404,16 @@ def _label_or_record_failure(task: _Task) -> dict[str, Any]:
         orbitals = OrbitalFile(molecule, task.level, Path(task.folder))
         before = (replace(task, partition=NO_PARTITION).result() or {}).get("label")
         earlier = Label.from_dict(before) if before else None
-        result = label_geometry(molecule, task.level, task.partition, orbitals, task.keep_orbitals, earlier)
+        result = label_geometry(
+            molecule,
+            task.level,
+            task.partition,
+            orbitals,
+            task.keep_orbitals,
+            earlier,
+            task.judge_always,
+            task.keep_unstable,
+        )
     except (ConvergenceError, GeometryError) as error:
         return {**inputs, "failure": str(error)}
     return {**inputs, "label": result.as_dict()}

@@ -186,6 +186,9 @@ def _metadata(level: LevelOfTheory, partition: str, labels: list[Label]) -> dict
         "threads": ", ".join(str(n) for n in sorted({label.threads for label in labels})),
         "label_wall_time_s": round(math.fsum(t for label in labels for t in label.wall_times.values()), 1),
     }
+    gaps = [label.stability["gap"] for label in labels if "gap" in label.stability]
+    if gaps:
+        metadata["smallest_orbital_gap_hartree"] = round(min(gaps), 4)
     if partition != NO_PARTITION:
         metadata["kinetic_energy_density"] = "G (positive definite)"
     return metadata

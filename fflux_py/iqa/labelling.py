@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.iqa.partition import NO_PARTITION, PARTITIONS, check_partition
+from fflux_py.iqa.scf.dispersion import dispersion_version
 from fflux_py.iqa.scf.electronic_structure import GroundState, program_versions, threads_in_use
 from fflux_py.iqa.scf.functionals import check_atomic_energies
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
@@ -53,6 +54,9 @@ class Label:
         Threads of PySCF.
     versions
         Versions of the programs.
+    stability
+        ``gap`` between occupied and empty orbitals and, where it was looked into, the lowest ``eigenvalue`` for
+        unpaired spins (:mod:`fflux_py.iqa.scf.stability`), hartree.  Results of earlier versions have none.
     """
 
     energy: float
@@ -66,6 +70,7 @@ class Label:
     wall_times: Mapping[str, float] = field(default_factory=dict)
     threads: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    stability: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("forces", "atomic_energies", "atomic_errors", "charges"):
@@ -95,6 +100,8 @@ def label_geometry(
     orbitals: OrbitalFile | None = None,
     keep_orbitals: bool = False,
     earlier: Label | None = None,
+    judge_always: bool = False,
+    keep_unstable: bool = False,
 ) -> Label:
     """Compute the label of one geometry.
 
@@ -114,11 +121,15 @@ def label_geometry(
     earlier
         Label of this geometry without a partition.  Its forces are taken if the orbitals are, and versions and threads
         are the same.
+    judge_always
+        Look into the stability of the restricted solution whatever its gap; else only where the gap is small.
+    keep_unstable
+        Label geometries whose restricted solution is unstable.
 
     Raises
     ------
     ConvergenceError
-        The SCF does not converge, or the partition finds no atoms.
+        The SCF does not converge, its solution is unstable, or the partition finds no atoms.
     InputError
         An unknown method, basis or partition, or an odd number of electrons.
     """
@@ -129,8 +140,12 @@ def label_geometry(
     state = GroundState(molecule, level, orbitals.read() if orbitals else None)
     if orbitals and keep_orbitals and not state.from_stored_orbitals:
         orbitals.write(state.occupied_orbitals())
+    stability = state.stability(judge_always)
+    if not keep_unstable:
+        stability.require_stable(f"{molecule.name!r} ({molecule.formula})")
     after_scf = time.perf_counter()
-    reusable = earlier is not None and (earlier.versions, earlier.threads) == (program_versions(), threads_in_use())
+    versions = {**program_versions(), **dispersion_version(level.method)}
+    reusable = earlier is not None and (earlier.versions, earlier.threads) == (versions, threads_in_use())
     forces = earlier.forces if earlier and reusable and state.from_stored_orbitals else state.forces()
     after_forces = time.perf_counter()
     unknown = np.full(molecule.n_atoms, np.nan)
@@ -144,7 +159,13 @@ def label_geometry(
         common.update(atomic_energies=atoms.energies, atomic_errors=atoms.errors, charges=atoms.charges)
         common.update(components=atoms.components, residuals=atoms.residuals, integrals=atoms.integrals())
     times = {name: round(seconds, 3) for name, seconds in times.items()}
-    return Label(**common, wall_times=times, threads=threads_in_use(), versions=program_versions())
+    return Label(
+        **common,
+        wall_times=times,
+        threads=threads_in_use(),
+        versions=versions,
+        stability=stability.as_dict(),
+    )
 
 
 def _plain(value: Any) -> Any:

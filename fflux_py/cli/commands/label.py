@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -21,14 +22,30 @@ if TYPE_CHECKING:
 
     from fflux_py.iqa.campaign import Campaign
     from fflux_py.iqa.scf.level_of_theory import BasisFunctions
-    from fflux_py.molecules.dataset import Dataset
+    from fflux_py.molecules.dataset import Dataset, GeometrySet
 
 
+_GFN2 = "gfn2-xtb"
+_METHOD, _BASIS, _PARTITION = "b3lyp", "6-31+g(d,p)", "hirshfeld"
+_LevelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD/BASIS", help="Method and basis in one, such as pbe0/def2-tzvp; or gfn2-xtb, for dry runs."
+    ),
+]
+_MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Functional, by its name in PySCF; without it {_METHOD}. For energies and forces alone also with -d3bj "
+        "or -d4, range-separated hybrids, mp2, gfn2-xtb."
+    ),
+]
+_BasisOption = Annotated[str | None, typer.Option(help=f"Orbital basis, by its name in PySCF. Without it {_BASIS}.")]
 _PartitionOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Atoms in the molecule: 'qtaim', 'hirshfeld', 'becke' or any other name in PARTITIONS of "
-        "fflux_py.iqa.partition; 'none' for energies and forces only."
+        f"fflux_py.iqa.partition; 'none' for energies and forces only. Without it {_PARTITION}."
     ),
 ]
 _ChargeOption = Annotated[
@@ -57,6 +74,13 @@ _KeepOrbitalsOption = Annotated[
         help="Keep every geometry's orbitals in the folder: another partition of it then needs no SCF.",
     ),
 ]
+_KeepUnstableOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-unstable",
+        help="Keep labels of geometries whose closed-shell solution is unstable: broken bonds, biradicals, triplets.",
+    ),
+]
 _ArchiveOption = Annotated[
     bool,
     typer.Option(
@@ -74,10 +98,11 @@ def label(
     output: Annotated[Path, typer.Option("--output", "-o", help="Data set to write (extended XYZ).")] = Path(
         "data.extxyz"
     ),
-    method: Annotated[str, typer.Option(help="Functional, by its name in PySCF.")] = "b3lyp",
-    basis: Annotated[str, typer.Option(help="Orbital basis, by its name in PySCF.")] = "6-31+g(d,p)",
+    level: _LevelOption = None,
+    method: _MethodOption = None,
+    basis: _BasisOption = None,
     basis_functions: _BasisFunctionsOption = "auto",
-    partition: _PartitionOption = "hirshfeld",
+    partition: _PartitionOption = None,
     partition_first: _PartitionFirstOption = None,
     workers: WorkersOption = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each worker.")] = 1,
@@ -99,13 +124,15 @@ def label(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many geometries.")] = None,
     charge: _ChargeOption = None,
     keep_orbitals: _KeepOrbitalsOption = False,
+    keep_unstable: _KeepUnstableOption = False,
     archive: _ArchiveOption = False,
     json_output: JsonOption = False,
 ) -> Outcome:
-    """Label geometries by density functional theory (PySCF): energy, forces, atomic energies.
+    """Label geometries by density functional theory or MP2 (PySCF): energy, forces, atomic energies.
 
     Every finished geometry has a file of its own, so that a run that was killed goes on where it was. A geometry whose
-    SCF does not converge is recorded as failed and left out; the others go on. With --archive all results go into one
+    SCF does not converge, or to a closed-shell solution that unpaired spins would lower, is recorded as failed and left
+    out; the others go on. With --archive all results go into one
     file, labels.npz.xz, which the same command reads like the single ones.
     """
     share = _share(array)
@@ -117,12 +144,16 @@ def label(
     from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
     from fflux_py.molecules.dataset import GeometrySet
 
-    level = LevelOfTheory(method=method, basis=basis, basis_functions=cast("BasisFunctions", basis_functions))
     with reading(geometries):
         chosen = GeometrySet.read(geometries, charge)
     if limit is not None:
         chosen = chosen.select(range(min(limit, len(chosen))))
-    campaign = Campaign(chosen, level, partition, results, partition_first, keep_orbitals)
+    method, basis = _level_names(level, method, basis)
+    if method == _GFN2:
+        return _label_by_gfn2(chosen, output, partition)
+    theory = LevelOfTheory(method=method, basis=basis, basis_functions=cast("BasisFunctions", basis_functions))
+    parts = partition or _PARTITION
+    campaign = Campaign(chosen, theory, parts, results, partition_first, keep_orbitals, keep_unstable)
     counts: list[tuple[int, int]] = []
     with progress(f"labelling {chosen.molecule.name}") as show:
 
@@ -136,6 +167,58 @@ def label(
     closed = campaign.close() if archive else None
     reused, total = counts[0]
     return _outcome(output, campaign, data, closed, reused, total - reused)
+
+
+def _level_names(level: str | None, method: str | None, basis: str | None) -> tuple[str, str]:
+    """Method and basis from --level, or from --method and --basis."""
+    if level is not None and (method is not None or basis is not None):
+        raise InputError("--level", "--level, or --method and --basis", "both", "leave one out")
+    if level is not None:
+        method, _, basis = (word.strip().lower() for word in level.partition("/"))
+        if not method or (not basis and method != _GFN2):
+            raise InputError("--level", f"METHOD/BASIS, or {_GFN2}", repr(level), "write for example pbe0/def2-tzvp")
+    return (method or _METHOD).strip().lower(), basis or _BASIS
+
+
+def _label_by_gfn2(geometries: GeometrySet, output: Path, partition: str | None) -> Outcome:
+    """Label by GFN2-xTB, whose atomic energies are its own: for dry runs."""
+    from fflux_py.certification import GFN2Labeller
+    from fflux_py.molecules.preflight import check_electrons
+
+    if partition not in (None, "none", _GFN2):
+        raise InputError(
+            "--partition", f"{_GFN2} (its own atomic energies) or none, with the method {_GFN2}", repr(partition),
+            "leave the option out, or choose a functional for atoms of that kind",
+        )  # fmt: skip
+    check_electrons(geometries.molecule)
+    with progress(f"labelling {geometries.molecule.name}") as show:
+        data = GFN2Labeller().label(geometries, output.parent, show)
+    if data is None:
+        raise InputError(str(output), "a geometry for which GFN2-xTB converges", "none", "check the geometries")
+    if partition == "none":
+        import numpy as np
+
+        unknown = np.full_like(data.atomic_energies, np.nan)
+        data = replace(data, atomic_energies=unknown, metadata={**data.metadata, "partition": "none"})
+    data.write(output)
+    failed = len(geometries) - len(data)
+    figures = {
+        "output": str(output),
+        "method": data.metadata["method"],
+        "basis": data.metadata["basis"],
+        "partition": data.metadata["partition"],
+        "n_geometries": len(geometries),
+        "n_labelled": len(data),
+        "n_failed": failed,
+    }
+    return Outcome(
+        figures,
+        [
+            f"{_GFN2}, partition {data.metadata['partition']}: {len(data)} of {len(geometries)} geometries labelled "
+            f"({failed} failed), for dry runs: the semi-empirical method is no reference.",
+            f"The data set is in {output}. Next: fflux train {output} -o model.npz",
+        ],
+    )
 
 
 def _share(text: str) -> tuple[int, int]:

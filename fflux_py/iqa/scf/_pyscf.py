@@ -18,6 +18,9 @@ from fflux_py.iqa.scf.functionals import check_name, is_range_separated
 from fflux_py.typing import FloatArray
 
 _CORE_TYPE: Final = "OPENBLAS_CORETYPE"
+_MODULES: Final = (
+    "gto", "data.radii", "dft", "df", "lib", "scf", "scf.atom_ks", "scf.dispersion", "mp", "grad.mp2",
+)  # fmt: skip
 
 
 def load_pyscf() -> Any:
@@ -25,7 +28,18 @@ def load_pyscf() -> Any:
     try:
         with _known_processor():
             package = importlib.import_module("pyscf")
-            for module in ("gto", "data.radii", "dft", "df", "lib", "scf", "scf.atom_ks", "scf.dispersion"):
+            for module in (
+                "gto",
+                "data.radii",
+                "dft",
+                "df",
+                "lib",
+                "scf",
+                "scf.atom_ks",
+                "scf.dispersion",
+                "mp",
+                "grad.mp2",
+            ):
                 importlib.import_module(f"pyscf.{module}")
     except ModuleNotFoundError as error:
         raise MissingDependencyError(

@@ -28,13 +28,18 @@ from fflux_py.iqa.scf._pyscf import (
 )
 from fflux_py.iqa.scf._two_grid_scf import run_two_grid_scf
 from fflux_py.iqa.scf.auxiliary_potential import AuxiliaryPotential, AuxiliaryShell
-from fflux_py.iqa.scf.functionals import check_atomic_energies, is_range_separated
+from fflux_py.iqa.scf.dispersion import dispersion_energy_and_gradient
+from fflux_py.iqa.scf.functionals import MP2, check_atomic_energies, is_range_separated, split_dispersion
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
+from fflux_py.iqa.scf.mp2 import mp2_energy_and_gradient
+from fflux_py.iqa.scf.stability import Stability, judge_stability
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.typing import FloatArray, IntArray
 
 # Stored orbitals count as converged up to this multiple of the SCF's own threshold (PySCF's last cycle grants three).
 _GRADIENT_SLACK = 10.0
+# Stands for the fraction of exact exchange where that depends on the distance.
+_RANGE_SEPARATED_EXCHANGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,10 @@ def build_mole(molecule: Molecule, level: LevelOfTheory, spin: int | None = 0) -
 def build_mean_field(mole: Any, level: LevelOfTheory) -> Any:
     """Return PySCF's Kohn-Sham object, restricted if ``mole`` has no unpaired electron, else unrestricted."""
     pyscf = load_pyscf()
-    check_functional(level.method)
+    check_functional(level.functional)
     kohn_sham = pyscf.dft.RKS if mole.spin == 0 else pyscf.dft.UKS
     with no_checkpoint_files():
-        mean_field = kohn_sham(mole, xc=level.method)
+        mean_field = kohn_sham(mole, xc=level.functional)
     try:
         with no_advice_on_missing_bases():
             pyscf.df.addons.make_auxmol(mole, level.auxiliary_basis)
@@ -225,22 +230,36 @@ class GroundState:
         if fock is None:
             fock = converge(self._mean_field, level, f"{molecule.name!r} ({molecule.formula})")
         self._fock = fock
+        dispersion, self._gradient_beyond = dispersion_energy_and_gradient(molecule, level.method)
         self.energy = float(self._mean_field.e_tot)
+        if dispersion:
+            self.energy += dispersion
         occupied = self._mean_field.mo_occ > 0
         self._orbitals: FloatArray = np.ascontiguousarray(self._mean_field.mo_coeff[:, occupied])
         self._density = self._mean_field.make_rdm1()
+        if level.method == MP2:
+            self.energy, self._gradient_beyond = mp2_energy_and_gradient(self._mole, self._density)
 
     def occupied_orbitals(self) -> OccupiedOrbitals:
         """Return the orbitals from which the same state can be had again."""
         return OccupiedOrbitals(self._orbitals, self._mean_field.mo_energy[self._mean_field.mo_occ > 0])
 
+    def stability(self, always: bool = False) -> Stability:
+        """Whether unpaired spins lower the energy; looked into where the gap is small, or ``always``."""
+        fraction = _RANGE_SEPARATED_EXCHANGE if is_range_separated(self.level.functional) else self.exchange_fraction
+        return judge_stability(self._mean_field, self._fock, fraction, always)
+
     def forces(self) -> FloatArray:
         """Forces in hartree/bohr, shape ``(n_atoms, 3)``, with the response of the integration grid."""
-        if is_range_separated(self.level.method):
+        if self.level.method == MP2:
+            return -self._gradient_beyond
+        if is_range_separated(self.level.functional):
             gradient = self._mean_field.nuc_grad_method()
             gradient.grid_response = True
-            return -np.asarray(gradient.kernel())
-        return -energy_gradient(self._mean_field, self._orbitals, self._fock, self.exchange_fraction)
+            forces = -np.asarray(gradient.kernel())
+        else:
+            forces = -energy_gradient(self._mean_field, self._orbitals, self._fock, self.exchange_fraction)
+        return forces - self._gradient_beyond if split_dispersion(self.level.method)[1] else forces
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
         """Points (bohr, ``(n, 3)``) and weights (bohr^3, ``(n,)``) of the integration grid."""
@@ -261,23 +280,23 @@ class GroundState:
             ``(5, n_points)``; the last is read by meta-GGAs only and may be left out for the others.
         """
         libxc = load_pyscf().dft.libxc
-        kind = libxc.xc_type(self.level.method)
+        kind = libxc.xc_type(self.level.functional)
         if kind == "HF":
             return np.zeros(density.shape[1])
         rows = {"LDA": 1, "GGA": 4, "MGGA": 5}[kind]
         if len(density) < rows:
-            raise InputError("density", f"{rows} rows for {self.level.method}", str(len(density)))
+            raise InputError("density", f"{rows} rows for {self.level.functional}", str(len(density)))
         argument = density[0] if rows == 1 else density[:rows]
         if rows == 5:  # libxc's place of the Laplacian, which no functional accepted here reads
             argument = np.insert(argument, 4, 0.0, axis=0)
-        per_electron = libxc.eval_xc(self.level.method, argument, deriv=0)[0]
+        per_electron = libxc.eval_xc(self.level.functional, argument, deriv=0)[0]
         return np.asarray(per_electron * density[0])
 
     @property
     def exchange_fraction(self) -> float:
         """Fraction of exact exchange; a range-separated hybrid has none, which is an ``InputError``."""
-        check_atomic_energies(self.level.method)
-        return float(load_pyscf().dft.libxc.hybrid_coeff(self.level.method))
+        check_atomic_energies(self.level.functional)
+        return float(load_pyscf().dft.libxc.hybrid_coeff(self.level.functional))
 
     def analytic_energies(self) -> AnalyticEnergies:
         """Return the components of the SCF energy; they sum to :attr:`energy`."""

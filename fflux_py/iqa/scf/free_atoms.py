@@ -13,6 +13,7 @@ from scipy.interpolate import CubicSpline
 from fflux_py.errors import InputError
 from fflux_py.iqa.scf._pyscf import check_functional, load_pyscf, no_checkpoint_files
 from fflux_py.iqa.scf.electronic_structure import build_mean_field, build_mole, converge
+from fflux_py.iqa.scf.functionals import MP2
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray
@@ -46,6 +47,8 @@ def compute_isolated_atoms(symbols: Iterable[str], level: LevelOfTheory) -> dict
 
 @lru_cache(maxsize=64)
 def _isolated_atom_energy(symbol: str, level: LevelOfTheory) -> float:
+    if level.method == MP2:
+        raise InputError("method", "one for which free atoms are computed", "'mp2'", "use another prior mean than MF5")
     if symbol not in _UNPAIRED:
         raise InputError(f"element {symbol}", f"one of {', '.join(_UNPAIRED)}", symbol, "it is not supported yet")
     level = replace(level, grid_level=max(level.grid_level, _GRID_LEVEL))
@@ -77,13 +80,13 @@ def compute_free_atom_density(symbol: str, level: LevelOfTheory) -> FreeAtomDens
         A method that PySCF cannot run, or a basis without this element.
     """
     pyscf = load_pyscf()
-    check_functional(level.method)
+    check_functional(level.functional)
     spherical = replace(level, basis_functions="spherical")
     mole = build_mole(_atom(symbol), spherical, spin=None)
     with no_checkpoint_files(), warnings.catch_warnings():
         # PySCF's own atomic solver calls a function that PySCF has deprecated.
         warnings.filterwarnings("ignore", message="remove_linear_dep_", category=DeprecationWarning)
-        from_scf = pyscf.scf.atom_ks.get_atm_nrks(mole, xc=level.method)[symbol]
+        from_scf = pyscf.scf.atom_ks.get_atm_nrks(mole, xc=level.functional)[symbol]
     orbitals, occupations = from_scf[2], from_scf[3]
     distance = np.linspace(0.0, _RADIAL_END, _RADIAL_POINTS)
     # The averaged density is the same in all directions; this one is as good as any.

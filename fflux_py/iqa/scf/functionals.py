@@ -27,6 +27,25 @@ RANGE_SEPARATED: Final = ("cam-b3lyp", "wb97", "wb97x", "lrc-wpbe", "lrc-wpbeh",
 """Range-separated hybrids: they have energies and forces, and no atomic energies."""
 
 
+MP2: Final = "mp2"
+"""Perturbation theory on Hartree-Fock: energies and forces, no atomic energies."""
+
+DISPERSION: Final = ("d3bj", "d4")
+"""Dispersion corrections, as endings of a functional's name: ``b3lyp-d3bj``, ``pbe0-d4``; no atomic energies."""
+
+
+def split_dispersion(method: str) -> tuple[str, str]:
+    """Functional and dispersion correction (empty if none) of a method's name."""
+    functional, _, kind = method.strip().lower().rpartition("-")
+    return (functional, kind) if functional and kind in DISPERSION else (method.strip().lower(), "")
+
+
+def mean_field_functional(method: str) -> str:
+    """The functional whose equations are solved: without a dispersion correction; ``hf`` for MP2."""
+    functional = split_dispersion(method)[0]
+    return "hf" if functional == MP2 else functional
+
+
 def is_range_separated(method: str) -> bool:
     """Whether a functional is one of :data:`RANGE_SEPARATED`."""
     return _plain(method) in map(_plain, RANGE_SEPARATED)
@@ -58,8 +77,16 @@ def check_atomic_energies(method: str) -> None:
     Raises
     ------
     InputError
-        A range-separated hybrid.
+        A range-separated hybrid, a dispersion correction, MP2, or GFN2-xTB.
     """
+    functional, dispersion = split_dispersion(method)
+    if dispersion or functional == MP2:
+        reason = "whose dispersion correction is" if dispersion else "whose correlation energy is"
+        raise InputError(
+            "method", "a method whose energy is divided among atoms, such as b3lyp",
+            f"{method!r}, {reason} not divided here",
+            "use --partition none for energies and forces alone, or another method",
+        )  # fmt: skip
     if is_range_separated(method):
         raise InputError(
             "method",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from fflux_py.errors import InputError
+from fflux_py.iqa.scf.functionals import MP2, mean_field_functional
 
 _DENSITY_FIT_OF_PARTITION = "def2-universal-jkfit"
 # Pople's split-valence sets whose d functions are Cartesian; (d,p), **, or what else names the polarisation functions.
@@ -52,7 +53,9 @@ class LevelOfTheory:
     Parameters
     ----------
     method
-        Functional, PySCF's name: local, GGA, meta-GGA or global hybrid, or ``hf``.
+        Functional, PySCF's name: local, GGA, meta-GGA or global hybrid, or ``hf``.  For energies and forces alone also
+        range-separated hybrids, functionals with a dispersion correction (``b3lyp-d3bj``, ``pbe0-d4``) and ``mp2``,
+        which is without density fitting.
     basis
         Orbital basis, PySCF's name.
     basis_functions
@@ -89,6 +92,8 @@ class LevelOfTheory:
             if not getattr(self, name).strip():
                 raise InputError(name, "a name", "an empty text")
             object.__setattr__(self, name, getattr(self, name).strip().lower())
+        if self.method == MP2:
+            object.__setattr__(self, "density_fit", False)
         if not 0 <= self.grid_level <= 9:
             raise InputError("grid_level", "an integer from 0 to 9", str(self.grid_level))
         if self.basis_functions not in get_args(BasisFunctions):
@@ -102,6 +107,11 @@ class LevelOfTheory:
                 raise InputError(name, "a number between 0 and 1", str(getattr(self, name)))
         if self.max_cycle < 1:
             raise InputError("max_cycle", "at least 1", str(self.max_cycle))
+
+    @property
+    def functional(self) -> str:
+        """The functional whose equations are solved: the method without its dispersion correction; ``hf`` for MP2."""
+        return mean_field_functional(self.method)
 
     def as_dict(self) -> dict[str, str | int | float | bool]:
         """Fields by name, for headers and content hashes; ``cartesian`` says which functions ``auto`` stands for."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from fflux_py.errors import InputError
 from fflux_py.iqa.scf._pyscf import check_functional, load_pyscf, no_advice_on_missing_bases, refuse_effective_cores
+from fflux_py.iqa.scf.dispersion import check_dispersion
 from fflux_py.iqa.scf.electronic_structure import build_mole
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
@@ -32,12 +33,13 @@ def check_level(molecule: Molecule, level: LevelOfTheory) -> str:
     Raises
     ------
     InputError
-        An unknown functional, an element without basis or fitting functions, a basis set for an effective core, or an
-        odd number of electrons.
+        An unknown functional or dispersion correction, an element without basis or fitting functions, a basis set for
+        an effective core, or an odd number of electrons.
     MissingDependencyError
-        PySCF is not installed.
+        PySCF, or the package of a dispersion correction, is not installed.
     """
-    check_functional(level.method)
+    check_functional(level.functional)
+    check_dispersion(level.method)
     symbols = sorted(set(molecule.symbols))
     without = _elements_without(symbols, level.basis)
     if without:
