@@ -127,11 +127,11 @@ def label_residuals(
 
 @dataclass(frozen=True)
 class _Process:
-    """What is modelled, at which hyperparameters."""
+    """What is modelled, at which hyperparameters: kernels and their prior variances, hartree^2."""
 
     model: JointModel
     kernels: tuple[Covariance, ...]
-    variance: float
+    variances: FloatArray
 
     @classmethod
     def of(cls, forcefield: ForceField) -> _Process:
@@ -146,12 +146,13 @@ class _Process:
         model = JointModel(
             frames, first.feature_kind, covariance.kernel, covariance.azimuth, joint.operations, joint.noises
         )
-        return cls(model, tuple(atom.covariance for atom in forcefield.atoms), float(joint.variances[0]))
+        kernels = tuple(atom.covariance for atom in forcefield.atoms)
+        return cls(model, kernels, np.array([atom.variance for atom in forcefield.atoms]))
 
     def scaled(self, theta: float, variance: float) -> _Process:
-        """The process with all theta and the prior variance times a factor."""
+        """The process with all theta and all prior variances times a factor."""
         kernels = tuple(replace(kernel, theta=kernel.theta * theta) for kernel in self.kernels)
-        return replace(self, kernels=kernels, variance=self.variance * variance)
+        return replace(self, kernels=kernels, variances=self.variances * variance)
 
     def covariance(self, dataset: Dataset, indices: IntArray) -> FloatArray:
         """Lower triangle of the covariance of the energies and forces of some geometries, with noise, row-major."""
@@ -159,7 +160,7 @@ class _Process:
         data = JointData(
             dataset.positions[indices], dataset.energies[indices], dataset.forces[indices], unknown, unknown
         )
-        matrix = covariance_matrix(data, self.model, self.kernels, self.variance)
+        matrix = covariance_matrix(data, self.model, self.kernels, self.variances)
         add_noise(matrix, data, self.model.noises)
         return matrix
 
