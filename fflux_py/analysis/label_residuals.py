@@ -127,7 +127,7 @@ def label_residuals(
 
 @dataclass(frozen=True)
 class _Process:
-    """What is modelled, at which hyperparameters."""
+    """What is modelled, at which hyperparameters: kernels and their prior variances, hartree^2."""
 
     model: JointModel
     kernels: tuple[Covariance, ...]
@@ -146,11 +146,11 @@ class _Process:
         model = JointModel(
             frames, first.feature_kind, covariance.kernel, covariance.azimuth, joint.operations, joint.noises
         )
-        variances = np.array([atom.variance for atom in forcefield.atoms])
-        return cls(model, tuple(atom.covariance for atom in forcefield.atoms), variances)
+        kernels = tuple(atom.covariance for atom in forcefield.atoms)
+        return cls(model, kernels, np.array([atom.variance for atom in forcefield.atoms]))
 
     def scaled(self, theta: float, variance: float) -> _Process:
-        """The process with all theta and the prior variance times a factor."""
+        """The process with all theta and all prior variances times a factor."""
         kernels = tuple(replace(kernel, theta=kernel.theta * theta) for kernel in self.kernels)
         return replace(self, kernels=kernels, variances=self.variances * variance)
 

@@ -103,12 +103,15 @@ def test_residuals_are_those_of_a_solution_without_the_geometry() -> None:
 
 def test_spoiled_hyperparameters_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Length scales so short that every label is an island, as a fit to wrong labels finds them."""
-    atoms = [replace(a, covariance=replace(a.covariance, theta=a.covariance.theta * 400.0)) for a in model().atoms]
-    joint = replace(model().joint, variances=np.full(model().molecule.n_atoms, 30.0))
-    spoiled = replace(model(), atoms=tuple(atoms), joint=joint)
+    atoms = [
+        replace(atom, variance=30.0, covariance=replace(atom.covariance, theta=atom.covariance.theta * 400.0))
+        for atom in model().atoms
+    ]
+    spoiled = replace(model(), atoms=tuple(atoms))
     wrong = {ENERGY, SMALL_ENERGY, ONE_FORCE, ALL_FORCES, FIRST, SECOND}
     assert {residual.index for residual in label_residuals(spoiled, damaged())[:10]} >= wrong
-    assert module._choose_process(model(), sound(), np.arange(40)).variance == model().joint.variances[0]
+    kept = module._choose_process(model(), sound(), np.arange(40))
+    np.testing.assert_array_equal(kept.variances, [atom.variance for atom in model().atoms])
     monkeypatch.setattr(module, "_THETA_FACTORS", (1.0,))
     assert not {residual.index for residual in label_residuals(spoiled, damaged())[:10]} >= wrong
 
