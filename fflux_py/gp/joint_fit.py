@@ -104,9 +104,7 @@ class JointFit:
         orbits = self.operations.orbits()
         return np.asarray(self.coefficients[:, 1 + np.flatnonzero(orbits == orbits[atom])].sum(axis=1))
 
-    def atom_basis(
-        self, basis: FrameBasis, variance: float, coefficients: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def atom_basis(self, basis: FrameBasis, variance: float, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Weights w (hartree, ``(n_images * N,)``) and slopes u (``(n_images * N, n_embedded)``) of one kernel.
 
         Parameters

@@ -64,7 +64,12 @@ class JointOperator:
     """
 
     def __init__(self, system: JointSystem, threads: int = 1, memory: float = np.inf) -> None:
-        self.data, self.model, self.kernels, self.variances = system.data, system.model, system.kernels, system.variances
+        self.data, self.model, self.kernels, self.variances = (
+            system.data,
+            system.model,
+            system.kernels,
+            system.variances,
+        )
         self.threads, self.observations, self.size = threads, self.data.observations, system.n_unknowns
         count, n_atoms, _ = self.data.positions.shape
         self._kept: list[Embedded] | None = None
