@@ -120,7 +120,11 @@ def load(path: str | os.PathLike[str]) -> ForceField:
     except ValueError as error:
         raise FileFormatError(f"{where}, header", "JSON", str(error), "the file was altered; train again") from error
     for name, array in arrays.items():
-        sound = np.abs(array) < _LARGEST_NUMBER if array.dtype.kind in "iuf" else np.array(array.dtype.kind == "b")
+        sound = (
+            np.abs(np.float64(array)) < _LARGEST_NUMBER
+            if array.dtype.kind in "iuf"
+            else np.array(array.dtype.kind == "b")
+        )
         if not (sound | np.isnan(array) if name.endswith("/energies") and array.dtype.kind == "f" else sound).all():
             raise FileFormatError(f"{where}, {name}", "finite numbers", str(array.dtype), "train again")
     schema = header.get("schema")
