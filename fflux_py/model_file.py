@@ -1,10 +1,11 @@
 """Model files: one ``.npz`` without pickle, a JSON header with units, a checksum over everything.
 
-Schema 2.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
+Schema 3.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, over header and arrays in the order of
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
 ``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
 (:class:`fflux_py.gp.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
-symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by frames (``NNN``):
+symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  A taught mean has its arrays under
+``taught_mean/``; the header then names its level of theory.  Atoms are counted by frames (``NNN``):
 with symmetry an atom may have several.
 
 Files of older schemas are read too: :data:`_UPGRADES` brings their parts forward one schema at a time.
@@ -31,22 +32,24 @@ from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.polynomial_mean import DEGREES
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _UNITS: Final = {
     "positions": "bohr", "points": "spherical: bohr, radian; unit-vector: 1/bohr, 1", "energies": "hartree",
     "w_y": "hartree", "w_1": "1", "mean": "hartree", "variance": "hartree^2", "isolated_energies": "hartree",
-    "theta": "inverse square of the feature's unit",
+    "theta": "inverse square of the feature's unit", "taught_mean": "hartree, bohr",
 }  # fmt: skip
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
 _SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
+_TAUGHT: Final = "taught_mean/"
 
 
 def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
@@ -64,6 +67,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
         "isolated_energies": dict(forcefield.isolated_energies),
         "metadata": dict(forcefield.metadata),
         "calibration": dict(forcefield.calibration),
+        "taught_mean": None if forcefield.taught_mean is None else {"level": forcefield.taught_mean.level},
         "atoms": [
             {
                 "frame": [m.frame.atom, m.frame.x_axis, m.frame.xy_plane],
@@ -89,6 +93,8 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
                 arrays[f"joint/{name}"] = np.asarray(getattr(forcefield.joint.symmetry, name))
         for name in [k for k in arrays if k.endswith(_DERIVED)]:
             del arrays[name]
+    if forcefield.taught_mean is not None:
+        arrays.update({f"{_TAUGHT}{name}": array for name, array in forcefield.taught_mean.entries().items()})
     arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
@@ -153,14 +159,18 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
     molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
     isolated, metadata = header["isolated_energies"], header["metadata"]
+    taught = None
+    if header["taught_mean"] is not None:
+        entries = {name.removeprefix(_TAUGHT): a for name, a in arrays.items() if name.startswith(_TAUGHT)}
+        taught = TaughtMean.from_entries(entries, str(header["taught_mean"]["level"]))
     if "joint" not in header:
         atoms = _atoms(header, arrays, molecule)
-        return ForceField(molecule, atoms, isolated, metadata, None, header["calibration"])
+        return ForceField(molecule, atoms, isolated, metadata, None, header["calibration"], taught_mean=taught)
     joint = _joint_fit(header, arrays)
     frames = _joint_frames(header, arrays, molecule)
     energies = [isolated.get(molecule.symbols[part.frame.atom]) for part in frames]
     atoms = joint_atoms(joint, frames, header["atoms"][0]["mean_name"], energies)
-    return ForceField(molecule, atoms, isolated, metadata, joint, header["calibration"])
+    return ForceField(molecule, atoms, isolated, metadata, joint, header["calibration"], taught_mean=taught)
 
 
 def _atoms(header: dict[str, Any], arrays: dict[str, np.ndarray], molecule: Molecule) -> tuple[AtomicModel, ...]:
@@ -223,4 +233,11 @@ def _from_schema_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Pa
     return {**header, "schema": 2, "calibration": {}}, arrays
 
 
-_UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {1: _from_schema_1}
+def _from_schema_2(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Parts:
+    """Schema 3 added a taught mean (absent: none)."""
+    return {**header, "schema": 3, "taught_mean": None}, arrays
+
+
+_UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {
+    1: _from_schema_1, 2: _from_schema_2,
+}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -15,12 +16,14 @@ from fflux_py.gp.joint_atoms import joint_atoms, joint_frames
 from fflux_py.gp.joint_covariance import JointData, JointModel
 from fflux_py.gp.joint_fit import JointFit, rotors_factorise
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
 from fflux_py.training.config import TrainingConfig
+from fflux_py.training.difference import LENGTHS_BY, NOISES, Noises, choose_noises, level_mean, subtract_level
 from fflux_py.training.joint_solver import solve_system
 from fflux_py.training.joint_system import JointSystem, image_count, training_data
 from fflux_py.training.length_scales import class_covariances, class_length_scales, feature_variances
@@ -70,6 +73,7 @@ def train_jointly(
     config: TrainingConfig,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mean: TaughtMean | None = None,
 ) -> ForceField:
     """Fit atomic energies, total energies and forces of the geometries ``indices`` jointly.
 
@@ -83,6 +87,8 @@ def train_jointly(
         Called with the parts of the estimated work that are done, and all.
     checkpoint
         File in which an interrupted fit is kept, and from which the same fit goes on; None: nothing is kept.
+    mean
+        A taught mean, of the same molecule: what is fitted is the difference to its level of theory.
 
     Returns
     -------
@@ -96,11 +102,16 @@ def train_jointly(
     ConvergenceError
         Labels that are not numbers, or iterations that do not converge.
     """
-    kept = Checkpoint(checkpoint, _training_key(dataset, indices, config))
+    kept = Checkpoint(checkpoint, _training_key(dataset, indices, config, mean))
     data = training_data(dataset, indices)
+    if mean is not None:
+        data, labels = subtract_level(data, dataset.molecule, mean)
+        mean = level_mean(mean, labels)
     symmetry = chosen_symmetry(dataset.molecule, config)
     frames = symmetric_local_frames(dataset.molecule, symmetry)
     model = JointModel(frames, config.features, radial_kernel(config.kernel), config.azimuth, symmetry)
+    if mean is not None:
+        model = replace(model, noises=NOISES[LENGTHS_BY])
     spreads = feature_variances(model, data.positions)
     part = data.subset(np.arange(min(config.subset, len(indices))))
     search_progress, solver_progress = stages(progress, _work(data, part, model, config))
@@ -108,10 +119,20 @@ def train_jointly(
     search_progress(1, 1)
     kernels = class_covariances(spreads, dataset.molecule.n_atoms, model, factors)
     system = JointSystem(data, model, kernels, variance)
-    solution = solve_system(system, config.solver_settings, solver_progress, kept)
     isolated = dataset.isolated_energies
+
+    def force_error(noises: Noises, fitted: np.ndarray, judged: np.ndarray) -> float:
+        part = JointSystem(data.subset(fitted), replace(model, noises=noises), kernels, variance)
+        part_solution = solve_system(part, config.solver_settings)
+        models = atomic_models(part, part_solution, dataset.molecule, isolated, config.prior_mean)
+        _, forces = ForceField(dataset.molecule, models, isolated).atomic_energies_and_forces(data.positions[judged])
+        return float(np.abs(forces - data.forces[judged]).mean())
+
+    if mean is not None:
+        system = replace(system, model=replace(model, noises=choose_noises(data, force_error)))
+    solution = solve_system(system, config.solver_settings, solver_progress, kept)
     atoms = atomic_models(system, solution, dataset.molecule, isolated, config.prior_mean)
-    return ForceField(dataset.molecule, atoms, isolated, {}, solution)
+    return ForceField(dataset.molecule, atoms, isolated, {}, solution, taught_mean=mean)
 
 
 def atomic_models(
@@ -133,7 +154,7 @@ def atomic_models(
     return joint_atoms(solution, frames, prior_mean, isolated)
 
 
-def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig) -> str:
+def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig, mean: TaughtMean | None) -> str:
     """Digest of the data and of all settings that change the course of a joint fit.
 
     The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
@@ -145,6 +166,7 @@ def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig)
             ("max_iterations", config.max_iterations), ("subset", config.subset), ("symmetry", config.symmetry),
         )
     ]  # fmt: skip
+    settings += [] if mean is None else [f"mean={mean.digest()}"]
     return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
 
 

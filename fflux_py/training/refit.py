@@ -15,6 +15,7 @@ from fflux_py.gp.joint_covariance import JointModel
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training.config import SolverSettings
+from fflux_py.training.difference import subtract_level
 from fflux_py.training.joint import atomic_models
 from fflux_py.training.joint_solver import solve_system
 from fflux_py.training.joint_system import JointSystem, training_data
@@ -66,6 +67,8 @@ def refit(
     if indices is None:
         indices = training_rows(forcefield, dataset)
     data = training_data(dataset, indices)
+    if forcefield.taught_mean is not None:
+        data, _ = subtract_level(data, forcefield.molecule, forcefield.taught_mean)
     first = forcefield.atoms[0]
     kind, symmetry = first.feature_kind, joint.operations
     names = np.array(FeatureSet(kind, forcefield.molecule.n_atoms).names)
@@ -77,7 +80,7 @@ def refit(
         theta = np.where(np.isin(names, dropped), 0.0, atom.covariance.theta)
         kernels.append(replace(atom.covariance, theta=theta))
     frames = tuple(atom.frame for atom in forcefield.atoms)
-    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
+    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry, joint.noises)
     system = JointSystem(data, model, kernels, float(joint.variances[0]))
     solution = solve_system(system, settings)
     atoms = atomic_models(system, solution, forcefield.molecule, forcefield.isolated_energies, first.mean_name)
