@@ -23,6 +23,7 @@ from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.kernel_arrays import Precision, kernel_arrays
 from fflux_py.gp.posterior import NEIGHBOURS, Posterior
+from fflux_py.gp.taught_mean import TaughtMean, check_beside_taught_mean
 from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.atom_order import AtomOrder
 from fflux_py.molecules.extended_xyz import Value
@@ -68,6 +69,10 @@ class ForceField:
         predictive deviations are always double.
     matches
         Whether positions are matched before they are evaluated; not so in :attr:`unmatched`.
+    taught_mean
+        A prior mean of the total energy that is a function of all positions (:mod:`fflux_py.gp.taught_mean`); the
+        atoms' models are then of what is left of the labels.  An atom's energy is its model's and its share of this
+        mean.  None: there is none.
     """
 
     molecule: Molecule
@@ -78,6 +83,7 @@ class ForceField:
     calibration: Mapping[str, float] = field(default_factory=dict)
     precision: Precision = "double"
     matches: bool = True
+    taught_mean: TaughtMean | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "atoms", tuple(self.atoms))
@@ -98,6 +104,9 @@ class ForceField:
             )
             if not same:
                 raise InputError(f"atom {model.frame.atom + 1}", "features and kernel as of atom 1", "others")
+        if self.taught_mean is not None and self.taught_mean.n_atoms != self.molecule.n_atoms:
+            found = f"one of {self.taught_mean.n_atoms}"
+            raise InputError("taught_mean", f"a mean of {self.molecule.n_atoms} atoms", found)
         if self.precision not in get_args(Precision):
             raise InputError("precision", " or ".join(get_args(Precision)), repr(self.precision))
 
@@ -237,7 +246,17 @@ class ForceField:
         return self._energies(positions, self._unit_arrays)
 
     def with_prior_mean(self, name: str) -> ForceField:
-        """The same model with another prior mean (:mod:`fflux_py.gp.prior_mean`), as if trained with it."""
+        """The same model with another prior mean (:mod:`fflux_py.gp.prior_mean`), as if trained with it.
+
+        Beside a taught mean it is the mean of what the atoms' models learn.
+
+        Raises
+        ------
+        InputError
+            The isolated atoms' energies (MF5) beside a taught mean: they are no energies of a difference.
+        """
+        if self.taught_mean is not None:
+            check_beside_taught_mean(name)
         isolated = [self.isolated_energies.get(self.molecule.symbols[m.frame.atom]) for m in self.atoms]
         if self.joint is None:
             atoms = [model.with_prior_mean(name, e) for model, e in zip(self.atoms, isolated, strict=True)]
@@ -297,7 +316,9 @@ class ForceField:
             return self.unmatched._arrays
         weights, slopes = [m.point_weights for m in self.atoms], [m.point_slopes for m in self.atoms]
         means = [m.share * m.mean for m in self.atoms]
-        return kernel_arrays(self.atoms, self._symmetry, means, weights, slopes, self.precision)
+        return kernel_arrays(
+            self.atoms, self._symmetry, means, weights, slopes, self.precision, taught_mean=self.taught_mean
+        )
 
     @property
     def _symmetry(self) -> Symmetry | None:

@@ -4,11 +4,12 @@ Schema 3.  Entries: ``header`` (UTF-8 JSON as bytes), ``sha256`` (hexadecimal, o
 their names), ``positions`` (bohr, reference geometry) and for every atom ``NNN/points``, ``NNN/energies`` (hartree),
 ``NNN/w_y`` (hartree), ``NNN/w_1``, ``NNN/theta``.  A joint fit has its solution
 (:class:`fflux_py.gp.joint_fit.JointFit`) under ``joint/`` instead of points and weights, which follow from it; with a
-symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  Atoms are counted by the kernels of their
-frames (``NNN``): with symmetry an atom may have several frames, and a frame stands once for each of its kernels.
+symmetry ``joint/permutations``, ``joint/mirrors`` and ``joint/rotors`` too.  A taught mean has its arrays under
+``taught_mean/``; the header then names its level of theory.  Atoms are counted by the kernels of their frames
+(``NNN``): with symmetry an atom may have several frames, and a frame stands once for each of its kernels.
 
-Files whose frames have one kernel each are of schema 2, which earlier versions read.  Files of older schemas are read
-too: :data:`_UPGRADES` brings their parts forward one schema at a time.
+Files whose frames have one kernel each, without a taught mean, are of schema 2, which earlier versions read.  Files of
+older schemas are read too: :data:`_UPGRADES` brings their parts forward one schema at a time.
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ from fflux_py.gp.joint_atoms import JointFrame, joint_atoms
 from fflux_py.gp.joint_fit import JointFit
 from fflux_py.gp.polynomial_mean import DEGREES
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.gp.weights import PlainWeights
 from fflux_py.molecules.local_frame import LocalFrame
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import Symmetry
 
 SCHEMA: Final = 3
-_ONE_KERNEL: Final = 2
-"""Schema of files whose frames have one kernel each."""
+_SIMPLE: Final = 2
+"""Schema of files whose frames have one kernel each, without a taught mean."""
 _UNITS: Final = {
     "positions": "bohr", "points": "spherical: bohr, radian; unit-vector: 1/bohr, 1", "energies": "hartree",
     "w_y": "hartree", "w_1": "1", "mean": "hartree", "variance": "hartree^2", "isolated_energies": "hartree",
-    "theta": "inverse square of the feature's unit",
+    "theta": "inverse square of the feature's unit", "taught_mean": "hartree, bohr",
 }  # fmt: skip
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
@@ -52,14 +54,16 @@ _SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
 _LARGEST_NUMBER: Final = 1e60
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
+_TAUGHT: Final = "taught_mean/"
 
 
 def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
     """Write a force field, whole or not at all."""
     first = forcefield.atoms[0]
+    several_kernels = any(kernel_numbers([m.frame for m in forcefield.atoms]))
     header: dict[str, Any] = {
         "format": "fflux_py force field",
-        "schema": SCHEMA if any(kernel_numbers([m.frame for m in forcefield.atoms])) else _ONE_KERNEL,
+        "schema": SCHEMA if several_kernels or forcefield.taught_mean is not None else _SIMPLE,
         "units": _UNITS,
         "name": forcefield.molecule.name,
         "symbols": list(forcefield.molecule.symbols),
@@ -69,6 +73,7 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
         "isolated_energies": dict(forcefield.isolated_energies),
         "metadata": dict(forcefield.metadata),
         "calibration": dict(forcefield.calibration),
+        "taught_mean": None if forcefield.taught_mean is None else {"level": forcefield.taught_mean.level},
         "atoms": [
             {
                 "frame": [m.frame.atom, m.frame.x_axis, m.frame.xy_plane],
@@ -94,6 +99,8 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
                 arrays[f"joint/{name}"] = np.asarray(getattr(forcefield.joint.symmetry, name))
         for name in [k for k in arrays if k.endswith(_DERIVED)]:
             del arrays[name]
+    if forcefield.taught_mean is not None:
+        arrays.update({f"{_TAUGHT}{name}": array for name, array in forcefield.taught_mean.entries().items()})
     arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
@@ -166,14 +173,18 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:
     molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
     isolated, metadata = header["isolated_energies"], header["metadata"]
+    taught = None
+    if header["taught_mean"] is not None:
+        entries = {name.removeprefix(_TAUGHT): a for name, a in arrays.items() if name.startswith(_TAUGHT)}
+        taught = TaughtMean.from_entries(entries, str(header["taught_mean"]["level"]))
     if "joint" not in header:
         atoms = _atoms(header, arrays, molecule)
-        return ForceField(molecule, atoms, isolated, metadata, None, header["calibration"])
+        return ForceField(molecule, atoms, isolated, metadata, None, header["calibration"], taught_mean=taught)
     joint = _joint_fit(header, arrays)
     frames = _joint_frames(header, arrays, molecule)
     energies = [isolated.get(molecule.symbols[part.frame.atom]) for part in frames]
     atoms = joint_atoms(joint, frames, header["atoms"][0]["mean_name"], energies)
-    return ForceField(molecule, atoms, isolated, metadata, joint, header["calibration"])
+    return ForceField(molecule, atoms, isolated, metadata, joint, header["calibration"], taught_mean=taught)
 
 
 def _atoms(header: dict[str, Any], arrays: dict[str, np.ndarray], molecule: Molecule) -> tuple[AtomicModel, ...]:
@@ -239,8 +250,8 @@ def _from_schema_1(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Pa
 
 
 def _from_schema_2(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Parts:
-    """In schema 3 a frame may stand several times, once for each of its kernels."""
-    return {**header, "schema": 3}, arrays
+    """In schema 3 a frame may stand several times, once for each of its kernels, and a taught mean beside them."""
+    return {**header, "schema": 3, "taught_mean": None}, arrays
 
 
 _UPGRADES: Final[dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], _Parts]]] = {

@@ -20,7 +20,7 @@ from tests.support.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "fflux_py"
 
-# Optional package -> the one place that imports it; PyTorch has one for each of the two stages that need it.
+# Optional package -> the one place that imports it; PyTorch has one for each of the three rooms that need it.
 HOMES = {
     "e3nn": "fflux_py.propagators._torch",
     "geometric": "fflux_py.optimization.search",
@@ -33,7 +33,7 @@ HOMES = {
     "rich": "fflux_py.cli",
     "safetensors": "fflux_py.propagators._torch",
     "tblite": "fflux_py.sampling.gfn2",
-    "torch": "fflux_py.training fflux_py.propagators._torch",
+    "torch": "fflux_py.training fflux_py.propagators._torch fflux_py.teacher._torch",
     "typer": "fflux_py.cli",
 }
 # What must be usable with numpy, scipy, numba and ase alone.

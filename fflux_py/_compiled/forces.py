@@ -2,7 +2,8 @@
 
 For every frame: features, scaled and embedded; one pass over the training points for the energy and its gradient in the
 embedding (:mod:`fflux_py._compiled.training_points`); then the chain rule backwards through embedding, features, axes
-and frame to positions.  Where energies alone are asked for, nothing of the gradient is computed.
+and frame to positions.  Where energies alone are asked for, nothing of the gradient is computed.  A taught mean
+(:mod:`fflux_py._compiled.taught_mean`) is added once a geometry.
 
 The plain NumPy counterpart, which the tests compare with, is :class:`fflux_py.gp.atomic_model.AtomicModel`.
 """
@@ -16,6 +17,7 @@ import numpy as np
 from fflux_py._compiled.features import FRAME_ROWS, local_features, local_features_backward
 from fflux_py._compiled.jit import njit
 from fflux_py._compiled.point_arrays import KernelArrays
+from fflux_py._compiled.taught_mean import taught_energy
 from fflux_py._compiled.training_points import posteriors
 from fflux_py.typing import FloatArray, IntArray
 
@@ -72,6 +74,18 @@ def _repeats(frames: IntArray, a: int) -> bool:
     return True
 
 
+@njit(cache=True, error_model="numpy")
+def _add_taught_mean(
+    positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray | None
+) -> None:
+    """What a taught mean adds to the atomic energies of one geometry, by their shares, and to the gradient."""
+    if len(arrays.taught_mean.network.classes) == 0:
+        return
+    mean = taught_energy(positions, arrays.taught_mean, gradient)
+    for i in range(len(energies)):
+        energies[i] += arrays.mean_shares[i] * mean
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray) -> None:
     """Write atomic energies and the gradient of their sum, geometry by geometry.
@@ -126,6 +140,7 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
                         positions[begin + r], arrays.frames[a], kind, rows[r, first], local[r, first], g_f,
                         gradient[begin + r],
                     )  # fmt: skip
+            _add_taught_mean(positions[begin + r], arrays, energies[begin + r], gradient[begin + r])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -169,6 +184,7 @@ def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatA
                     energies[begin + r, arrays.frames[a, 0]] += _mean(z[r, a], arrays, a, None)
                 if not apart[r, a]:
                     energies[begin + r, arrays.frames[a, 0]] = np.nan
+            _add_taught_mean(positions[begin + r], arrays, energies[begin + r], None)
 
 
 @njit(cache=True, error_model="numpy")

@@ -8,6 +8,7 @@ import numpy as np
 
 from fflux_py._compiled import simd
 from fflux_py._compiled.jit import njit
+from fflux_py._compiled.taught_mean import TaughtMeanArrays
 from fflux_py.typing import FloatArray, IntArray
 
 BIAS: Final = 0
@@ -67,6 +68,10 @@ class KernelArrays(NamedTuple):
         Whether any period is not zero.
     derivative
         Whether points carry slopes: the derivative basis.
+    taught_mean
+        A mean of the total energy that is a function of all positions; one of no atoms if there is none.
+    mean_shares
+        Share of each atom in that mean, adding up to one, shape ``(n,)``; not read if there is none.
     """
 
     frames: IntArray
@@ -89,6 +94,8 @@ class KernelArrays(NamedTuple):
     kernel_code: int
     wraps: bool
     derivative: bool
+    taught_mean: TaughtMeanArrays
+    mean_shares: FloatArray
 
 
 class Work(NamedTuple):

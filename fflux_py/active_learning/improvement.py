@@ -18,6 +18,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.teacher.teacher_file import Teacher
 from fflux_py.training import TrainingConfig
 
 
@@ -94,7 +95,9 @@ def improve(
     starts = [forcefield.match_or_keep(molecule).reorder(molecule) for molecule in starts]
     key = _identity(forcefield, dataset, labeller, config, starts[1:])
     training = config.training or training_config_of(forcefield, execution.threads)
-    loop = Loop(labeller, config, execution, tuple(starts) or (forcefield.molecule,), training)
+    mean = forcefield.taught_mean
+    teacher = None if mean is None else Teacher(forcefield.molecule, mean)
+    loop = Loop(labeller, config, execution, tuple(starts) or (forcefield.molecule,), training, teacher)
     rounds = read_state(execution.folder, key)
     if rounds:
         forcefield, dataset = loop.read_round(rounds[-1].number)

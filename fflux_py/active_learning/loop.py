@@ -21,6 +21,7 @@ from fflux_py.certification.replicas import run_pieces, simulate, visited_frames
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
+from fflux_py.teacher.teacher_file import Teacher
 from fflux_py.training import TrainingConfig, train
 from fflux_py.typing import IntArray
 
@@ -119,6 +120,8 @@ class Loop:
         Start of the runs by which models are assessed, and starts of further runs.
     training
         Settings of the trainings.
+    teacher
+        The taught mean of the first model, which all models have; None: they have none.
     """
 
     labeller: Labeller
@@ -126,6 +129,7 @@ class Loop:
     execution: Execution
     starts: tuple[Molecule, ...]
     training: TrainingConfig
+    teacher: Teacher | None = None
 
     def round_folder(self, number: int) -> Path:
         """Folder of a round, counted from 1."""
@@ -264,7 +268,7 @@ class Loop:
         """Train a model of the same kind on all training geometries."""
         checkpoint = self.round_folder(number) / f"{MODEL_FILE}.partial"
         with self.execution.stage(f"round {number}: training") as show:
-            model = train(dataset, self.training, show, checkpoint=checkpoint)
+            model = train(dataset, self.training, show, checkpoint=checkpoint, teacher=self.teacher)
         checkpoint.unlink(missing_ok=True)
         return model
 

@@ -107,4 +107,6 @@ def identity_of(forcefield: ForceField) -> str:
             parts += [atom.mean, atom.points, atom.weights.w_y, atom.weights.w_1]
     if joint is not None:
         parts += [joint.positions, joint.centres, joint.coefficients]
+    if forcefield.taught_mean is not None:
+        parts.append(forcefield.taught_mean.digest())
     return sha256(b"\n".join(x.tobytes() if isinstance(x, np.ndarray) else repr(x).encode() for x in parts))

@@ -11,9 +11,11 @@ import numpy as np
 from fflux_py._compiled import simd
 from fflux_py._compiled.features import FEATURES
 from fflux_py._compiled.point_arrays import ROTOR, KernelArrays
+from fflux_py._compiled.taught_mean import no_taught_mean
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.frame_queries import FrameQueries, frame_queries
 from fflux_py.gp.joint_fit import rotors_last
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.gp.weights import DerivativeWeights
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
 from fflux_py.typing import FloatArray, IntArray
@@ -38,6 +40,7 @@ def kernel_arrays(
     slopes: Sequence[FloatArray | None],
     precision: Precision = "double",
     polynomials: bool = True,
+    taught_mean: TaughtMean | None = None,
 ) -> KernelArrays:
     """Arrays of the compiled kernels: a frame's points without images, which become queries.
 
@@ -54,6 +57,8 @@ def kernel_arrays(
         In which points are stored and products and sums are formed; features and positions are always double.
     polynomials
         Whether to add the means that are no constants.
+    taught_mean
+        Added to the total energy.
     """
     first = atoms[0]
     queries = frame_queries(symmetry or no_symmetry(max(m.frame.atom for m in atoms) + 1), atoms)
@@ -69,7 +74,7 @@ def kernel_arrays(
     points, terms = _aligned(shape, _n_rows(first, width), kind), _aligned(shape, 3, of_sums)
     units = np.ones((len(atoms), 2))
     row_periods = np.zeros((len(atoms), width))
-    of_queries: tuple[list[FloatArray], list[FloatArray], list[FloatArray]] = ([], [], [])
+    of_queries: tuple[list[FloatArray], ...] = ([], [], [])
     for a, (model, query, count) in enumerate(zip(atoms, queries, counts, strict=True)):
         rows, columns = _rows_and_columns(kept[a], int(plain[a]))
         coordinates = model.covariance.embed(model.points[:count])[:, columns]
@@ -105,7 +110,15 @@ def kernel_arrays(
         kernel_code=first.covariance.kernel.code,
         wraps=wraps,
         derivative=isinstance(first.weights, DerivativeWeights),
+        **_taught(taught_mean),
     )
+
+
+def _taught(mean: TaughtMean | None) -> dict[str, Any]:
+    """A taught mean and the atoms' shares in it, or none."""
+    if mean is None:
+        return {"taught_mean": no_taught_mean(), "mean_shares": np.zeros(0)}
+    return {"taught_mean": mean.arrays, "mean_shares": np.array(mean.shares)}
 
 
 def _kept(model: AtomicModel) -> tuple[IntArray, IntArray]:

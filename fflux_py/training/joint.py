@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from fflux_py.gp.joint_atoms import joint_atoms, joint_frames
 from fflux_py.gp.joint_covariance import JointData, JointModel
 from fflux_py.gp.joint_fit import JointFit, rotors_factorise
 from fflux_py.gp.radial_kernel import radial_kernel
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import (
@@ -29,6 +31,7 @@ from fflux_py.molecules.symmetry import (
 from fflux_py.training._checkpoint import Checkpoint
 from fflux_py.training._stages import stages
 from fflux_py.training.config import TrainingConfig
+from fflux_py.training.difference import LENGTHS_BY, NOISES, Noises, choose_noises, level_mean, subtract_level
 from fflux_py.training.feature_statistics import feature_statistics
 from fflux_py.training.joint_solver import solve_system
 from fflux_py.training.joint_system import JointSystem, image_count, training_data
@@ -85,6 +88,7 @@ def train_jointly(
     config: TrainingConfig,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mean: TaughtMean | None = None,
 ) -> ForceField:
     """Fit atomic energies, total energies and forces of the geometries ``indices`` jointly.
 
@@ -98,6 +102,8 @@ def train_jointly(
         Called with the parts of the estimated work that are done, and all.
     checkpoint
         File in which an interrupted fit is kept, and from which the same fit goes on; None: nothing is kept.
+    mean
+        A taught mean, of the same molecule: what is fitted is the difference to its level of theory.
 
     Returns
     -------
@@ -111,11 +117,16 @@ def train_jointly(
     ConvergenceError
         Labels that are not numbers, or iterations that do not converge.
     """
-    kept = Checkpoint(checkpoint, _training_key(dataset, indices, config))
+    kept = Checkpoint(checkpoint, _training_key(dataset, indices, config, mean))
     data = training_data(dataset, indices)
+    if mean is not None:
+        data, labels = subtract_level(data, dataset.molecule, mean)
+        mean = level_mean(mean, labels)
     symmetry = chosen_symmetry(dataset.molecule, config)
     frames = symmetric_local_frames(dataset.molecule, symmetry)
     model = JointModel(frames, config.features, radial_kernel(config.kernel), config.azimuth, symmetry)
+    if mean is not None:
+        model = replace(model, noises=NOISES[LENGTHS_BY])
     statistics, n_atoms = feature_statistics(model, data.positions), dataset.molecule.n_atoms
     part = data.subset(np.arange(min(config.subset, len(indices))))
     search_progress, solver_progress = stages(progress, _work(data, part, model, config))
@@ -123,10 +134,20 @@ def train_jointly(
     hyperparameters = search_hyperparameters(part, law, config, search_progress, kept)
     search_progress(1, 1)
     system = JointSystem(data, law.model, law.kernels(hyperparameters), law.variances(hyperparameters))
-    solution = solve_system(system, config.solver_settings, solver_progress, kept)
     isolated = dataset.isolated_energies
+
+    def force_error(noises: Noises, fitted: np.ndarray, judged: np.ndarray) -> float:
+        part = replace(system, data=data.subset(fitted), model=replace(system.model, noises=noises))
+        part_solution = solve_system(part, config.solver_settings)
+        models = atomic_models(part, part_solution, dataset.molecule, isolated, config.prior_mean)
+        _, forces = ForceField(dataset.molecule, models, isolated).atomic_energies_and_forces(data.positions[judged])
+        return float(np.abs(forces - data.forces[judged]).mean())
+
+    if mean is not None:
+        system = replace(system, model=replace(system.model, noises=choose_noises(data, force_error)))
+    solution = solve_system(system, config.solver_settings, solver_progress, kept)
     atoms = atomic_models(system, solution, dataset.molecule, isolated, config.prior_mean)
-    return ForceField(dataset.molecule, atoms, isolated, {}, solution)
+    return ForceField(dataset.molecule, atoms, isolated, {}, solution, taught_mean=mean)
 
 
 def atomic_models(
@@ -148,7 +169,7 @@ def atomic_models(
     return joint_atoms(solution, frames, prior_mean, isolated)
 
 
-def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig) -> str:
+def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig, mean: TaughtMean | None) -> str:
     """Digest of the data and of all settings that change the course of a joint fit.
 
     The prior mean is chosen last; threads, memory and solver change how the same numbers are found.
@@ -161,6 +182,7 @@ def _training_key(dataset: Dataset, indices: np.ndarray, config: TrainingConfig)
             ("locality", config.locality),
         )
     ]  # fmt: skip
+    settings += [] if mean is None else [f"mean={mean.digest()}"]
     return sha256(" ".join([dataset.digest(), *settings, *map(str, indices.tolist())]).encode())
 
 

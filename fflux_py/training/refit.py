@@ -16,6 +16,7 @@ from fflux_py.gp.joint_fit import JointFit
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.dataset_order import reorder_dataset
 from fflux_py.training.config import SolverSettings
+from fflux_py.training.difference import subtract_level
 from fflux_py.training.joint import atomic_models
 from fflux_py.training.joint_solver import solve_system
 from fflux_py.training.joint_system import JointSystem, training_data
@@ -68,6 +69,8 @@ def refit(
         indices = training_rows(forcefield, dataset)
     dataset = reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule))
     data = training_data(dataset, indices)
+    if forcefield.taught_mean is not None:
+        data, _ = subtract_level(data, forcefield.molecule, forcefield.taught_mean)
     first = forcefield.atoms[0]
     kind, symmetry = first.feature_kind, joint.operations
     names = np.array(FeatureSet(kind, forcefield.molecule.n_atoms).names)
@@ -79,7 +82,7 @@ def refit(
         theta = np.where(np.isin(names, dropped), 0.0, atom.covariance.theta)
         kernels.append(replace(atom.covariance, theta=theta))
     frames = tuple(atom.frame for atom in forcefield.atoms)
-    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry)
+    model = JointModel(frames, kind, first.covariance.kernel, first.covariance.azimuth, symmetry, joint.noises)
     system = JointSystem(data, model, kernels, np.array([atom.variance for atom in forcefield.atoms]))
     solution = solve_system(system, settings)
     atoms = atomic_models(system, solution, forcefield.molecule, forcefield.isolated_energies, first.mean_name)

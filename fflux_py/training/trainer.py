@@ -16,13 +16,16 @@ import numpy as np
 from fflux_py.errors import InputError
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.prior_mean import needs_isolated, prior_mean
+from fflux_py.gp.taught_mean import check_beside_taught_mean
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.molecules.label_checks import check_labels
+from fflux_py.teacher.teacher_file import OWN_FORCE_ERROR, Teacher
 from fflux_py.training.config import TrainingConfig
 from fflux_py.training.energies import train_by_energies
 from fflux_py.training.hyperparameters import program_versions
 from fflux_py.training.joint import train_jointly
 from fflux_py.typing import Progress
+from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 
 _LEVEL_OF_THEORY: Final = ("method", "basis", "partition", "basis_functions", "density_fit", "grid", "scf_convergence")
 _CRITERIA: Final = {
@@ -65,6 +68,7 @@ def train(
     progress: Progress | None = None,
     executor: Executor | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    teacher: Teacher | None = None,
 ) -> ForceField:
     """Train a force field.
 
@@ -84,17 +88,25 @@ def train(
     checkpoint
         File in which an interrupted joint fit is kept, and from which the same fit goes on; the caller removes it when
         the model is safe.
+    teacher
+        What taught a mean for this molecule (:func:`fflux_py.teacher.teacher_file.load_teacher`): learned is the
+        difference between the labels and its level of theory, and the model holds the mean.
 
     Raises
     ------
     InputError
-        Too few geometries, MF5 without isolated-atom energies, or labels that contradict each other
-        (:func:`fflux_py.molecules.label_checks.check_labels`).
+        Too few geometries; MF5 without isolated-atom energies; labels that contradict each other
+        (:func:`fflux_py.molecules.label_checks.check_labels`); a teacher for a fit by atomic energies alone, or beside
+        a prior mean that is no function of the data.
+    ModelMismatchError
+        A teacher of another molecule.
     GeometryError
         A training geometry with a linear local frame.
     """
     config = config or TrainingConfig()
     check_labels(dataset)
+    if teacher is not None:
+        _check_teacher(teacher, dataset, config)
     marks: dict[str, str | int | float | bool] = {}
     if config.seed is not None:
         # The parent is the data set as it stands in its file, whatever the order in which its geometries were taken.
@@ -105,10 +117,33 @@ def train(
         for symbol in dict.fromkeys(dataset.molecule.symbols):
             prior_mean(config.prior_mean, np.zeros(1), dataset.isolated_energies.get(symbol))
     if config.forces:
-        forcefield = train_jointly(dataset, indices, config, progress, checkpoint)
+        mean = None if teacher is None else teacher.mean
+        forcefield = train_jointly(dataset, indices, config, progress, checkpoint, mean)
     else:
         forcefield = train_by_energies(dataset, indices, config, progress, executor)
+    if teacher is not None and forcefield.joint is not None:
+        marks |= _teacher_metadata(teacher, forcefield.joint.noises)
     return replace(forcefield, metadata={**_metadata(dataset, config, forcefield, len(indices)), **marks})
+
+
+def _check_teacher(teacher: Teacher, dataset: Dataset, config: TrainingConfig) -> None:
+    """Refuse a teacher of another molecule, and settings that it does not go together with."""
+    if not config.forces:
+        raise InputError("teacher", "a fit of energies and forces", "one of atomic energies alone", "train with forces")
+    check_beside_taught_mean(config.prior_mean)
+    teacher.check(dataset.molecule)
+
+
+def _teacher_metadata(teacher: Teacher, noises: tuple[float, float, float]) -> dict[str, str | int | float | bool]:
+    """Where a taught mean comes from, and the noises that were chosen for the difference."""
+    marks: dict[str, str | int | float | bool] = {
+        "teacher": str(teacher.metadata.get("program", teacher.mean.level)),
+        "teacher_digest": teacher.mean.digest(),
+        "noise_total_kcal_mol": round(noises[1] * KCAL_MOL, 6),
+        "noise_force_kcal_mol_angstrom": round(noises[2] * KCAL_MOL_ANGSTROM, 6),
+    }
+    error = teacher.metadata.get(OWN_FORCE_ERROR)
+    return marks if error is None else {**marks, f"teacher_{OWN_FORCE_ERROR}": float(error)}
 
 
 def _metadata(

@@ -29,6 +29,7 @@ COMMANDS = (
     "check",
     "sample",
     "label",
+    "teach",
     "train",
     "validate",
     "optimize",

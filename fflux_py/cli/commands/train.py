@@ -15,6 +15,7 @@ from fflux_py.cli._options import JsonOption, MemoryOption
 from fflux_py.cli._paths import check_output, reading
 from fflux_py.cli._progress import Callback, progress
 from fflux_py.cli._threads import use_threads
+from fflux_py.errors import InputError
 
 if TYPE_CHECKING:
     from fflux_py.forcefield import ForceField
@@ -61,6 +62,14 @@ _SolverOption = Annotated[
         help="Of the joint fit: 'direct', 'cg' (conjugate gradients, for large sets), or 'auto': direct if it fits."
     ),
 ]
+_TeacherOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TEACHER.npz",
+        help="Taught mean (of 'fflux teach'): learn the difference to its level of theory at the training geometries. "
+        "Not with --no-forces.",
+    ),
+]
 _PriorMeanOption = Annotated[
     str,
     typer.Option(
@@ -104,6 +113,7 @@ def train(
     threads: _ThreadsOption = None,
     solver: _SolverOption = "auto",
     memory: MemoryOption = None,
+    teacher: _TeacherOption = None,
     alf: Annotated[
         str | None, typer.Option(metavar="A,X,Y", help="Local frame of the atom of a .csv, atoms counted from 1.")
     ] = None,
@@ -114,13 +124,16 @@ def train(
     From a training set of FEREBUS (.csv) one atom is trained, by its energies on the features in the file, and a .model
     file is written; of the options --prior-mean, --n-train, --seed, --threads and --alf apply.
     """
-    check_output(output, data)
+    check_output(output, data, *([] if teacher is None else [teacher]))
     cores = threads if threads is not None else len(os.sched_getaffinity(0))
     if _ferebus.is_table(data):
+        if teacher is not None:
+            raise InputError("--teacher", "a data set of energies and forces", f"the table {data}", "leave it out")
         return _ferebus.train_atom(data, output, alf, prior_mean, n_train, seed, cores)
     use_threads(max(1, cores // workers))
     from fflux_py import model_file, training
     from fflux_py.molecules.dataset import Dataset
+    from fflux_py.teacher.teacher_file import load_teacher
 
     config = training.TrainingConfig(
         n_train=n_train,
@@ -139,10 +152,12 @@ def train(
     )
     with reading(data):
         dataset = Dataset.read(data)
+    mean = None if teacher is None else load_teacher(teacher)
     with reading(data), progress(f"training {dataset.molecule.name}") as show:
         partial = _partial(output, config)
         config = _limit_geometries(config, dataset)
-        model = training.train(dataset, config, _announce_resumption(show, partial), checkpoint=partial)
+        report = _announce_resumption(show, partial)
+        model = training.train(dataset, config, report, checkpoint=partial, teacher=mean)
     model_file.save(model, output)
     if partial is not None:
         partial.unlink(missing_ok=True)
@@ -175,6 +190,17 @@ def _announce_resumption(show: Callback, partial: Path | None) -> Callback:
     return report
 
 
+def _words_on_teacher(model: ForceField) -> list[str]:
+    """What was learned beside a taught mean."""
+    if model.taught_mean is None:
+        return []
+    total, force = (model.metadata[f"noise_{k}"] for k in ("total_kcal_mol", "force_kcal_mol_angstrom"))
+    return [
+        f"Learned is the difference to {model.taught_mean.level}, with noise of {total:g} kcal/mol and {force:g} "
+        "kcal/mol/angstrom; the model adds the teacher's mean. An atom's energy holds an equal share of it."
+    ]
+
+
 def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> Outcome:
     from fflux_py.training.trainer import training_indices
 
@@ -198,6 +224,7 @@ def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> O
         "images_per_atom": round(model.images_per_atom, 3),
         "largest_jitter": metadata["largest_jitter"],
         "data_digest": metadata["data_digest"],
+        "teacher": metadata.get("teacher"),
     }
     cost = f" (evaluations cost {model.images_per_atom:.1f} times as much as with --symmetry none)"
     symmetric = metadata["symmetry"] != "none"
@@ -205,6 +232,7 @@ def _outcome(output: Path, data: Path, dataset: Dataset, model: ForceField) -> O
         f"{molecule.name} ({molecule.formula}, {molecule.n_atoms} atoms): trained on {n_train} geometries "
         f"of {metadata.get('method')}/{metadata.get('basis')}, {metadata['fit']}; {first.feature_kind} features, "
         f"prior mean {first.mean_name}.",
+        *_words_on_teacher(model),
         *([f"{left} more are marked for training: --n-train {left + n_train} learns them too."] if left > 0 else []),
         *([f"Symmetry: {metadata['symmetry']}{cost}."] if symmetric else []),
         f"The model is in {output}. Next: fflux validate {output} {data}"

@@ -292,6 +292,13 @@ def model_texts(forcefield: ForceField) -> tuple[ModelText, ...]:
     InputError
         A model that ``.model`` files cannot represent, with what to train instead.
     """
+    if forcefield.taught_mean is not None:
+        raise InputError(
+            "model",
+            "a constant prior mean for each atom",
+            f"a mean taught by {forcefield.taught_mean.level}, which .model files cannot hold",
+            _WHAT_TO_TRAIN,
+        )
     if forcefield.joint is not None or len(forcefield.atoms) != forcefield.molecule.n_atoms:
         raise InputError("model", "one model of atomic energies for each atom", "a joint fit", _WHAT_TO_TRAIN)
     remarks = {k: str(v) for k, v in forcefield.metadata.items() if k in ("method", "basis", "data_digest")}
