@@ -27,6 +27,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.covariance import Covariance
 from fflux_py.gp.joint_covariance import JointData, JointModel, add_noise, cholesky_in_place, covariance_matrix
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.teacher.labels import label_geometries
 from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import KCAL_MOL, KCAL_MOL_ANGSTROM
 
@@ -95,7 +96,8 @@ def label_residuals(
     Parameters
     ----------
     forcefield
-        A joint fit, of which the hyperparameters count.
+        A joint fit, of which the hyperparameters count.  With a taught mean it is of the difference to the level of
+        theory that taught, which is labelled first.
     dataset
         Labelled geometries of its molecule, in its order of atoms, with forces.  Large sets are judged in parts of up
         to 6,000 energies and force components, drawn at random.
@@ -114,6 +116,9 @@ def label_residuals(
     forcefield.check_molecule(dataset.molecule)
     if not dataset.has_forces or len(dataset) < 10:
         raise InputError("data set", "forces, and ten geometries at least", f"{len(dataset)} geometries")
+    if forcefield.taught_mean is not None:
+        level = label_geometries(dataset.molecule, dataset.positions, forcefield.taught_mean.level)
+        dataset = replace(dataset, energies=dataset.energies - level.energies, forces=dataset.forces - level.forces)
     size = max(10, _MOST_UNKNOWNS // (1 + 3 * dataset.molecule.n_atoms))
     order = np.random.default_rng(seed).permutation(len(dataset))
     process = _choose_process(forcefield, dataset, np.sort(order[:_TRIED_ON]))

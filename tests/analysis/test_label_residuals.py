@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from fflux_py.analysis import label_residuals as module
 from fflux_py.analysis.label_residuals import LabelResidual, label_residuals
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.forcefield import ForceField
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.molecules import shipped_data
 from fflux_py.molecules.dataset import Dataset
+from fflux_py.teacher.labels import LEVEL, label_geometries
 from fflux_py.units import KCAL_MOL
 from tests.support.cli_support import fflux, refused
 from tests.support.paths import REPOSITORY
@@ -59,6 +63,16 @@ def test_sound_labels_are_not_suspicious() -> None:
     assert sorted(residual.index for residual in residuals) == list(range(COUNT))
     assert np.median([residual.energy_score for residual in residuals]) == pytest.approx(0.6745)
     assert np.median([residual.force_score for residual in residuals]) == pytest.approx(1.0)
+
+
+def test_a_model_of_a_difference_judges_the_difference() -> None:
+    """Labels plus those of the level that taught have the residuals of the labels alone."""
+    level = label_geometries(sound().molecule, sound().positions)
+    labelled = replace(sound(), energies=sound().energies + level.energies, forces=sound().forces + level.forces)
+    mean = cast(TaughtMean, SimpleNamespace(level=LEVEL, n_atoms=9))
+    residuals = label_residuals(replace(model(), taught_mean=mean), labelled)
+    assert [r.index for r in residuals] == [r.index for r in label_residuals(model(), sound())]
+    assert not any(residual.suspicious for residual in residuals)
 
 
 def test_damaged_labels_come_first_and_their_neighbours_do_not() -> None:
