@@ -23,7 +23,7 @@ from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.teacher.teacher_file import Teacher
 from fflux_py.training import TrainingConfig, train
-from fflux_py.typing import IntArray
+from fflux_py.typing import FloatArray, IntArray
 
 MODEL_FILE: Final = "model.npz"
 DATA_FILE: Final = "data.extxyz"
@@ -163,7 +163,10 @@ class Loop:
         exploration = self.explore(number, forcefield)
         assessment = self.assess(number, forcefield, exploration)
         labels_spent += assessment.labels_spent
-        batch = self.choose_batch(number, forcefield, dataset, exploration)
+        known = np.concatenate(
+            [dataset.with_split("train").positions, *(part.positions for part in assessment.labels)]
+        )  # the frames that judge the model are learnt too
+        batch = self.choose_batch(number, forcefield, known, exploration)
         criteria = assessment.criteria(config)
         n_met = sum(criterion.passed for criterion in criteria)
         # After the batch there must be enough left to assess the model that has learnt it.
@@ -246,14 +249,14 @@ class Loop:
                 parts.append(labels)
         return Assessment(tuple(figures), tuple(parts), n_failed)
 
-    def choose_batch(self, number: int, forcefield: ForceField, dataset: Dataset, exploration: Exploration) -> Batch:
-        """Choose the visited frames that are worth a label: high scores, different from each other."""
+    def choose_batch(self, number: int, forcefield: ForceField, known: FloatArray, exploration: Exploration) -> Batch:
+        """Choose visited frames that are worth a label: high scores, different from each other and from known ones."""
         config = self.config
         minima = np.array([molecule.positions for molecule in exploration.minima])
         lowest = float(forcefield.unmatched.compute(minima, deriv=0)[0].min())
         positions, temperatures, jumps = candidate_frames(exploration.all_runs, config.candidates, lowest)
         score, deviation = acquisition_scores(forcefield, positions, jumps, config.limits.jump_kcal_mol)
-        indices = diverse_batch(positions, score, dataset.with_split("train").positions, config.batch)
+        indices = diverse_batch(positions, score, known, config.batch)
         m = len(positions)
         frames = GeometrySet(forcefield.molecule, positions, (f"round-{number}",) * m, temperatures, ("train",) * m)
         return Batch(frames, indices, float(deviation.max()))

@@ -88,10 +88,9 @@ def _solved() -> tuple[ForceField, FloatArray, FloatArray, list[FloatArray]]:
     units = np.stack([_constant(np.eye(6)[b]) for b in range(6)], axis=1)
     right = np.column_stack([observed - _constant(centres), units])
     joint = JointFit(dataset.positions, PARTITIONED, centres, VARIANCES, np.linalg.solve(covariance, right), NOISES)
-    atoms = joint_atoms(
-        joint, [JointFrame.of(m) for m in template.atoms], "MF2", [ISOLATED[s] for s in methanol().symbols]
-    )
-    return replace(template, atoms=atoms, joint=joint), covariance, observed, operators
+    frames = [replace(JointFrame.of(m), variance=v) for m, v in zip(template.atoms, VARIANCES, strict=True)]
+    atoms = joint_atoms(joint, frames, "MF2", [ISOLATED[s] for s in methanol().symbols])
+    return replace(template, atoms=atoms, joint=joint).unmatched, covariance, observed, operators
 
 
 def _constant(means: FloatArray) -> FloatArray:

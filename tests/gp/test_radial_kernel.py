@@ -114,7 +114,7 @@ def test_a_model_file_keeps_the_kernel(kernel: str, tmp_path: Path) -> None:
     loaded = model_file.load(tmp_path / "model.npz")
     assert {model.covariance.kernel.name for model in loaded.atoms} == {kernel}
     positions = sample(3, 1000.0, seed=6)
-    np.testing.assert_array_equal(loaded.compute(positions)[1], forcefield.compute(positions)[1])
+    np.testing.assert_array_equal(loaded.unmatched.compute(positions)[1], forcefield.unmatched.compute(positions)[1])
 
 
 def test_atoms_of_one_force_field_have_one_kernel() -> None:

@@ -247,15 +247,15 @@ def test_prior_mean_after_training_equals_training_with_it(name: str) -> None:
     assert np.abs(back.atomic_energies(positions) - _trained().atomic_energies(positions)).max() < 1e-10
 
 
-def test_coverage_is_one_inside_and_zero_far_away() -> None:
-    """s = dE_A/dmu_A at fixed data, complement: inside, a shift of all means changes nothing."""
+def test_coverage_is_one_inside_and_less_far_away() -> None:
+    """s = dE_A/dmu_A at fixed data: inside, a shift of all means changes nothing."""
     forcefield = _trained()
     inside = _dataset().positions[:5]
     shifted = forcefield.with_prior_mean("max")
     change = np.abs(shifted.atomic_energies(inside) - forcefield.atomic_energies(inside)).max()
     assert change < 0.05 * max(m.mean - o.mean for m, o in zip(shifted.atoms, forcefield.atoms, strict=True))
-    far = methanol().positions * 6.0
-    assert forcefield.atomic_energies(far) == pytest.approx(forcefield.atomic_energies(far), abs=0.0)
+    far = methanol().positions[None] * 1e4  # directions stay as they are
+    assert forcefield.unmatched.coverage(far).max() < 0.8
     np.testing.assert_allclose(forcefield.coverage(inside), 1.0, atol=0.05)
 
 
@@ -295,7 +295,7 @@ def test_search_improves_the_likelihood(locality: Locality) -> None:
     law = length_scale_law(model, feature_statistics(model, data.positions), methanol(), VARIANCE, locality)
 
     def likelihood(hyperparameters: FloatArray) -> float:
-        return joint.log_likelihood(data, model, law.kernels(hyperparameters), law.variances(hyperparameters))
+        return joint.log_likelihood(data, law.model, law.kernels(hyperparameters), law.variances(hyperparameters))
 
     one = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=1))
     five = joint.search_hyperparameters(data, law, TrainingConfig(max_iterations=5))
@@ -310,7 +310,7 @@ def test_not_a_number_is_an_error_and_not_a_model() -> None:
 
 @cache
 def _with_symmetry(choice: SymmetryChoice) -> ForceField:
-    return train(_dataset(), TrainingConfig(symmetry=choice, max_iterations=3, subset=12))
+    return train(_dataset(), TrainingConfig(symmetry=choice, max_iterations=3, subset=12)).unmatched
 
 
 @pytest.mark.parametrize("choice", ["full", "rotors"])

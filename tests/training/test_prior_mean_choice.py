@@ -42,7 +42,7 @@ def _fixed_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def _trained(forces: bool) -> ForceField:
-    return train(_dataset(), _config(forces, "MF2"))
+    return train(_dataset(), _config(forces, "MF2")).unmatched
 
 
 @cache
@@ -66,7 +66,7 @@ def test_chosen_afterwards_is_trained_with(forces: bool, name: str) -> None:
     assert gradient is not None
 
     def same(other: ForceField, added: float) -> None:
-        others, forces_of_other = other.compute(x)
+        others, forces_of_other = other.unmatched.compute(x)
         assert forces_of_other is not None
         np.testing.assert_allclose(others + added, energies, rtol=0.0, atol=TOLERANCE)
         np.testing.assert_allclose(forces_of_other, gradient, rtol=0.0, atol=TOLERANCE)

@@ -177,7 +177,7 @@ def _level_names(level: str | None, method: str | None, basis: str | None) -> tu
         method, _, basis = (word.strip().lower() for word in level.partition("/"))
         if not method or (not basis and method != _GFN2):
             raise InputError("--level", f"METHOD/BASIS, or {_GFN2}", repr(level), "write for example pbe0/def2-tzvp")
-    return (method or _METHOD).strip().lower(), basis or _BASIS
+    return (_METHOD if method is None else method).strip().lower(), _BASIS if basis is None else basis
 
 
 def _label_by_gfn2(geometries: GeometrySet, output: Path, partition: str | None) -> Outcome:

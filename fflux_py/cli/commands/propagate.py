@@ -71,7 +71,6 @@ def propagate(
     use_threads(threads)
     import numpy
 
-    from fflux_py import model_file
     from fflux_py.molecules.extended_xyz import read_molecule
     from fflux_py.propagators.propagator import networks
     from fflux_py.propagators.run import PropagationConfig, thermal_starts
@@ -91,14 +90,9 @@ def propagate(
         correct_angular_momentum=correct_angular_momentum, correct_energy=correct_energy,
         correct_variance=correct_variance, report_every=report_every, fill_in=fill_in, seed=seed,
     )  # fmt: skip
-    potential: ForceField | None = None
-    if forcefield is not None:
-        with reading(forcefield):
-            potential = model_file.load(forcefield)
-            potential.check_molecule(geometry)
-            potential = potential.unmatched
-    elif correct_energy:
+    if forcefield is None and correct_energy:
         raise InputError("--correct-energy", "a force field to compute the energy with", "none", "name --forcefield")
+    potential = None if forcefield is None else _read_potential(forcefield, geometry)
     monitor = _monitor(propagator, geometry, potential)
 
     masses = numpy.asarray(propagator.header.masses)
@@ -113,6 +107,16 @@ def propagate(
         velocities=matching.from_reference(result.velocities),
     )
     return _outcome(output, given, propagator, config, result, monitor, seconds)
+
+
+def _read_potential(path: Path, geometry: Molecule) -> ForceField:
+    """Read a force field of the start's molecule, in the start's order of atoms."""
+    from fflux_py import model_file
+
+    with reading(path):
+        forcefield = model_file.load(path)
+        forcefield.check_molecule(geometry)
+    return forcefield.unmatched
 
 
 def _load(model: Path, guide: Path | None) -> Propagator:

@@ -79,6 +79,12 @@ _PriorMeanOption = Annotated[
 ]
 
 
+_FeaturesOption = Annotated[str, typer.Option(help="'unit-vector' or 'spherical'; with -r or -inverse-r: R or 1/R.")]
+_KernelOption = Annotated[
+    str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
+]
+
+
 @command(interrupted="no model was written; the same command goes on from what is kept beside it")
 def train(
     data: Annotated[
@@ -89,9 +95,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model to write.")] = Path("model.npz"),
     prior_mean: _PriorMeanOption = "MF2",
-    features: Annotated[
-        str, typer.Option(help="'unit-vector' or 'spherical'; with -r or -inverse-r: R or 1/R.")
-    ] = "unit-vector",
+    features: _FeaturesOption = "unit-vector",
     n_train: Annotated[
         int | None,
         typer.Option(min=2, help=f"Number of training geometries. Without it: {N_TRAIN}, or all if there are fewer."),
@@ -102,9 +106,7 @@ def train(
     symmetry: _SymmetryOption = "auto",
     locality: _LocalityOption = "powers",
     criterion: _CriterionOption = "likelihood",
-    kernel: Annotated[
-        str, typer.Option(help="'squared-exponential', 'matern52' or another: a name that does not exist lists all.")
-    ] = "squared-exponential",
+    kernel: _KernelOption = "squared-exponential",
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Draw the training geometries at random by this seed. Without it: the first ones."),

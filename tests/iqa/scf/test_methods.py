@@ -94,7 +94,7 @@ def test_forces_of_meta_ggas_are_the_gradient_of_the_energy(method: str) -> None
         (("H", "H"), {"method": "cam-b3lyp"}, "found 'cam-b3lyp', a functional range-separated; such"),
         (("H", "H"), {"method": "wb97m-v"}, "range-separated and with non-local correlation"),
         (("H", "H"), {"method": "mgga_x_br89"}, "with the Laplacian of the density"),
-        (("H", "H"), {"method": "b3lyp-d3bj"}, "with a dispersion correction"),
+        (("H", "H"), {"method": "b3lyp-d3bj"}, "whose dispersion correction is not divided here"),
         (("H", "H"), {"method": "b2plyp"}, "a functional that PySCF knows"),
         (("H", "Br"), {"basis": "cc-pvdz-pp"}, "basis: expected a basis that PySCF has|an all-electron basis for Br"),
         (("H", "I"), {"basis": "def2-svp"}, "an all-electron basis for I, found 'def2-svp'"),
