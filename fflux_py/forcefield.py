@@ -296,7 +296,7 @@ class ForceField:
 
     @cached_property
     def unmatched(self) -> ForceField:
-        """The same force field for positions that are known to stand in its order of atoms: it does not look.
+        """The same force field for positions that are known to stand in its order of atoms, for which it does not look.
 
         This is what dynamics, searches and everything else takes that has matched its start: a molecule that is pulled
         apart there goes on being evaluated.  Results are the same to the last bit.

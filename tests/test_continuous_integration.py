@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.paths import REPOSITORY
 
-TOOLS = ("python", "ruff", "mypy", "lint-imports", "pytest", "sphinx-build", "coverage")
+TOOLS = ("python", "fflux", "ruff", "mypy", "lint-imports", "pytest", "sphinx-build", "coverage")
 # Prints two lines, and fails where its name and arguments hold what $FAILS holds.
 STAND_IN = """#!/bin/bash
 call="$(basename "$0")${*:+ $*}"
@@ -45,7 +45,7 @@ def test_all_checks_run_and_their_outputs_are_whole_and_the_tests_are_last(tmp_p
         command = lines[number].split(": ", 1)[1]
         assert lines[number + 1].startswith(f"begin of {command}, jit ")
         assert lines[number + 2] == f"end of {command}"
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     assert {lines[number].split(": ", 1)[1].split()[0] for number in blocks} == {*TOOLS} - {"python"}
     assert lines[blocks[-1]].startswith("== tests: pytest -n 2 ")
     assert lines[-1] == "== all checks passed"
@@ -60,6 +60,7 @@ def test_all_checks_run_and_their_outputs_are_whole_and_the_tests_are_last(tmp_p
         ("ruff format", "format"),
         ("lint-imports", "layers"),
         ("core and not slow", "tests without the compiler"),
+        ("fflux warmup", "compilation"),
         ("sphinx-build", "documentation"),
         ("fflux_py/bias", "coverage of bias"),
         ("pytest -n", "tests"),
@@ -69,7 +70,7 @@ def test_one_check_that_fails_is_named_and_the_others_run(tmp_path: Path, fails:
     result = run(tmp_path, fails)
     assert result.returncode == 1
     assert result.stdout.splitlines()[-1] == f"== failed: {name}"
-    assert result.stdout.count("\n-- ") + 1 == result.stdout.count("end of ") == 11
+    assert result.stdout.count("\n-- ") + 1 == result.stdout.count("end of ") == 12
 
 
 def test_no_folder_with_outputs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

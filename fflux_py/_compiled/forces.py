@@ -17,7 +17,7 @@ import numpy as np
 from fflux_py._compiled.features import FRAME_ROWS, local_features, local_features_backward
 from fflux_py._compiled.jit import njit
 from fflux_py._compiled.point_arrays import KernelArrays
-from fflux_py._compiled.taught_mean import taught_energy
+from fflux_py._compiled.taught_mean import TaughtMeanArrays, taught_energy
 from fflux_py._compiled.training_points import posteriors
 from fflux_py.typing import FloatArray, IntArray
 
@@ -76,14 +76,21 @@ def _repeats(frames: IntArray, a: int) -> bool:
 
 @njit(cache=True, error_model="numpy")
 def _add_taught_mean(
-    positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gradient: FloatArray | None
+    positions: FloatArray,
+    mean: TaughtMeanArrays,
+    shares: FloatArray,
+    energies: FloatArray,
+    gradient: FloatArray | None,
 ) -> None:
-    """What a taught mean adds to the atomic energies of one geometry, by their shares, and to the gradient."""
-    if len(arrays.taught_mean.network.classes) == 0:
+    """What a taught mean adds to the atomic energies of one geometry, by their shares, and to the gradient.
+
+    It takes no arrays of training points, whose precision it would be compiled for.
+    """
+    if len(mean.network.classes) == 0:
         return
-    mean = taught_energy(positions, arrays.taught_mean, gradient)
+    energy = taught_energy(positions, mean, gradient)
     for i in range(len(energies)):
-        energies[i] += arrays.mean_shares[i] * mean
+        energies[i] += shares[i] * energy
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -140,7 +147,9 @@ def batch(positions: FloatArray, arrays: KernelArrays, energies: FloatArray, gra
                         positions[begin + r], arrays.frames[a], kind, rows[r, first], local[r, first], g_f,
                         gradient[begin + r],
                     )  # fmt: skip
-            _add_taught_mean(positions[begin + r], arrays, energies[begin + r], gradient[begin + r])
+            _add_taught_mean(
+                positions[begin + r], arrays.taught_mean, arrays.mean_shares, energies[begin + r], gradient[begin + r]
+            )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -184,7 +193,7 @@ def batch_energies(positions: FloatArray, arrays: KernelArrays, energies: FloatA
                     energies[begin + r, arrays.frames[a, 0]] += _mean(z[r, a], arrays, a, None)
                 if not apart[r, a]:
                     energies[begin + r, arrays.frames[a, 0]] = np.nan
-            _add_taught_mean(positions[begin + r], arrays, energies[begin + r], None)
+            _add_taught_mean(positions[begin + r], arrays.taught_mean, arrays.mean_shares, energies[begin + r], None)
 
 
 @njit(cache=True, error_model="numpy")

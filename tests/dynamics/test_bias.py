@@ -62,6 +62,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.exhaustive
 def test_free_energy_of_a_torsion_is_that_of_unbiased_runs(tmp_path: Path) -> None:
     """Hills, reweighted frames and unbiased runs agree, over barriers of 2 kcal/mol."""
     temperature, grid = 300.0, Grid((PHI,), (-np.pi,), (np.pi,), (18,))

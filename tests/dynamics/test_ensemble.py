@@ -129,7 +129,9 @@ def test_kinetic_energy_distribution_is_that_of_3n_minus_6_degrees_of_freedom(th
     assert kinetic_energy_check(run, 500.0, rotations=2) < (1e-5 if thermostat == "velocity-rescaling" else 1e-10)
 
 
-@pytest.mark.parametrize("thermostat", ["nose-hoover", "velocity-rescaling"])
+@pytest.mark.parametrize(
+    "thermostat", ["nose-hoover", pytest.param("velocity-rescaling", marks=pytest.mark.exhaustive)]
+)
 def test_kinetic_energy_check_sees_one_degree_of_freedom_too_many(
     monkeypatch: pytest.MonkeyPatch, thermostat: str
 ) -> None:
@@ -164,15 +166,17 @@ def test_noise_along_rigid_motions_would_be_seen(monkeypatch: pytest.MonkeyPatch
     assert rng_free[1] == pytest.approx(12.0, abs=0.35)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("thermostat", CANONICAL)
+@pytest.mark.parametrize(
+    "thermostat",
+    [name if name == "langevin" else pytest.param(name, marks=pytest.mark.exhaustive) for name in CANONICAL],
+)
 def test_potential_energies_at_two_temperatures_are_canonical(thermostat: str) -> None:
     """ln of the ratio of two canonical histograms is linear in the energy, with slope 1/kT1 - 1/kT2."""
     validation = pytest.importorskip("physical_validation")
     temperatures = (300.0, 400.0)
     data = []
     for temperature in temperatures:
-        run = sample(ammonia_morse(), temperature, 300_000, thermostat=thermostat)
+        run = sample(ammonia_morse(), temperature, 150_000, thermostat=thermostat)
         data.append(simulation_data(validation, run, temperature))
     (deviation,) = validation.ensemble.check(*data, verbosity=0, data_is_uncorrelated=False)
     assert abs(deviation) < 3.5
@@ -201,12 +205,12 @@ def test_degrees_of_freedom_are_the_rank_of_the_constraints() -> None:
 def test_mean_potential_energy_of_a_harmonic_molecule() -> None:
     """Equipartition: (3N - 6) kT / 2, at a temperature and a time step at which springs between atoms are harmonic."""
     temperature = 30.0
-    runs = [sample(ammonia_springs(), temperature, 100_000, timestep=0.2, seed=seed) for seed in range(12)]
+    runs = [sample(ammonia_springs(), temperature, 50_000, timestep=0.2, seed=seed) for seed in range(12)]
     means = np.array([[run.potential[500:].mean(), run.kinetic[500:].mean()] for run in runs])
     expected = 6 / 2 * BOLTZMANN * temperature
     # nearly harmonic modes exchange energy slowly, so that the error is that of independent runs, not of blocks of one
     (potential, kinetic), errors = means.mean(axis=0), means.std(axis=0, ddof=1) / np.sqrt(len(runs))
-    assert errors.max() < 0.025 * expected
+    assert errors.max() < 0.035 * expected
     assert abs(potential - expected) < 4.0 * errors[0]
     # the virial of each mode, free of the thermostat's fluctuations
     assert potential / kinetic == pytest.approx(1.0, abs=0.015)

@@ -252,9 +252,9 @@ def test_errors_of_workers_come_back_whole(tmp_path: Path, monkeypatch: pytest.M
     assert caught.value.remedy == "open shells are not supported"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_killed_campaign_goes_on_where_it_was(tmp_path: Path, here: ThreadPoolExecutor, blow: signal.Signals) -> None:
-    count = 32
+    count = 16
     folder = tmp_path / "labels"
     geometries(count).write(tmp_path / "geometries.extxyz")
     (tmp_path / "run.py").write_text(SCRIPT)
@@ -301,8 +301,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_twenty_geometries_survive_three_kills_bit_for_bit(tmp_path: Path) -> None:
-    count, kills = 20, 3
+def test_twelve_geometries_survive_two_kills_bit_for_bit(tmp_path: Path) -> None:
+    count, kills = 12, 2
     rng = np.random.default_rng(20)
     water = Molecule(("O", "H", "H"), np.array([[0.0, 0.0, 0.2], [1.4, 0.0, -0.9], [-1.5, 0.1, -0.8]]), name="water")
     positions = water.positions + 0.08 * rng.normal(size=(count, 3, 3))

@@ -138,8 +138,10 @@ def test_forces_of_water_are_the_gradient_of_the_energy(water: Label) -> None:
     _check_forces(WATER, water.forces, LEVEL, seeds=(0, 1), tolerance=3e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("seed", "basis"), [(11, LEVEL.basis), (12, "6-31g"), (13, "sto-3g")])
+@pytest.mark.parametrize(
+    ("seed", "basis"),
+    [pytest.param(11, LEVEL.basis, marks=pytest.mark.exhaustive), (12, "6-31g"), (13, "sto-3g")],
+)
 def test_forces_of_malondialdehyde_are_the_gradient_of_the_energy(seed: int, basis: str) -> None:
     level = replace(LEVEL, basis=basis)
     shaken = MALONDIALDEHYDE.positions + 0.1 * np.random.default_rng(seed).normal(size=(9, 3))

@@ -128,7 +128,7 @@ def test_jitter_is_reported() -> None:
 
 @pytest.mark.slow
 def test_parallel_jobs_give_the_same_model() -> None:
-    config = TrainingConfig(forces=False, max_iterations=15)
+    config = TrainingConfig(forces=False, max_iterations=3)
     one = train(_dataset(), config)
     two = train(_dataset(), replace(config, workers=2))
     for a, b in zip(one.atoms, two.atoms, strict=True):

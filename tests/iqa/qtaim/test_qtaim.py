@@ -423,6 +423,7 @@ def integral_of_laplacian(data: DensityData, molecule: Molecule, tolerance: floa
     return -0.25 * (grid.shares @ (grid.weights * laplacian))
 
 
+@pytest.mark.exhaustive
 def test_slivers_where_two_atoms_face_each_other_are_found() -> None:
     # Four surfaces meet in a needle between a hydrogen and an oxygen, whose fluxes through it cancel.
     molecule = shipped(7)
@@ -441,7 +442,7 @@ def test_bond_and_ring_about_to_merge() -> None:
     assert np.abs(integral_of_laplacian(data, molecule)).max() < 3e-4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_bundles_that_part_late_are_followed() -> None:
     # Between a hydrogen and an oxygen a bond and a ring point are about to appear: paths that leave another bond
     # point within 1e-12 of one azimuth go to opposite sides of that place.
