@@ -12,7 +12,7 @@ from fflux_py.bias.collective_variables import CollectiveVariable
 from fflux_py.errors import InputError
 from fflux_py.typing import FloatArray
 
-_MOST_POINTS: Final = 20_000_000
+MOST_POINTS: Final = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Grid:
                 raise InputError(where, "a lower limit below the upper one", f"{low:g} to {high:g}")
             if bins < 2:
                 raise InputError(where, "at least 2 bins", str(bins))
+            if bins > MOST_POINTS:
+                raise InputError(where, f"at most {MOST_POINTS} bins", "more", "give a larger spacing")
             if variable.period and max(abs(low + np.pi), abs(high - np.pi)) > 1e-6:
                 raise InputError(where, "the whole circle, -pi to pi", f"{low:g} to {high:g}")
 
@@ -109,6 +111,6 @@ def grid_around(
 
 def check_size(shape: Sequence[int]) -> None:
     """Refuse a grid that would not fit the memory."""
-    if np.prod(np.array(shape, dtype=np.float64)) > _MOST_POINTS:
+    if np.prod(np.array(shape, dtype=np.float64)) > MOST_POINTS:
         found = " x ".join(str(n) for n in shape)
-        raise InputError("grid", f"at most {_MOST_POINTS} points", found, "bias fewer variables, or one by one")
+        raise InputError("grid", f"at most {MOST_POINTS} points", found, "bias fewer variables, or one by one")

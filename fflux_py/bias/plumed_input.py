@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from fflux_py.bias.collective_variables import CollectiveVariable, VariableKind
-from fflux_py.bias.grid import Grid
+from fflux_py.bias.grid import MOST_POINTS, Grid
 from fflux_py.bias.metadynamics import BiasSettings, HillParameters
 from fflux_py.bias.plumed_files import PlumedUnits, number
 from fflux_py.errors import FileFormatError, InputError
@@ -307,7 +307,10 @@ def _grid(action: _Action, variables: tuple[CollectiveVariable, ...], units: Plu
     if "GRID_SPACING" in given or "GRID_BIN" not in given:
         key, scale = ("GRID_SPACING", 1.0) if "GRID_SPACING" in given else ("SIGMA", 0.2)
         steps = [scale * x for x in action.numbers(key, k)]
-        bins = [int((b - a) / step) + 1 if step > 0.0 else 0 for a, b, step in zip(low, high, steps, strict=True)]
+        bins = [
+            int(min((b - a) / step, MOST_POINTS)) + 1 if step > 0.0 else 0
+            for a, b, step in zip(low, high, steps, strict=True)
+        ]
     else:
         bins = [0] * k
     if "GRID_BIN" in given:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from fflux_py.errors import GeometryError, InputError
+from fflux_py.errors import GeometryError
 from fflux_py.files import sha256
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
@@ -24,6 +24,7 @@ from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import (
     Symmetry,
     find_rotor_symmetry,
+    find_subgroups,
     find_symmetry,
     no_symmetry,
     symmetric_local_frames,
@@ -54,22 +55,24 @@ def chosen_symmetry(molecule: Molecule, config: TrainingConfig) -> Symmetry:
     config
         Its ``symmetry``: ``"none"``; ``"rotors"``, the cyclic permutations of methyl groups and the like; ``"full"``,
         all permutations of equivalent atoms, with the mirror image where it applies; ``"auto"``, all of them unless
-        they multiply the training points (:func:`images_per_atom`) by more than eight, then the rotors, then none.  The
-        cost depends on its features and kernel.
+        they multiply the training points (:func:`images_per_atom`) by more than eight, then the largest subgroup that
+        does not, then the rotors, then none.  The cost depends on its features and kernel.
     """
     none = no_symmetry(molecule.n_atoms)
     if config.symmetry == "none":
         return none
     if config.symmetry != "auto":
         return find_symmetry(molecule) if config.symmetry == "full" else find_rotor_symmetry(molecule)
-    choices = [find_rotor_symmetry(molecule)]
-    with suppress(InputError):  # every frame has an image by every operation: more of them than images are none to list
-        choices.insert(0, find_symmetry(molecule, int(_MOST_IMAGES)))
-    for symmetry in choices:
+    fitting: list[tuple[int, float, Symmetry]] = []
+    # every frame has an image by every operation: larger groups have too many
+    for symmetry in [*find_subgroups(molecule, int(_MOST_IMAGES)), find_rotor_symmetry(molecule)]:
+        if fitting and symmetry.order < fitting[0][0]:
+            break
         with suppress(GeometryError):  # no frames that the symmetry maps to each other
-            if images_per_atom(molecule, symmetry, config) <= _MOST_IMAGES:
-                return symmetry
-    return none
+            images = images_per_atom(molecule, symmetry, config)
+            if images <= _MOST_IMAGES:
+                fitting.append((symmetry.order, images, symmetry))
+    return min(fitting, key=lambda entry: entry[1])[2] if fitting else none
 
 
 def images_per_atom(molecule: Molecule, symmetry: Symmetry, config: TrainingConfig) -> float:

@@ -324,6 +324,7 @@ def test_no_bias_factor_is_plain_metadynamics(tmp_path: Path) -> None:
         (("SIGMA=0.35,0.3", "SIGMA=0.35,o.3"), r"plumed.dat:6, SIGMA: expected a number, also with pi, found 'o.3'"),
         (("SIGMA=0.35,0.3", "SIGMA=0.35,-0.3"), r"plumed.dat:6, METAD, hill parameter sigma"),
         (("GRID_MAX=pi,pi", "GRID_MAX=pi,3"), r"plumed.dat:6, METAD, grid of psi: expected the whole circle"),
+        (("GRID_BIN=100,80", "GRID_SPACING=1e-320,1"), r"plumed.dat:6, METAD, grid of phi: expected at most 20000000"),
         (("TEMP=300.0", "TEMP=-3"), r"plumed.dat:6, TEMP: expected a positive number of kelvin"),
         (("metad.rct", "metad.work"), r"plumed.dat:16, ARG: expected one of .*metad.rct.*, found metad.work"),
         (("STRIDE=40", "STRIDE=0"), r"plumed.dat:16, STRIDE: expected at least 1"),

@@ -7,7 +7,7 @@ import pytest
 
 from fflux_py.errors import InputError
 from fflux_py.molecules.molecule import Molecule
-from fflux_py.molecules.symmetry import Symmetry, find_symmetry, no_symmetry, symmetric_local_frames
+from fflux_py.molecules.symmetry import Symmetry, find_subgroups, find_symmetry, no_symmetry, symmetric_local_frames
 from fflux_py.units import ANGSTROM
 from tests.support.synthetic import malondialdehyde, methanol
 
@@ -59,6 +59,25 @@ def test_operations_are_a_group(molecule: Molecule) -> None:
     for p, m in elements:
         for q, n in elements:
             assert (tuple(p[i] for i in q), m != n) in elements
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 8])
+@pytest.mark.parametrize("molecule", [case[0] for case in CASES], ids=lambda x: x.formula)
+def test_subgroups_are_groups_of_operations_the_largest_first(molecule: Molecule, most: int) -> None:
+    whole, subgroups = _elements(find_symmetry(molecule)), find_subgroups(molecule, most)
+    for symmetry in subgroups:
+        elements = _elements(symmetry)
+        assert len(elements) == symmetry.order
+        assert elements <= whole
+        for p, m in elements:
+            for q, n in elements:
+                assert (tuple(p[i] for i in q), m != n) in elements
+    sizes = [len(symmetry.permutations) for symmetry in subgroups]
+    assert sizes == sorted(sizes, reverse=True)
+    # all these groups have subgroups of every order that divides theirs
+    n_operations = len(find_symmetry(molecule).permutations)
+    assert sizes[0] == max(n for n in (1, 2, 4, 8) if n <= most and n_operations % n == 0)
+    assert len({frozenset(_elements(symmetry)) for symmetry in subgroups}) == len(subgroups)
 
 
 def test_exchange_of_methylene_hydrogens_comes_with_the_mirror_image() -> None:

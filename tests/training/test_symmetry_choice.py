@@ -17,12 +17,14 @@ pytest.importorskip("rdkit")
 @pytest.mark.parametrize(
     ("smiles", "permutations", "rotors"),
     [
-        ("C1CCCCCCCC1", 1, 0),  # cyclononane: 36 operations
-        ("C1COCCOCCOCCOCCO1", 1, 0),  # 15-crown-5
+        ("C1CCCCCCCC1", 6, 0),  # cyclononane: of 36 operations
+        ("C1COCCOCCOCCOCCO1", 5, 0),  # 15-crown-5: of 20
         ("CCCCCCCCCCCCCC", 4, 2),  # tetradecane
         ("CN=[N+]=[N-]", 2, 1),  # methyl azide: a linear group
         ("CCO", 2, 1),
-        ("c1ccccc1", 1, 0),
+        ("c1ccccc1", 6, 0),  # of 24
+        ("c1ccc2ccccc2c1", 4, 0),  # naphthalene: of 8, where four of a kind share an atom's frames
+        ("C", 4, 0),
     ],
 )
 def test_auto_is_what_fits_and_never_an_error(smiles: str, permutations: int, rotors: int) -> None:
@@ -38,9 +40,9 @@ def test_rotors_alone_need_no_list_of_all_operations() -> None:
     molecule = molecule_from_smiles("CC(C)(C)C")
     with pytest.raises(InputError, match="at most 8 operations, found more"):
         find_symmetry(molecule, 8)
-    for choice in ("rotors", "auto"):
-        rotors = chosen_symmetry(molecule, TrainingConfig(symmetry=choice))
-        assert (len(rotors.permutations), len(rotors.rotors)) == (1, 4)
+    for choice, permutations in (("rotors", 1), ("auto", 3)):
+        chosen = chosen_symmetry(molecule, TrainingConfig(symmetry=choice))
+        assert (len(chosen.permutations), len(chosen.rotors)) == (permutations, 4)
 
 
 def test_every_operation_is_an_image_of_every_frame() -> None:
