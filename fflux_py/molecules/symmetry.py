@@ -35,6 +35,8 @@ _MOST_OPERATIONS: Final = 4096
 # Of subgroups: operations that generate them, for each hand, and cyclic subgroups that are joined in pairs.
 _MOST_TRIED: Final = 256
 _MOST_JOINED: Final = 40
+
+_Operation = tuple[IntArray, bool]
 _SMALLEST_SINE: Final = 0.3
 _SMALLEST_SINE_FAR: Final = 0.15
 
@@ -204,10 +206,7 @@ def find_symmetry(molecule: Molecule, most: int = _MOST_OPERATIONS) -> Symmetry:
                     "train with the rotors alone, or without symmetry",
                 )  # fmt: skip
             operations.append((permutation, mirror))
-    identity = np.arange(molecule.n_atoms)
-    operations.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
-    permutations, mirrors = np.array([p for p, _ in operations]), np.array([m for _, m in operations])
-    return Symmetry(permutations, mirrors, np.array(find_rotors(molecule), dtype=np.int64))
+    return _ordered(operations, np.array(find_rotors(molecule), dtype=np.int64))
 
 
 def find_subgroups(molecule: Molecule, most: int) -> list[Symmetry]:
@@ -238,15 +237,14 @@ def find_subgroups(molecule: Molecule, most: int) -> list[Symmetry]:
         (-len(group), -sum(mirror for _, mirror in group), sorted((tuple(p), m) for p, m in group))
         for group in groups.values()
     )
-    identity = tuple(range(molecule.n_atoms))
-    symmetries = []
-    for _, _, group in ranked:
-        group.sort(key=lambda entry: (entry[1], entry[0] != identity, entry[0]))
-        symmetries.append(Symmetry(np.array([p for p, _ in group]), np.array([m for _, m in group]), rotors))
-    return symmetries
+    return [_ordered([(np.array(p), m) for p, m in group], rotors) for _, _, group in ranked]
 
 
-_Operation = tuple[IntArray, bool]
+def _ordered(operations: list[_Operation], rotors: IntArray) -> Symmetry:
+    """The group of these operations, the identity first."""
+    identity = np.arange(len(operations[0][0]))
+    operations.sort(key=lambda entry: (entry[1], tuple(entry[0] != identity), tuple(entry[0])))
+    return Symmetry(np.array([p for p, _ in operations]), np.array([m for _, m in operations]), rotors)
 
 
 def _generated(

@@ -32,7 +32,7 @@ _SymmetryOption = Annotated[
     str,
     typer.Option(
         help="Permutations of equivalent atoms, with the mirror image where it applies (not with --no-forces): "
-        "'full', 'rotors' (methyl groups only), 'none', or 'auto' (full unless it costs more than a factor of 8)."
+        "'full', 'rotors' (methyl groups only), 'none', or 'auto' (all of it that costs no more than a factor of 8)."
     ),
 ]
 _LocalityOption = Annotated[
