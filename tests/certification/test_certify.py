@@ -35,8 +35,10 @@ from fflux_py.dynamics import MDConfig, Trajectory
 from fflux_py.errors import InputError, ModelMismatchError
 from fflux_py.iqa.campaign import Resources
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
+from fflux_py.molecules.dataset import GeometrySet
 from fflux_py.molecules.extended_xyz import write_molecule
 from fflux_py.molecules.mechanics import maxwell_boltzmann
+from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.normal_modes import normal_modes
 from fflux_py.molecules.shipped_data import DATA, path
 from fflux_py.units import ANGSTROM, KCAL_MOL
@@ -365,3 +367,20 @@ def test_reference_lengths_are_the_models(good):
     figures = run_figures(artificial(other), molecule)
     lengths = [np.linalg.norm(molecule.positions[i] - molecule.positions[j]) for i, j in molecule.bonds]
     assert figures.largest_bond_deviation_angstrom == pytest.approx(0.1 * max(lengths) * ANGSTROM)
+
+
+@pytest.mark.parametrize(("seeds", "frames", "full"), [(3, 100, True), (2, 100, False), (3, 99, False)])
+def test_the_full_protocol_has_three_seeds_and_a_hundred_frames(seeds: int, frames: int, full: bool) -> None:
+    assert CertificationConfig().is_full
+    assert CertificationConfig(seeds=seeds, frames=frames).is_full is full
+
+
+def test_frames_of_which_none_can_be_labelled_are_no_error(tmp_path: Path) -> None:
+    """A run that ended far outside is judged as such; another cause of the failure is an error."""
+    apart = Molecule(("H", "H"), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 3.0 / ANGSTROM]]), name="H2")
+    marks = (("run",), np.array([300.0]), ("test",))
+    labeller = KohnShamLabeller(LevelOfTheory(basis="sto-3g", grid_level=1))
+    assert labeller.label(GeometrySet(apart, apart.positions[None], *marks), tmp_path / "apart") is None
+    wrong = KohnShamLabeller(LevelOfTheory(method="no-such-functional", basis="sto-3g", grid_level=1))
+    with pytest.raises(InputError, match="no-such-functional"):
+        wrong.label(GeometrySet(apart, 0.25 * apart.positions[None], *marks), tmp_path / "wrong")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fflux_py.molecules.molecule import Molecule
     from fflux_py.optimization.search import OptimizationResult
 
-MINIMUM_FILE: Final = "minimum_b3lyp.xyz"
+MINIMUM_FILE: Final = "minimum_b3lyp_converged.xyz"
 """The minimum at the level of theory of the labels, beside the shipped data."""
 
 FMAX_EV_ANGSTROM: Final = 1e-3
