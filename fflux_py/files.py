@@ -264,6 +264,23 @@ def _read_npy(data: bytes) -> NDArray[Any]:
     return values.reshape(shape[::-1]).T if header[2] == "True" else values.reshape(shape)
 
 
+def json_array(text: str) -> NDArray[Any]:
+    """The UTF-8 bytes of a text as an array: a header among arrays (:func:`read_json_object` reads it)."""
+    import numpy as np  # not above: the command line reads and writes files without it
+
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def sealed_npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) -> bytes:
+    """The bytes of an ``.npz`` file of arrays and of their checksum (:func:`arrays_sha256`), the entry ``sha256``."""
+    import numpy as np  # not above: the command line reads and writes files without it
+
+    stream = io.BytesIO()
+    save = np.savez_compressed if compressed else np.savez
+    save(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
 def read_json_object(array: NDArray[Any]) -> dict[str, Any]:
     """The JSON object whose UTF-8 bytes are the elements of an array.
 

@@ -14,7 +14,6 @@ older schemas are read too: :data:`_UPGRADES` brings their parts forward one sch
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable
@@ -23,7 +22,15 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
+from fflux_py.files import (
+    arrays_sha256,
+    json_array,
+    parse_npz,
+    read_bytes,
+    read_json_object,
+    sealed_npz,
+    write_atomically,
+)
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
@@ -101,10 +108,8 @@ def save(forcefield: ForceField, path: str | os.PathLike[str]) -> None:
             del arrays[name]
     if forcefield.taught_mean is not None:
         arrays.update({f"{_TAUGHT}{name}": array for name, array in forcefield.taught_mean.entries().items()})
-    arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
-    write_atomically(path, stream.getvalue())
+    arrays["header"] = json_array(json.dumps(header, indent=1))
+    write_atomically(path, sealed_npz(arrays, compressed=True))
 
 
 def load(path: str | os.PathLike[str]) -> ForceField:

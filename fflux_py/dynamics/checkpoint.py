@@ -8,7 +8,6 @@ random numbers has no state (:mod:`fflux_py.dynamics._random`): the step and the
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +23,15 @@ from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import new_events
 from fflux_py.dynamics.trajectory import EVENTS_FILE, THERMO_FILE, TRAJECTORY_FILE
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
+from fflux_py.files import (
+    arrays_sha256,
+    json_array,
+    parse_npz,
+    read_bytes,
+    read_json_object,
+    sealed_npz,
+    write_atomically,
+)
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 
@@ -196,10 +203,8 @@ class Checkpoint:
             arrays.update({f"bias_{name}": np.asarray(getattr(self.bias, name)) for name in _BIAS_ARRAYS})
         if self.events is not None:
             arrays.update({f"events_{name}": np.asarray(getattr(self.events, name)) for name in Events._fields})
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        stream = io.BytesIO()
-        np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
-        return stream.getvalue()
+        arrays["header"] = json_array(json.dumps(header))
+        return sealed_npz(arrays)
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:

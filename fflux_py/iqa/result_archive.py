@@ -8,7 +8,6 @@ arrays, results along the first axis; the rest stands once in the JSON ``header`
 
 from __future__ import annotations
 
-import io
 import json
 import lzma
 from collections.abc import Mapping
@@ -20,7 +19,17 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
-from fflux_py.files import arrays_sha256, decompress, parse_npz, read_bytes, read_json_object, sha256, write_atomically
+from fflux_py.files import (
+    arrays_sha256,
+    decompress,
+    json_array,
+    parse_npz,
+    read_bytes,
+    read_json_object,
+    sealed_npz,
+    sha256,
+    write_atomically,
+)
 from fflux_py.typing import FloatArray
 
 SCHEMA: Final = "fflux-label-archive-1"
@@ -117,10 +126,8 @@ def write_archive(path: Path, results: Mapping[str, Result]) -> None:
         for name in group["rows"][0]:
             arrays[f"{index:03d}{name}"] = np.array([row[name] for row in group["rows"]])
     text = json.dumps({"schema": SCHEMA, "units": "as in the results", "groups": header}, sort_keys=True)
-    arrays["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
-    stream = io.BytesIO()
-    np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
-    data = lzma.compress(stream.getvalue(), format=lzma.FORMAT_XZ, filters=_FILTERS)
+    arrays["header"] = json_array(text)
+    data = lzma.compress(sealed_npz(arrays), format=lzma.FORMAT_XZ, filters=_FILTERS)
     archive = _parse(path, data)
     for name, result in results.items():
         if archive.result(name) != result:  # cannot be, and would lose a label

@@ -23,7 +23,7 @@ import numpy as np
 from fflux_py.dynamics import CompiledPotential, MDConfig
 from fflux_py.dynamics.engine import Engine
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, json_array, parse_npz, read_bytes, read_json_object, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -224,7 +224,7 @@ class TrajectorySet:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one ``.npz`` file without pickle: arrays, a JSON header, a checksum over both."""
         header, arrays = self._header(), self._arrays()
-        text = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
+        text = json_array(json.dumps(header, indent=1))
         stream = io.BytesIO()
         checksum = np.array(_digest(header, arrays))
         np.savez(stream, **arrays, header=text, sha256=checksum)  # type: ignore[arg-type]

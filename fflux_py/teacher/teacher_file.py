@@ -7,7 +7,6 @@ their names), ``positions`` (bohr, the relaxed start) and the arrays of the mean
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError, ModelMismatchError
-from fflux_py.files import arrays_sha256, parse_npz, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, json_array, parse_npz, read_json_object, sealed_npz, write_atomically
 from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.molecules.molecule import Molecule, check_same_molecule
 
@@ -81,10 +80,8 @@ def save_teacher(teacher: Teacher, path: str | os.PathLike[str]) -> None:
     }
     arrays = {"positions": np.asarray(molecule.positions)}
     arrays |= {f"{_MEAN}{name}": array for name, array in teacher.mean.entries().items()}
-    arrays["header"] = np.frombuffer(json.dumps(header, indent=1).encode(), dtype=np.uint8)
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
-    write_atomically(path, stream.getvalue())
+    arrays["header"] = json_array(json.dumps(header, indent=1))
+    write_atomically(path, sealed_npz(arrays, compressed=True))
 
 
 def load_teacher(path: str | os.PathLike[str]) -> Teacher:

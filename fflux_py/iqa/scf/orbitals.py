@@ -8,7 +8,6 @@ end of the SCF.  A file that is damaged or not there is no error: the SCF is run
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,15 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import InputError
-from fflux_py.files import arrays_sha256, parse_npz, read_bytes, read_json_object, write_atomically
+from fflux_py.files import (
+    arrays_sha256,
+    json_array,
+    parse_npz,
+    read_bytes,
+    read_json_object,
+    sealed_npz,
+    write_atomically,
+)
 from fflux_py.iqa.scf.electronic_structure import OccupiedOrbitals, program_versions
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
@@ -75,12 +82,9 @@ class OrbitalFile:
         InputError
             The folder cannot be written to.
         """
-        header = np.frombuffer(json.dumps(self._content(), sort_keys=True).encode(), dtype=np.uint8)
-        arrays: dict[str, np.ndarray] = {"header": header}
+        arrays: dict[str, np.ndarray] = {"header": json_array(json.dumps(self._content(), sort_keys=True))}
         arrays.update({name: np.asarray(getattr(orbitals, name)) for name in _ARRAYS})
-        stream = io.BytesIO()
-        np.savez(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
-        write_atomically(self.path, stream.getvalue())
+        write_atomically(self.path, sealed_npz(arrays))
 
     def read(self) -> OccupiedOrbitals | None:
         """Return the orbitals, or None if there is no file or it is damaged.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,9 @@ def test_atomic_energies_are_refused_before_anything_is_computed(method: str, tm
         label_geometry(water(), level, "hirshfeld")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dftd3") is not None, reason="dftd3 is installed")
-def test_missing_package_is_named_first(tmp_path: Path) -> None:
+def test_missing_package_is_named_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("dftd3", "dftd3.interface"):  # as if it were not installed
+        monkeypatch.setitem(sys.modules, module, None)
     level = LevelOfTheory(method="b3lyp-d3bj", basis="sto-3g")
     with pytest.raises(MissingDependencyError, match=r"the package dftd3.*pip install 'fflux_py\[dispersion\]'"):
         check_level(water(), level)
