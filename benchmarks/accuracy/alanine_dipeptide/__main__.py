@@ -53,7 +53,7 @@ from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV_ANGSTROM, KCAL_MOL, WAVENUMBER
 
 HERE = Path(__file__).resolve().parent
-GEOMETRIES = HERE.parents[2] / "campaigns" / "alanine_dipeptide" / "geometries.extxyz"
+GEOMETRIES = HERE.parents[2] / "training_data" / "alanine_dipeptide" / "data.extxyz"
 STARTS = HERE / "starts.npz"
 # phi and psi in degrees, where the search for each minimum begins.
 BASINS = {"C7eq": (-83.0, 73.0), "C5": (-157.0, 162.0), "C7ax": (73.0, -54.0)}
