@@ -25,8 +25,10 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
 ]
+# Pages of source code, for those who read: they say nothing about the documentation, and take a third of the time.
+if not tags.has("check"):  # type: ignore[name-defined]  # noqa: F821
+    extensions.append("sphinx.ext.viewcode")
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 
 html_theme = "furo"
