@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.spatial.transform import Rotation
 
 from fflux_py.bias.collective_variables import torsion
 from fflux_py.errors import ConvergenceError, GeometryError, SimulationStopped
+from fflux_py.molecules.bond_rotation import rotate_about_bond
 from fflux_py.molecules.molecule import Molecule, Torsion
 from fflux_py.molecules.potential import PotentialEnergy
 from fflux_py.sampling.thermostatted import fault
@@ -66,20 +66,8 @@ def relax(molecule: Molecule, potential: PotentialEnergy, fmax: float = 1e-3, ma
 
 def set_torsion(molecule: Molecule, atoms: Torsion, angle: float) -> Molecule:
     """Set the torsion ``atoms`` to ``angle`` (radian) by turning everything behind its axis rigidly."""
-    _, j, k, _ = atoms
-    moving, front = {k}, [k]
-    while front:
-        a = front.pop()
-        for b in molecule.neighbours[a]:
-            if {a, b} != {j, k} and b not in moving:
-                moving.add(b)
-                front.append(b)
-    positions = np.array(molecule.positions)
-    axis = positions[k] - positions[j]
-    rotation = Rotation.from_rotvec((angle - torsion(positions, atoms)) * axis / np.linalg.norm(axis))
-    indices = sorted(moving)
-    positions[indices] = rotation.apply(positions[indices] - positions[k]) + positions[k]
-    return molecule.with_positions(positions)
+    turn = angle - torsion(np.array(molecule.positions), atoms)
+    return molecule.with_positions(rotate_about_bond(molecule, (atoms[1], atoms[2]), turn))
 
 
 def random_conformer(

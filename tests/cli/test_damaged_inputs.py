@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": ("DATA", "-o", "OUT"),
     "validate": ("MODEL", "DATA"),
     "optimize": ("MODEL", "START", "-o", "OUT"),
+    "minima": ("MODEL", "START", "-o", "OUT", "--searches", "1"),
     "md": ("MODEL", "START", "--steps", "5", "-o", "OUT"),
     "resume": ("RUN",),
     "report": ("RUN", "-o", "OUT"),

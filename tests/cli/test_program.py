@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "validate",
     "optimize",
+    "minima",
     "md",
     "resume",
     "report",
