@@ -18,6 +18,7 @@ from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel, fit_weights
 from fflux_py.gp.covariance import Azimuth
 from fflux_py.gp.features import FeatureKind, FeatureSet, features
+from fflux_py.gp.kernel_arrays import Precision
 from fflux_py.gp.radial_kernel import KERNELS
 from fflux_py.gp.weights import DerivativeWeights, PlainWeights
 from fflux_py.molecules.dataset import Dataset
@@ -234,19 +235,19 @@ def test_a_geometry_has_the_same_bits_alone_and_among_others() -> None:
         assert np.array_equal(alone[1], together[1][k])
 
 
+@pytest.mark.parametrize("precision", ["double", "fixed", pytest.param("single", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
 @pytest.mark.parametrize(("kind", "kernel", "azimuth"), CASES)
 def test_energies_alone_have_the_bits_of_energies_with_forces(
-    kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str
+    kind: FeatureKind, kernel: str, azimuth: Azimuth, basis: str, precision: Precision
 ) -> None:
     positions = sample(9, 1000.0, seed=2)  # eight go through the kernels together, and one alone
-    for precision in ("double", "fixed", "single"):
-        forcefield = _forcefield(kind, kernel, azimuth, basis).with_precision(precision)
-        atomic, _ = forcefield.atomic_energies_and_forces(positions)
-        np.testing.assert_array_equal(forcefield.atomic_energies(positions), atomic)
-        np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], forcefield.compute(positions)[0])
-        assert forcefield.energy(positions[0]) == forcefield.energy_and_forces(positions[0])[0]
-        assert energy_of(forcefield, positions[0]) == forcefield.energy(positions[0])
+    forcefield = _forcefield(kind, kernel, azimuth, basis).with_precision(precision)
+    atomic, _ = forcefield.atomic_energies_and_forces(positions)
+    np.testing.assert_array_equal(forcefield.atomic_energies(positions), atomic)
+    np.testing.assert_array_equal(forcefield.compute(positions, deriv=0)[0], forcefield.compute(positions)[0])
+    assert forcefield.energy(positions[0]) == forcefield.energy_and_forces(positions[0])[0]
+    assert energy_of(forcefield, positions[0]) == forcefield.energy(positions[0])
 
 
 def test_energy_of_takes_the_forces_only_where_it_must(monkeypatch: pytest.MonkeyPatch) -> None:

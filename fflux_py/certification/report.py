@@ -24,6 +24,22 @@ _HEADS: Final = (
 
 def write_certificate(certificate: Certificate, forcefield: ForceField, folder: Path) -> Path:
     """Write ``certificate.html`` with the table, the verdict and two pictures; returns its path."""
+    return write_report(
+        folder / REPORT_FILE,
+        f"Certificate of {forcefield.molecule.name}",
+        [certificate_section(certificate, forcefield)],
+        summary=certificate.criteria,
+        provenance={
+            "Model": certificate.model_sha256,
+            "Reference": certificate.reference,
+            "Seed": certificate.config.seed,
+            "Model minus reference at the minimum": f"{certificate.minimum_error_kcal_mol:.3g} kcal/mol",
+        },
+    )
+
+
+def certificate_section(certificate: Certificate, forcefield: ForceField) -> Section:
+    """What ran, and what was right: the table, and two pictures."""
     rows: list[list[Cell]] = []
     for entry in certificate.figures:
         worst = entry.worst
@@ -65,15 +81,4 @@ def write_certificate(certificate: Certificate, forcefield: ForceField, folder: 
         f"{config.seeds} runs of {config.picoseconds:g} ps at each temperature, {config.timestep:g} fs, "
         f"{config.thermostat}{heavy}; visited frames labelled with {certificate.reference}.{thin}"
     )
-    return write_report(
-        folder / REPORT_FILE,
-        f"Certificate of {forcefield.molecule.name}",
-        [Section("Runs and visited frames", text, [table, *pictures])],
-        summary=certificate.criteria,
-        provenance={
-            "Model": certificate.model_sha256,
-            "Reference": certificate.reference,
-            "Seed": config.seed,
-            "Model minus reference at the minimum": f"{certificate.minimum_error_kcal_mol:.3g} kcal/mol",
-        },
-    )
+    return Section("Runs and visited frames", text, [table, *pictures])

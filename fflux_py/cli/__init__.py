@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from fflux_py import __version__
 from fflux_py.cli._command import BAD_INPUT, fail
 from fflux_py.cli.commands import (
+    build,
     certify,
     check,
     convert,
@@ -103,6 +104,7 @@ def fflux(
 
 
 for _function in (
+    build.build,
     check.check,
     sample.sample,
     label.label,

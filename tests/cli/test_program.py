@@ -26,6 +26,7 @@ from tests.support.cli_support import Files, fflux, refused
 from tests.support.paths import REPOSITORY
 
 COMMANDS = (
+    "build",
     "check",
     "sample",
     "label",
