@@ -31,6 +31,7 @@ from fflux_py.cli.commands import (
     report,
     resume,
     sample,
+    status,
     teach,
     train,
     train_propagator,
@@ -105,6 +106,7 @@ def fflux(
 
 for _function in (
     build.build,
+    status.status,
     check.check,
     sample.sample,
     label.label,

@@ -19,12 +19,14 @@ from fflux_py import model_file
 from fflux_py.active_learning import building
 from fflux_py.active_learning.build_config import BuildConfig, BuildPlan, allowed_labels
 from fflux_py.active_learning.build_report import write_build_report
+from fflux_py.active_learning.build_status import read_build_status
 from fflux_py.active_learning.building import BuildSource, Built, build, plan_build
 from fflux_py.certification import Execution, GFN2Labeller, Limits
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.molecules.dataset import Dataset
 from fflux_py.training import TrainingConfig
 from fflux_py.typing import Progress
+from tests.support.cli_support import fflux, refused
 from tests.support.gfn2_models import labelled
 
 FIT = TrainingConfig(max_iterations=4, subset=12, symmetry="none")
@@ -104,6 +106,22 @@ def test_the_model_of_the_folder_is_the_one_that_was_certified(built: tuple[Buil
     status = json.loads((folder / building.STATUS_FILE).read_text(encoding="utf-8"))
     assert (status["stage"], status["passed"]) == ("done", False)
     assert status["labels_spent"] == result.cycles[-1].labels_spent
+
+
+def test_the_status_tells_stage_and_rounds(built: tuple[Built, Path, list[int]], tmp_path: Path) -> None:
+    result, folder, _ = built
+    status = read_build_status(folder)
+    assert (status.ended, status.passed, status.plan) == (True, False, result.plan)
+    assert [(row["cycle"], row["number"]) for row in status.rounds] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    answer = fflux("status", folder)
+    assert answer.code == 0, answer.err
+    assert "NOT certified" in answer.out
+    result.plan.write(tmp_path)
+    assert read_build_status(tmp_path).stage == "planned"
+    (tmp_path / building.STATUS_FILE).write_text('{"stage": 3}', encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"status\.json"):
+        read_build_status(tmp_path)
+    assert "plan.json" in refused("status", tmp_path / "nothing")
 
 
 def test_the_report_tells_rounds_labels_and_criteria(built: tuple[Built, Path, list[int]], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.support.paths import REPOSITORY
 
 COMMANDS = (
     "build",
+    "status",
     "check",
     "sample",
     "label",
