@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 
 _FORCE_UNIT_REMEDY: Final = "--force-unit, such as hartree/bohr, names the unit of forces that have another one"
+
+
+NOT_STATED: Final = "not stated"
+"""Method and basis of labels whose level of theory nobody has named."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,39 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
     read = next((reader for accepts, reader in READERS if accepts(source)), None)
     if read is None:
         expected = (
-            "a folder of AIMAll results or of results of 'fflux label', an archive (.npz or .npz.xz), or an extended "
-            "XYZ file"
+            "a folder of AIMAll results or of results of 'fflux label', an archive (.npz or .npz.xz), an extended XYZ "
+            "file, or a file that ASE reads"
         )
         raise InputError(str(source), expected, "none of these", "check the path")
     data, left_out = read(source, options)
     checks = check_labels(data, str(source), _FORCE_UNIT_REMEDY if read in (_read_npz, _read_xyz) else "")
     data.write(output)
     return _outcome(source, output, data, left_out, checks)
+
+
+def read_labels_of(path: Path, options: LabelOptions) -> Dataset:
+    """A data set of this package, or labels of other programs, whose level of theory need not be stated."""
+    from fflux_py.molecules.dataset import Dataset
+    from fflux_py.molecules.extended_xyz import read_frames
+    from fflux_py.molecules.label_checks import check_labels
+
+    is_text = path.name.removesuffix(".xz").endswith((".xyz", ".extxyz"))
+    if path.is_dir() or path.name.removesuffix(".xz").endswith((".npz", *_ase_suffixes())):
+        foreign = True
+    else:
+        first = read_frames(path)[0] if is_text else None
+        # Atomic energies are this package's: without its schema such a file is damaged, not another program's.
+        foreign = first is not None and "schema" not in first.info and "iqa_energies" not in first.columns
+    if not foreign:
+        _refuse(options, "a data set of this package", *LabelOptions.__dataclass_fields__)
+        return Dataset.read(path)
+    stated = replace(options, method=options.method or NOT_STATED, basis=options.basis or NOT_STATED)
+    read = next((reader for accepts, reader in READERS if accepts(path)), _read_xyz)
+    if read in (_read_campaign, _read_aimall):
+        stated = options
+    data, _ = read(path, stated)
+    check_labels(data, str(path), _FORCE_UNIT_REMEDY if read in (_read_npz, _read_xyz) else "")
+    return data
 
 
 def _is_campaign(source: Path) -> bool:
@@ -95,6 +124,20 @@ def _read_xyz(source: Path, options: LabelOptions) -> Labels:
         return _with_tests(read_labelled_xyz(source, _origin(options)), options), ()
 
 
+def _read_ase(source: Path, options: LabelOptions) -> Labels:
+    from fflux_py.exchange.ase_files import read_ase
+
+    _refuse(options, "files that ASE reads in its units", "length_unit", "energy_unit", "force_unit")
+    with reading(source):
+        return _with_tests(read_ase(source, _origin(options)), options), ()
+
+
+def _ase_suffixes() -> tuple[str, ...]:
+    from fflux_py.exchange.ase_files import SUFFIXES
+
+    return SUFFIXES
+
+
 def _origin(options: LabelOptions) -> ArchiveOrigin:
     """What the options say about labels of other programs; the level of theory must be given."""
     from fflux_py.exchange.npz_archive import ArchiveOrigin
@@ -127,6 +170,7 @@ READERS: Final[tuple[tuple[Callable[[Path], bool], Callable[[Path, LabelOptions]
     (Path.is_dir, _read_aimall),
     (lambda source: source.suffix == ".npz", _read_npz),
     (lambda source: source.name.removesuffix(".xz").endswith((".xyz", ".extxyz")), _read_xyz),
+    (lambda source: source.suffix in _ase_suffixes(), _read_ase),
 )
 """Kinds of labels: whether a path is of this kind, and its reader.  The first kind that a path is of counts."""
 

@@ -13,6 +13,7 @@ import typer
 
 from fflux_py.cli._command import Outcome, command, print_line
 from fflux_py.cli._inputs import executor_of, parse_temperatures
+from fflux_py.cli._labels import NOT_STATED, LabelOptions, read_labels_of
 from fflux_py.cli._options import ExecutorOption, JsonOption, SeedOption, TimestepOption, WorkersOption
 from fflux_py.cli._paths import check_folder, reading
 from fflux_py.cli._progress import Callback, progress
@@ -92,7 +93,7 @@ def build(
         temperatures=parse_temperatures(temperatures), labels=labels, hours=hours, pilot=pilot, picoseconds=picoseconds,
         timestep=timestep, frames=frames, seed=seed,
     )  # fmt: skip
-    source = read_source(molecule, charge, seed)
+    source = read_source(molecule, charge, seed, method, basis)
     with executor_of(executor, output) as pool:
         labeller = _labeller(source, method, basis, partition, Resources(workers, threads, pool))
         execution = Execution(output, None, threads, _stage)
@@ -105,31 +106,32 @@ def build(
     return _outcome(built, config, output)
 
 
-def read_source(text: str, charge: int | None, seed: int) -> BuildSource:
+def read_source(text: str, charge: int | None, seed: int, method: str | None, basis: str | None) -> BuildSource:
     """The molecule that a build begins with: a file of a geometry or of labels, or a SMILES string."""
     from fflux_py.active_learning.building import BuildSource
-    from fflux_py.molecules.dataset import Dataset
     from fflux_py.molecules.extended_xyz import read_frames, read_molecule
     from fflux_py.molecules.preflight import check_molecule
 
     path = Path(text)
-    if path.is_file() or text.endswith(_GEOMETRY_SUFFIXES):
+    if path.exists() or text.endswith(_GEOMETRY_SUFFIXES):
         with reading(path):
-            schema = read_frames(path)[0].info.get("schema")
-            if str(schema).startswith("fflux-dataset"):
-                data = Dataset.read(path)
-                if charge is not None and charge != data.molecule.charge:
-                    raise InputError("--charge", f"{data.molecule.charge} as in the data set", str(charge))
-                return BuildSource(data.molecule, data)
-            molecule = read_molecule(path, charge)
-            check_molecule(molecule)
-    else:
-        from fflux_py.sampling import molecule_from_smiles
+            frames = read_frames(path) if path.name.removesuffix(".xz").endswith((".xyz", ".extxyz")) else []
+            if len(frames) == 1:
+                molecule = read_molecule(path, charge)
+                check_molecule(molecule)
+                return BuildSource(molecule)
+            ours = bool(frames) and "schema" in frames[0].info
+            options = LabelOptions() if ours else LabelOptions(method, basis, charge=charge)
+            data = read_labels_of(path, options)
+        if charge is not None and charge != data.molecule.charge:
+            raise InputError("--charge", f"{data.molecule.charge} as in the data set", str(charge))
+        return BuildSource(data.molecule, data)
+    from fflux_py.sampling import molecule_from_smiles
 
-        molecule = molecule_from_smiles(text, max(seed, 1))
-        if charge is not None and charge != molecule.charge:
-            raise InputError("--charge", f"{molecule.charge} as in the SMILES string", str(charge), "leave it out")
-        check_molecule(molecule)
+    molecule = molecule_from_smiles(text, max(seed, 1))
+    if charge is not None and charge != molecule.charge:
+        raise InputError("--charge", f"{molecule.charge} as in the SMILES string", str(charge), "leave it out")
+    check_molecule(molecule)
     return BuildSource(molecule)
 
 
@@ -142,6 +144,8 @@ def _labeller(
 
     if source.dataset is not None:
         header = source.dataset.metadata
+        if header["method"] == NOT_STATED:
+            raise InputError("--method", "the level of theory of the labels, to label what the model visits", "none")
         for option, value in (("--method", method), ("--basis", basis), ("--partition", partition)):
             if value is not None and value.lower() != str(header.get(option[2:], "")).lower():
                 raise InputError(option, f"{header.get(option[2:])} as in the data set", value, "leave it out")

@@ -11,6 +11,7 @@ import typer
 
 from fflux_py.cli import _ferebus
 from fflux_py.cli._command import Outcome, command, print_line
+from fflux_py.cli._labels import LabelOptions, read_labels_of
 from fflux_py.cli._options import JsonOption, MemoryOption
 from fflux_py.cli._paths import check_output, reading
 from fflux_py.cli._progress import Callback, progress
@@ -28,6 +29,12 @@ N_TRAIN: Final = 400
 """Training geometries that are taken if the user does not say how many."""
 
 
+_MethodOption = Annotated[str | None, typer.Option("--method", help="Labels of other programs: their method.")]
+_BasisOption = Annotated[str | None, typer.Option("--basis", help="Labels of other programs: their basis set.")]
+_LengthOption = Annotated[str | None, typer.Option("--length-unit", help="The same: angstrom or bohr.")]
+_EnergyOption = Annotated[str | None, typer.Option("--energy-unit", help="The same: hartree, eV, kcal/mol or kJ/mol.")]
+_ForceOption = Annotated[str | None, typer.Option("--force-unit", help="The same: such as hartree/bohr.")]
+_ChargeOption = Annotated[int | None, typer.Option("--charge", help="The same: charge of the molecule.")]
 _SymmetryOption = Annotated[
     str,
     typer.Option(
@@ -90,7 +97,8 @@ def train(
     data: Annotated[
         Path,
         typer.Argument(
-            metavar="DATA.extxyz", help="Labelled geometries (of 'fflux label'), or a training set of FEREBUS (.csv)."
+            metavar="DATA",
+            help="Labelled geometries (of 'fflux label' or of other programs), or a table of FEREBUS (.csv).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model to write.")] = Path("model.npz"),
@@ -119,9 +127,18 @@ def train(
     alf: Annotated[
         str | None, typer.Option(metavar="A,X,Y", help="Local frame of the atom of a .csv, atoms counted from 1.")
     ] = None,
+    method: _MethodOption = None,
+    basis: _BasisOption = None,
+    length_unit: _LengthOption = None,
+    energy_unit: _EnergyOption = None,
+    force_unit: _ForceOption = None,
+    charge: _ChargeOption = None,
     json_output: JsonOption = False,
 ) -> Outcome:
     """Train a force field on the part of a data set that is marked for training.
+
+    Labels of other programs are read too: archives of sGDML and rMD17 (.npz), extended XYZ of MACE, NequIP and ASE, ASE
+    databases and trajectories, outputs that ASE reads. Every tenth geometry is kept for testing, if none is marked.
 
     From a training set of FEREBUS (.csv) one atom is trained, by its energies on the features in the file, and a .model
     file is written; of the options --prior-mean, --n-train, --seed, --threads and --alf apply.
@@ -133,9 +150,7 @@ def train(
             raise InputError("--teacher", "a data set of energies and forces", f"the table {data}", "leave it out")
         return _ferebus.train_atom(data, output, alf, prior_mean, n_train, seed, cores)
     use_threads(max(1, cores // workers))
-    from fflux_py import model_file, training
-    from fflux_py.molecules.dataset import Dataset
-    from fflux_py.teacher.teacher_file import load_teacher
+    from fflux_py import training
 
     config = training.TrainingConfig(
         n_train=n_train,
@@ -153,7 +168,15 @@ def train(
         memory=memory,
     )
     with reading(data):
-        dataset = Dataset.read(data)
+        dataset = read_labels_of(data, LabelOptions(method, basis, None, length_unit, energy_unit, force_unit, charge))
+    return _train(config, dataset, data, output, teacher)
+
+
+def _train(config: TrainingConfig, dataset: Dataset, data: Path, output: Path, teacher: Path | None) -> Outcome:
+    """Train, and write the model; an interrupted training is kept beside it."""
+    from fflux_py import model_file, training
+    from fflux_py.teacher.teacher_file import load_teacher
+
     mean = None if teacher is None else load_teacher(teacher)
     with reading(data), progress(f"training {dataset.molecule.name}") as show:
         partial = _partial(output, config)
