@@ -28,21 +28,27 @@ def read_model(path: Path) -> ForceField:
 
 
 def read_dataset(path: Path, forcefield: ForceField | None = None) -> Dataset:
-    """A data set, in the order and hand of a model if there is one; errors name its file."""
-    from fflux_py.molecules.dataset import Dataset
+    """A data set or labels of other programs, in the order and hand of a model; errors name the file."""
+    from fflux_py.cli._labels import LabelOptions, read_labels_of
     from fflux_py.molecules.dataset_order import reorder_dataset
 
     with reading(path):
-        dataset = Dataset.read(path)
+        dataset = read_labels_of(path, LabelOptions())
         if forcefield is None:
             return dataset
         return reorder_dataset(dataset, forcefield.match_or_keep(dataset.molecule), str(path))
 
 
 def check_level(dataset: Dataset, path: Path, forcefield: ForceField, keys: Sequence[str]) -> None:
-    """Refuse labels that were computed otherwise than those of a model, as far as its metadata say it."""
+    """Refuse labels that were computed otherwise than those of a model, as far as metadata of both say it."""
+    from fflux_py.cli._labels import NOT_STATED
+
     for key in keys:
-        if key in forcefield.metadata and dataset.metadata[key] != forcefield.metadata[key]:
+        if (
+            dataset.metadata[key] != NOT_STATED
+            and key in forcefield.metadata
+            and dataset.metadata[key] != forcefield.metadata[key]
+        ):
             raise InputError(
                 f"{path}, key {key}", f"{forcefield.metadata[key]} as in the model", str(dataset.metadata[key])
             )

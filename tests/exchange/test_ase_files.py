@@ -94,6 +94,9 @@ def test_a_model_is_trained_on_labels_of_other_programs_by_one_command(tmp_path:
     assert answer.code == 0, answer.err
     assert answer.json["n_train"] == 9  # every tenth is kept for testing
     assert (tmp_path / "m.npz").exists()
+    answer = fflux("validate", tmp_path / "m.npz", tmp_path / "labels.traj", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["groups"]["all"]["n_frames"] == 1
     answer = fflux(
         "convert", tmp_path / "labels.traj", tmp_path / "data.extxyz", "--method", "pbe", "--basis", "def2-svp"
     )
