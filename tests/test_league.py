@@ -91,6 +91,7 @@ def test_frames_in_electron_volts_become_atomic_units(public_sets: ModuleType, t
         if name != "dihedral scan":
             np.testing.assert_allclose(part.forces * EV / ANGSTROM, 2.0 * x, rtol=1e-6)
     assert np.isnan(found["dihedral scan"].forces).all()
+    assert public_sets.VALIDATION not in public_sets.acac(tmp_path, 2, n_held_out=1)  # all frames train
 
 
 def test_frames_that_train_are_not_judged_by(public_sets: ModuleType) -> None:

@@ -30,9 +30,14 @@ LEVELS = {
 def datasets_of(
     symbols: Sequence[str], parts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], name: str, level: str
 ) -> dict[str, Dataset]:
-    """Data sets of parts: positions (bohr), energies (hartree), forces (hartree/bohr), without atomic energies."""
+    """Data sets of parts: positions (bohr), energies (hartree), forces (hartree/bohr), without atomic energies.
+
+    A part without frames is left out: the validation, where all frames train.
+    """
     made = {}
     for part, (positions, energies, forces) in parts.items():
+        if len(energies) == 0:
+            continue
         unknown = np.full(positions.shape[:2], np.nan)
         split = ("train" if part == TRAIN else "test",) * len(energies)
         molecule = Molecule(tuple(symbols), positions[0], 0, name)
