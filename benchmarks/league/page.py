@@ -137,6 +137,19 @@ def costs() -> str:
     return markdown(head, rows)
 
 
+def speed() -> str:
+    """Processor times of a training and of an evaluation over those of the version before the laws of length scales."""
+    head = ["rMD17", "N", "training, s, before and now", "ratio", "evaluation, us, before and now", "ratio"]
+    rows = []
+    for entry in read_results(RESULTS).get("speed", []):
+        cells = []
+        for key in ("training_processor_s", "evaluation_processor_us"):
+            before, now = entry["before"][key], entry["now"][key]
+            cells += [f"{before:.0f}, {now:.0f}", f"{now / before:.2f}"]
+        rows.append([entry["data"].removesuffix("_split01.npz"), str(entry["n_train"]), *cells])
+    return markdown(head, rows)
+
+
 def choices() -> str:
     """What choices were made by: errors on training frames that the model has not learnt."""
     rows = []
@@ -155,6 +168,7 @@ TABLES = {
         "3bpa", 500, {"300 K block": "300 K", "600 K block": "600 K", "1200 K block": "1200 K"}
     ),
     "costs": costs,
+    "speed": speed,
     "choices": choices,
 }
 
