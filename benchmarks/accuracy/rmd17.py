@@ -18,44 +18,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the folder support
 
 from support.figures import parser, show
+from support.public_sets import TRAIN, rmd17
 
 import numpy as np
-from ase.data import chemical_symbols
 
-from fflux_py.molecules.dataset import Dataset, GeometrySet
-from fflux_py.molecules.molecule import Molecule
 from fflux_py.training import TrainingConfig, train
 from fflux_py.training.config import LOCALITIES
-from fflux_py.units import ANGSTROM, EV, KCAL_MOL, KCAL_MOL_ANGSTROM
+from fflux_py.units import ANGSTROM, EV
 
 MILLI = 1000.0
 REPETITIONS = 20
-
-
-def dataset_of(path: Path, n_train: int, part: str, n_judged: int) -> Dataset:
-    """The first training geometries, and as the part ``test`` those to judge by."""
-    arrays = np.load(path)
-    judged, rows = ("test", slice(n_judged)) if part == "test" else ("train", slice(-n_judged, None))
-
-    def both(quantity: str) -> np.ndarray:
-        parts = arrays[f"train_{quantity}"][:n_train], arrays[f"{judged}_{quantity}"][rows]
-        return np.concatenate([np.asarray(values, dtype=np.float64) for values in parts])
-
-    positions = both("R_angstrom") / ANGSTROM
-    count = len(positions)
-    symbols = tuple(chemical_symbols[z] for z in arrays["z"])
-    split = ("train",) * n_train + ("test",) * (count - n_train)
-    molecule = Molecule(symbols, positions[0], 0, path.name.removesuffix("_split01.npz"))
-    unknown = np.full(positions.shape[:2], np.nan)
-    return Dataset(
-        geometries=GeometrySet(molecule, positions, split, np.full(count, np.nan), split),
-        energies=both("E_kcal_mol") / KCAL_MOL,
-        forces=both("F_kcal_mol_angstrom") / KCAL_MOL_ANGSTROM,
-        atomic_energies=unknown,
-        atomic_errors=unknown,
-        charges=unknown,
-        metadata={"method": "PBE", "basis": "def2-SVP", "partition": "none"},
-    )
 
 
 def main() -> None:
@@ -70,7 +42,7 @@ def main() -> None:
     options.add_argument("--locality", default=TrainingConfig.locality, choices=list(LOCALITIES))
     options.add_argument("--symmetry", default="auto", choices=["auto", "full", "rotors", "none"])
     chosen = options.parse_args()
-    dataset = dataset_of(chosen.folder / f"{chosen.molecule}_split01.npz", chosen.n, chosen.part, chosen.judged)
+    parts = rmd17(chosen.folder, chosen.molecule, chosen.n, chosen.judged)
     config = TrainingConfig(
         n_train=chosen.n,
         subset=chosen.subset,
@@ -79,7 +51,7 @@ def main() -> None:
         symmetry=chosen.symmetry,
     )
     begin, used = time.perf_counter(), time.process_time()
-    forcefield = train(dataset, config)
+    forcefield = train(parts[TRAIN], config)
     figures: dict[str, object] = {
         "molecule": chosen.molecule,
         "n_train": chosen.n,
@@ -89,7 +61,7 @@ def main() -> None:
         "training_wall_s": time.perf_counter() - begin,
         "training_processor_s": time.process_time() - used,
     }
-    judged = dataset.select([split == "test" for split in dataset.geometries.split])
+    judged = parts[chosen.part]
     energies, forces = forcefield.compute(judged.positions)
     assert forces is not None
     figures[f"{chosen.part}: energy_mae_mev"] = MILLI * EV * float(np.abs(energies - judged.energies).mean())
