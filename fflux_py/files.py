@@ -21,9 +21,9 @@ import tempfile
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fflux_py.errors import FileFormatError, InputError
 
@@ -41,6 +41,8 @@ _NPY_HEADER: Final = re.compile(
     r"\{\s*'descr':\s*'([<>|=]?[biufcSU]\d{1,9})',\s*'fortran_order':\s*(True|False),"
     r"\s*'shape':\s*\(([\d,\s]*)\),?\s*\}\s*"
 )
+# No number of a model is as large; squares of such numbers are still numbers.
+_LARGEST_NUMBER: Final = 1e60
 _NPY_LENGTHS: Final = {b"\x93NUMPY\x01\x00": "<H", b"\x93NUMPY\x02\x00": "<I", b"\x93NUMPY\x03\x00": "<I"}
 
 
@@ -279,6 +281,102 @@ def sealed_npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = False) 
     save = np.savez_compressed if compressed else np.savez
     save(stream, **arrays, sha256=np.array(arrays_sha256(arrays)))  # type: ignore[arg-type]
     return stream.getvalue()
+
+
+Checksum = Callable[[dict[str, "NDArray[Any]"]], str]
+"""A checksum of all entries of an archive but its own; ValueError: they do not allow one."""
+
+
+class Sealed(NamedTuple):
+    """What :func:`sealed_npz` keeps together.
+
+    Parameters
+    ----------
+    header
+        The JSON object of the entry ``header``.
+    arrays
+        All other arrays by name.
+    sha256
+        The checksum over all of them.
+    """
+
+    header: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    sha256: str
+
+
+def read_sealed(path: str | os.PathLike[str], expected: str, remedy: str, checksum: Checksum | None = None) -> Sealed:
+    """Read a file that :func:`sealed_npz` has made; parameters and errors as in :func:`unseal`."""
+    try:
+        data = read_bytes(path)
+    except OSError as error:
+        raise FileFormatError(str(path), expected, error.strerror or str(error), "check the path") from error
+    return unseal(data, str(path), expected, remedy, checksum)
+
+
+def unseal(data: bytes, where: str, expected: str, remedy: str, checksum: Checksum | None = None) -> Sealed:
+    """Header and arrays of the bytes of an archive with a checksum.
+
+    Parameters
+    ----------
+    data
+        The bytes.
+    where, expected, remedy
+        For messages: the file, what it should be, what the user can do about a damaged one.
+    checksum
+        How the checksum was made; :func:`arrays_sha256` if not given.
+
+    Raises
+    ------
+    FileFormatError
+        Another kind of file, a truncated or altered one, or one whose header is no JSON object.
+    """
+    try:
+        arrays = parse_npz(data)
+    except ValueError as error:
+        found = f"a truncated or altered file, or another kind of file ({error})"
+        raise FileFormatError(where, expected, found, remedy) from error
+    if not {"header", "sha256"} <= arrays.keys():
+        raise FileFormatError(where, expected, "an archive without header and checksum", remedy)
+    stored = str(arrays.pop("sha256"))
+    try:
+        if stored != (checksum or arrays_sha256)(arrays):
+            raise FileFormatError(where, f"the checksum {stored[:12]}...", "another: the file was altered", remedy)
+        header = read_json_object(arrays.pop("header"))
+    except ValueError as error:
+        raise FileFormatError(f"{where}, header", "JSON", str(error), remedy) from error
+    return Sealed(header, arrays, stored)
+
+
+def check_numbers(
+    arrays: Mapping[str, NDArray[Any]], where: str, remedy: str, may_be_missing: Callable[[str], bool] | None = None
+) -> None:
+    """Refuse arrays with anything but finite numbers of a size that squares allow.
+
+    Parameters
+    ----------
+    arrays
+        By name.
+    where, remedy
+        The file, and what the user can do, for messages.
+    may_be_missing
+        Whether an array of this name may have entries that are not a number.
+
+    Raises
+    ------
+    FileFormatError
+        Naming the array.
+    """
+    import numpy as np  # not above: the command line reads and writes files without it
+
+    for name, array in arrays.items():
+        kind = array.dtype.kind
+        if kind in "iuf":
+            sound = np.abs(np.float64(array)) < _LARGEST_NUMBER
+            if kind == "f" and may_be_missing is not None and may_be_missing(name):
+                sound |= np.isnan(array)
+        if kind != "b" and (kind not in "iuf" or not sound.all()):
+            raise FileFormatError(f"{where}, {name}", "finite numbers", f"others, {array.dtype}", remedy)
 
 
 def read_json_object(array: NDArray[Any]) -> dict[str, Any]:

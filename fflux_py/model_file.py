@@ -22,15 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from fflux_py.errors import FFLUXError, FileFormatError
-from fflux_py.files import (
-    arrays_sha256,
-    json_array,
-    parse_npz,
-    read_bytes,
-    read_json_object,
-    sealed_npz,
-    write_atomically,
-)
+from fflux_py.files import Sealed, check_numbers, json_array, read_sealed, sealed_npz, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.gp.atomic_model import AtomicModel
 from fflux_py.gp.covariance import Covariance
@@ -57,8 +49,7 @@ _UNITS: Final = {
 _ARRAYS: Final = ("points", "energies", "w_y", "w_1", "theta")
 _JOINT_ARRAYS: Final = ("positions", "partitioned", "centres", "variances", "coefficients")
 _SYMMETRY_ARRAYS: Final = ("permutations", "mirrors", "rotors")
-# No number of a model is as large; squares of such numbers are still numbers.
-_LARGEST_NUMBER: Final = 1e60
+_REMEDY: Final = "train or copy it again"
 # In a joint fit these follow from the solution.
 _DERIVED: Final = ("/points", "/w_y", "/w_1")
 _TAUGHT: Final = "taught_mean/"
@@ -120,25 +111,9 @@ def load(path: str | os.PathLike[str]) -> ForceField:
     FileFormatError
         Not such a file, truncated, altered (checksum), or of a newer schema.
     """
-    arrays = _read_arrays(path)
     where = str(path)
-    stored = str(arrays.pop("sha256")) if "sha256" in arrays else ""
-    if "header" not in arrays or not stored:
-        raise FileFormatError(where, "a model written by 'fflux train'", "an .npz file without header and checksum")
-    if stored != arrays_sha256(arrays):
-        raise FileFormatError(where, f"the checksum {stored[:12]}...", "another", "the file was altered; train again")
-    try:
-        header = read_json_object(arrays["header"])
-    except ValueError as error:
-        raise FileFormatError(f"{where}, header", "JSON", str(error), "the file was altered; train again") from error
-    for name, array in arrays.items():
-        sound = (
-            np.abs(np.float64(array)) < _LARGEST_NUMBER
-            if array.dtype.kind in "iuf"
-            else np.array(array.dtype.kind == "b")
-        )
-        if not (sound | np.isnan(array) if name.endswith("/energies") and array.dtype.kind == "f" else sound).all():
-            raise FileFormatError(f"{where}, {name}", "finite numbers", str(array.dtype), "train again")
+    header, arrays, _ = _read(path)
+    check_numbers(arrays, where, _REMEDY, may_be_missing=lambda name: name.endswith("/energies"))
     schema = header.get("schema")
     if type(schema) is not int or schema not in range(1, SCHEMA + 1):
         raise FileFormatError(where, f"schema 1 to {SCHEMA}", str(schema), "use a matching version of fflux_py")
@@ -157,22 +132,11 @@ def load(path: str | os.PathLike[str]) -> ForceField:
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """The checksum stored in a model file: the parent mark of a trajectory."""
-    arrays = _read_arrays(path)
-    if "sha256" not in arrays:
-        raise FileFormatError(str(path), "a model written by 'fflux train'", "an .npz file without checksum")
-    return str(arrays["sha256"])
+    return _read(path).sha256
 
 
-def _read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        raise FileFormatError(str(path), "a readable model file", error.strerror or str(error)) from error
-    try:
-        return parse_npz(data)
-    except ValueError as error:
-        reason = f"a truncated or altered file, or another kind of file ({error})"
-        raise FileFormatError(str(path), "a model (.npz)", reason, "train or copy it again") from error
+def _read(path: str | os.PathLike[str]) -> Sealed:
+    return read_sealed(path, "a model written by 'fflux train' (.npz)", _REMEDY)
 
 
 def _from_parts(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ForceField:

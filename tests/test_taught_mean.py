@@ -1,5 +1,6 @@
 """A force field with a taught mean: every path adds it once, and the file keeps it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,11 +102,47 @@ def test_what_does_not_fit_is_refused() -> None:
         mean.with_shares(2.0 * SHARES)
     network = mean.arrays.network
     smaller = mean.arrays._replace(network=network._replace(first=network.first[:, :-1]))
-    with pytest.raises(InputError, match="fit together"):
+    with pytest.raises(InputError, match=r"first of float64 and shape \(4, 23, 8\) that does not fit"):
         TaughtMean(smaller, "GFN2-xTB")
     with pytest.raises(InputError, match=r"prior mean.*found MF5"):
         taught().with_prior_mean("MF5")
     assert taught().with_prior_mean("MF2").taught_mean is mean or taught().taught_mean is not None
+
+
+_ENTRIES = {k: v for k, v in TaughtMean(random_mean(), "GFN2-xTB").entries().items() if v.ndim and v.size > 1}
+
+
+@pytest.mark.parametrize("name", sorted(_ENTRIES))
+def test_a_shorter_array_is_refused_for_compiled_code_would_read_beyond_it(name: str) -> None:
+    """Each array by itself; the loops run over the longer of two that belong together."""
+    entries = TaughtMean(random_mean(), "GFN2-xTB", SHARES).entries()
+    with pytest.raises(InputError):
+        TaughtMean.from_entries({**entries, name: entries[name][:-1]}, "GFN2-xTB")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("terms/bonds", lambda a: a + 1, "bonds beyond the 6"),
+        ("terms/planes", lambda a: np.array([[0, 1, 2]]), "plane_constants of float64"),
+        ("terms/angles", lambda a: 0 * a, "without a direction"),
+        ("terms/pairs", lambda a: a + 0.0, "pairs of float64"),
+        ("network/radial", lambda a: a[:, :5], "radial of"),
+        ("network/classes", lambda a: a + 1, "classes beyond"),
+        ("network/pair_classes", lambda a: a - 1, "pair_classes beyond"),
+        ("network/means", lambda a: (1e3 * a).astype(int), "means of int64"),
+        ("network/n_vectors", lambda a: a + 99, "104 vectors"),
+        ("network/last", lambda a: a[:, :7], "weights of shapes"),
+        ("terms/bonds", lambda a: a - 1, "bonds beyond the 6"),
+        ("constant", lambda a: np.zeros(0), "constant of shape"),
+    ],
+)
+def test_arrays_that_contradict_each_other_are_refused(
+    name: str, change: Callable[[np.ndarray], np.ndarray], said: str
+) -> None:
+    entries = TaughtMean(random_mean(), "GFN2-xTB", SHARES).entries()
+    with pytest.raises(InputError, match=f"{said}.* that does not fit"):
+        TaughtMean.from_entries({**entries, name: change(np.asarray(entries[name]))}, "GFN2-xTB")
 
 
 def test_model_files_of_other_programs_refuse_it() -> None:

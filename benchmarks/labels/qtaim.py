@@ -108,18 +108,22 @@ def noise(molecule: Molecule, level: LevelOfTheory, rotations: int) -> dict[str,
 
 
 def water(path: Path) -> dict[str, float]:
-    """Differences from a published calculation with Gaussian and AIMAll (exact Coulomb and exchange)."""
-    level = LevelOfTheory(density_fit=False, grid_level=4, convergence=1e-10, auxiliary_basis="cc-pvqz-jkfit")
+    """Differences from a published calculation with Gaussian and AIMAll, which has exact Coulomb and exchange.
+
+    As exactly as the reference, and with default settings, which fit the density and take a coarser grid.
+    """
+    exact = LevelOfTheory(density_fit=False, grid_level=4, convergence=1e-10, auxiliary_basis="cc-pvqz-jkfit")
     figures: dict[str, float] = {}
     for entry in json.loads(path.read_text(encoding="utf-8")):
         molecule = Molecule(tuple(entry["symbols"]), np.array(entry["xyz_angstrom"]) / ANGSTROM, name=entry["name"])
-        atoms = integrate_topological_atoms(GroundState(molecule, level))
-        name = entry["name"].lower()
-        figures[f"{name}_energy_worst_hartree"] = float(np.abs(atoms.energies - entry["E_IQA"]).max())
-        figures[f"{name}_charge_worst_e"] = float(np.abs(atoms.charges - entry["q"]).max())
-        figures[f"{name}_dipole_worst_e_bohr"] = float(np.abs(atoms.dipoles - entry["dipole_atomic_au"]).max())
-        figures[f"{name}_laplacian_worst_hartree"] = float(np.abs(atoms.laplacians).max())
-        figures[f"{name}_laplacian_worst_of_reference_hartree"] = float(np.abs(entry["L"]).max())
+        for settings, level in (("as exact", exact), ("default", LevelOfTheory())):
+            atoms = integrate_topological_atoms(GroundState(molecule, level))
+            name = f"{entry['name'].lower()}, {settings}:"
+            figures[f"{name} energy_worst_hartree"] = float(np.abs(atoms.energies - entry["E_IQA"]).max())
+            figures[f"{name} charge_worst_e"] = float(np.abs(atoms.charges - entry["q"]).max())
+            figures[f"{name} dipole_worst_e_bohr"] = float(np.abs(atoms.dipoles - entry["dipole_atomic_au"]).max())
+            figures[f"{name} laplacian_worst_hartree"] = float(np.abs(atoms.laplacians).max())
+        figures[f"{entry['name'].lower()}, reference: laplacian_worst_hartree"] = float(np.abs(entry["L"]).max())
     return figures
 
 

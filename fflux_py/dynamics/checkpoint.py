@@ -23,15 +23,7 @@ from fflux_py.dynamics.config import MDConfig
 from fflux_py.dynamics.guards import new_events
 from fflux_py.dynamics.trajectory import EVENTS_FILE, THERMO_FILE, TRAJECTORY_FILE
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
-from fflux_py.files import (
-    arrays_sha256,
-    json_array,
-    parse_npz,
-    read_bytes,
-    read_json_object,
-    sealed_npz,
-    write_atomically,
-)
+from fflux_py.files import json_array, read_sealed, sealed_npz, write_atomically
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.typing import FloatArray, IntArray
 
@@ -215,14 +207,7 @@ class Checkpoint:
         FileFormatError
             Missing, truncated, altered, or of another schema.
         """
-        arrays = _read_arrays(path)
-        stored = str(arrays.pop("sha256", ""))
-        if "header" not in arrays or stored != arrays_sha256(arrays):
-            raise FileFormatError(str(path), "a checkpoint with its checksum", "another checksum", "it was altered")
-        try:
-            header = read_json_object(arrays["header"])
-        except ValueError as error:
-            raise FileFormatError(f"{path}, header", "JSON", str(error), "it was altered") from error
+        header, arrays, _ = read_sealed(path, "a checkpoint", "")
         if header.get("schema") != SCHEMA:
             raise FileFormatError(
                 str(path), f"schema {SCHEMA}", str(header.get("schema")), "use a matching version of fflux_py"
@@ -346,14 +331,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        raise FileFormatError(str(path), "a checkpoint", error.strerror or str(error)) from error
-    try:
-        return parse_npz(data)
-    except ValueError as error:
-        raise FileFormatError(str(path), "a checkpoint", f"a truncated or altered file ({error})") from error

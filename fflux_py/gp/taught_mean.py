@@ -18,13 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fflux_py._compiled.classical_terms import ClassicalTerms
-from fflux_py._compiled.network import Network
+from fflux_py._compiled.network import N_RADIAL, Network
 from fflux_py._compiled.taught_mean import TaughtMeanArrays, taught_batch
 from fflux_py.errors import InputError
 from fflux_py.files import arrays_sha256
 from fflux_py.gp.prior_mean import needs_isolated
 from fflux_py.molecules.molecule import read_only
 from fflux_py.typing import FloatArray
+
+# Fields of the terms and of the network that are numbers of atoms, bonds or classes.
+_INDICES = ("bonds", "angles", "planes", "pairs", "classes", "pair_classes")
 
 
 @dataclass(frozen=True)
@@ -57,25 +60,9 @@ class TaughtMean:
         object.__setattr__(self, "shares", shares)
         if shares.shape != (n,) or not abs(shares.sum() - 1.0) < 1e-9:
             raise InputError("shares", f"{n} numbers that add up to 1", f"{shares}")
-        inputs = network.radial.shape[2] - network.n_vectors + network.n_vectors * (network.n_vectors + 1) // 2
-        hidden = network.last.shape[1]
-        classes = network.last.shape[0]
-        fits = (
-            network.pair_classes.shape == network.means.shape == network.inverse_widths.shape == (n, n)
-            and network.first.shape == (classes, inputs + -inputs % 4, hidden)
-            and network.second.shape == (classes, hidden, hidden)
-            and network.first_bias.shape == network.second_bias.shape == (classes, hidden)
-            and hidden % 4 == 0
-            and 0 <= network.classes.min() <= network.classes.max() < classes
-            and 0 <= network.pair_classes.min() <= network.pair_classes.max() < len(network.radial)
-            and self.arrays.constant.shape == (1,)
-        )
-        indices = (self.arrays.terms.bonds, self.arrays.terms.pairs)
-        of_bonds = (self.arrays.terms.angles[:, :2], self.arrays.terms.planes)
-        fits = fits and all(_within(k, n) for k in indices)
-        fits = fits and all(_within(k, len(self.arrays.terms.bonds)) for k in of_bonds)
-        if not fits:
-            raise InputError("taught mean", "arrays of one network and its terms", "shapes that do not fit together")
+        wrong = _wrong_shape(self.arrays) or _wrong_index(self.arrays)
+        if wrong:
+            raise InputError("taught mean", "arrays of one network and its terms", f"{wrong} that does not fit")
 
     @property
     def n_atoms(self) -> int:
@@ -149,5 +136,50 @@ def _array(values: np.ndarray) -> np.ndarray:
     return np.array(values, dtype=kind, order="C")
 
 
-def _within(indices: np.ndarray, count: int) -> bool:
-    return bool(((indices >= 0) & (indices < count)).all())
+def _wrong_shape(arrays: TaughtMeanArrays) -> str:
+    """Name of an array of another shape or type than the compiled code reads; empty if there is none."""
+    terms, network = arrays.terms, arrays.network
+    n, bonds, angles = len(network.classes), len(terms.bonds), len(terms.angles)
+    planes, pairs = len(terms.planes), len(terms.pairs)
+    of_terms = {
+        "bonds": (bonds, 2), "bond_lengths": (bonds,), "bond_exponents": (bonds,), "bond_constants": (bonds, 2),
+        "angles": (angles, 4), "angle_cosines": (angles,), "angle_constants": (angles, 2),
+        "planes": (planes, 3), "plane_constants": (planes,),
+        "pairs": (pairs, 2), "pair_factors": (pairs,), "pair_decays": (pairs,),
+    }  # fmt: skip
+    if (network.radial.ndim, network.last.ndim) != (3, 2) or network.last.shape[1] % 4:
+        return f"a network with weights of shapes {network.radial.shape} and {network.last.shape}"
+    if not 0 <= network.n_vectors <= network.radial.shape[2]:
+        return f"a network with {network.n_vectors} vectors"
+    width, (classes, hidden) = network.radial.shape[2], network.last.shape
+    inputs = width - network.n_vectors + network.n_vectors * (network.n_vectors + 1) // 2
+    of_network = {
+        "classes": (n,), "pair_classes": (n, n), "means": (n, n), "inverse_widths": (n, n),
+        "radial": (len(network.radial), N_RADIAL, width), "first": (classes, inputs + -inputs % 4, hidden),
+        "first_bias": (classes, hidden), "second": (classes, hidden, hidden), "second_bias": (classes, hidden),
+        "last": (classes, hidden),
+    }  # fmt: skip
+    for part, shapes in ((terms, of_terms), (network, of_network)):
+        for name, shape in shapes.items():
+            array = getattr(part, name)
+            if array.shape != shape or array.dtype.kind != ("i" if name in _INDICES else "f"):
+                return f"{name} of {array.dtype} and shape {array.shape}"
+    return "" if arrays.constant.shape == (1,) else f"constant of shape {arrays.constant.shape}"
+
+
+def _wrong_index(arrays: TaughtMeanArrays) -> str:
+    """Name of an array with a number of an atom, bond or class that there is not; empty if there is none."""
+    terms, network = arrays.terms, arrays.network
+    n, bonds = len(network.classes), len(terms.bonds)
+    tables = {
+        "bonds": (terms.bonds, n),
+        "pairs": (terms.pairs, n),
+        "angles": (terms.angles[:, :2], bonds),
+        "planes": (terms.planes, bonds),
+        "classes": (network.classes, len(network.last)),
+        "pair_classes": (network.pair_classes, len(network.radial)),
+    }
+    for name, (indices, count) in tables.items():
+        if not ((indices >= 0) & (indices < count)).all():
+            return f"{name} beyond the {count} that there are"
+    return "angles without a direction" if (np.abs(terms.angles[:, 2:]) != 1).any() else ""

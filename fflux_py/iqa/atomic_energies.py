@@ -107,8 +107,8 @@ class AtomicEnergies:
 
 
 @dataclass(frozen=True)
-class _Integrals:
-    """Integrals over the basins, as the grid gives them; every array has the atoms as its last axis."""
+class BasinIntegrals:
+    """Integrals over the basins as the grid gives them, atomic units; all arrays have the atoms as their last axis."""
 
     electrons: FloatArray
     laplacian: FloatArray
@@ -142,7 +142,7 @@ def integrate_fuzzy_atoms(state: GroundState, weights: WeightFunction) -> Atomic
         for block in compact_blocks(points, _BLOCK):
             yield points[block], weights(state.molecule, state.level, points[block]) * quadrature[block]
 
-    return _distribute_residuals(_integrate_blocks(state, local, blocks()), state.analytic_energies(), state)
+    return distribute_residuals(_integrate_blocks(state, local, blocks()), state.analytic_energies(), state.molecule)
 
 
 def potential_basis(symbols: Iterable[str], level: LevelOfTheory) -> str:
@@ -169,10 +169,10 @@ def integrate_topological_atoms(state: GroundState) -> AtomicEnergies:
         # A sliver of a surface was missed: its two sides cannot both have a Laplacian that integrates to zero.
         raw = _integrate_basins(state, local, BasinSettings(surface_tolerance=_SHARP_TOLERANCE))
     check_basins(raw.laplacian, _LARGEST_LAPLACIAN, repr(state.molecule.name))
-    return _distribute_residuals(raw, state.analytic_energies(), state)
+    return distribute_residuals(raw, state.analytic_energies(), state.molecule)
 
 
-def _integrate_basins(state: GroundState, local: LocalDensities, settings: BasinSettings) -> _Integrals:
+def _integrate_basins(state: GroundState, local: LocalDensities, settings: BasinSettings) -> BasinIntegrals:
     grid = find_basins(local.data, state.molecule, settings)
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
@@ -184,7 +184,7 @@ def _integrate_basins(state: GroundState, local: LocalDensities, settings: Basin
 
 def _integrate_blocks(
     state: GroundState, local: LocalDensities, blocks: Iterator[tuple[FloatArray, FloatArray]]
-) -> _Integrals:
+) -> BasinIntegrals:
     """Sum over blocks of points with the weights of the atoms, ``(n_atoms, n_points)``."""
     molecule = state.molecule
     n = molecule.n_atoms
@@ -197,7 +197,7 @@ def _integrate_blocks(
         squared_distance = np.einsum("apx,apx->ap", displacement, displacement)
         attraction -= (molecule.numbers[:, None] / np.sqrt(squared_distance)) @ charge.T
         moments += _moments(displacement, squared_distance, charge)
-    return _Integrals(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], attraction, moments)
+    return BasinIntegrals(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5], attraction, moments)
 
 
 def _stacked(densities: Densities) -> FloatArray:
@@ -230,9 +230,19 @@ def _moments(displacement: FloatArray, squared_distance: FloatArray, charge: Flo
     return -np.array([np.einsum("ap,ap->a", term, charge) for term in terms])
 
 
-def _distribute_residuals(raw: _Integrals, analytic: AnalyticEnergies, state: GroundState) -> AtomicEnergies:
-    """Give the residual of every component to the atoms, and add the components up."""
-    electrons = float(state.molecule.numbers.sum() - state.molecule.charge)
+def distribute_residuals(raw: BasinIntegrals, analytic: AnalyticEnergies, molecule: Molecule) -> AtomicEnergies:
+    """Give the residual of every component to the atoms, and add the components up.
+
+    Parameters
+    ----------
+    raw
+        Integrals over the atoms.
+    analytic
+        What they should sum to.
+    molecule
+        Nuclei and charge.
+    """
+    electrons = float(molecule.numbers.sum() - molecule.charge)
     totals = {
         "electrons": (raw.electrons, electrons),
         "kinetic": (raw.kinetic, analytic.kinetic),
@@ -261,7 +271,7 @@ def _distribute_residuals(raw: _Integrals, analytic: AnalyticEnergies, state: Gr
     return AtomicEnergies(
         energies=np.sum(list(components.values()), axis=0),
         errors=errors,
-        charges=state.molecule.numbers - corrected["electrons"],
+        charges=molecule.numbers - corrected["electrons"],
         components=components,
         residuals=residuals,
         dipoles=raw.moments[:3].T,

@@ -20,14 +20,12 @@ import numpy as np
 
 from fflux_py.errors import FileFormatError, InputError
 from fflux_py.files import (
-    arrays_sha256,
     decompress,
     json_array,
-    parse_npz,
     read_bytes,
-    read_json_object,
     sealed_npz,
     sha256,
+    unseal,
     write_atomically,
 )
 from fflux_py.typing import FloatArray
@@ -152,18 +150,15 @@ def read_archive(path: Path) -> ResultArchive:
 
 def _parse(path: Path, data: bytes) -> ResultArchive:
     remedy = "restore the archive"
+    expected = "an archive of labels"
     try:
-        entries = parse_npz(decompress(data))
-        digest = str(entries.pop("sha256"))
-        header = read_json_object(entries["header"])
-        schema = header["schema"]
-    except (ValueError, KeyError) as error:
-        raise FileFormatError(str(path), "an archive of labels", str(error) or "another file", remedy) from error
-    if schema != SCHEMA:
-        raise FileFormatError(f"{path}, header", f"schema {SCHEMA!r}", repr(schema), "read it with a later version")
-    if digest != arrays_sha256(entries):
-        raise FileFormatError(str(path), "contents with the checksum that the archive names", "another one", remedy)
-    del entries["header"]
+        content = decompress(data)
+    except ValueError as error:
+        raise FileFormatError(str(path), expected, str(error), remedy) from error
+    header, arrays, _ = unseal(content, str(path), expected, remedy)
+    if header.get("schema") != SCHEMA:
+        found = repr(header.get("schema"))
+        raise FileFormatError(f"{path}, header", f"schema {SCHEMA!r}", found, "read it with a later version")
     try:
         groups = tuple(dict(group) for group in header["groups"])
         for group in groups:
@@ -172,10 +167,10 @@ def _parse(path: Path, data: bytes) -> ResultArchive:
             listed = all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in words)
             if not listed or len(names) != len(digests):
                 raise ValueError("names without checksums")
-            _check_arrays(group["content"], entries, len(names))
+            _check_arrays(group["content"], arrays, len(names))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}, header", "groups of results", f"others ({error})", remedy) from error
-    return ResultArchive(path, groups, entries)
+    return ResultArchive(path, groups, arrays)
 
 
 def _check_arrays(content: Any, arrays: Mapping[str, FloatArray], rows: int) -> None:

@@ -10,6 +10,7 @@ a hand that they have nowhere in them, gives way to one in which all is known, o
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -17,17 +18,21 @@ from typing import Final
 import numpy as np
 
 from fflux_py._compiled.atom_labels import LabelArrays, first_misfit
+from fflux_py.errors import InputWarning
 from fflux_py.molecules.handedness import handedness, sides
 from fflux_py.molecules.matching import BROKEN, FLAT, LONG, SQUEEZED, STRETCHED, Labels, Matching, match, matchings
 from fflux_py.molecules.molecule import Molecule, read_only
 from fflux_py.molecules.symmetry import Symmetry, no_symmetry
 from fflux_py.typing import FloatArray, IntArray
+from fflux_py.units import ANGSTROM
 
 # Orders of a molecule's atoms that are its symmetry; so many are tried.
 _MOST_ORDERS: Final = 5000
 # An order gives way to one that is stranger by less than this part; an unknown hand counts as so many bohr^2.
 _BETTER: Final = 0.25
 _UNKNOWN_HAND: Final = 1e3
+# Bonds of a distorted geometry in angstrom, over those of the reference in bohr, are 0.53 within this part.
+_AS_IN_ANGSTROM: Final = 0.25
 # Four atoms, and training geometries, that are looked at for hands that the model knows.
 _MOST_QUADRUPLES: Final = 3000
 _MOST_GEOMETRIES: Final = 200
@@ -157,20 +162,37 @@ class AtomOrder:
             Other bonds or chirality than the model's.
         GeometryError
             Two atoms on one spot.
+
+        Warns
+        -----
+        InputWarning
+            Bonds as short as if the positions were in angstrom.
         """
         found: dict[int, Matching] = {}
+        told = False
         k = first_misfit(positions, self.arrays)
         begin = 0
         while k >= 0:
             begin += k
             name = "positions" if len(positions) == 1 else f"positions, geometry {begin + 1}"
             geometry = Molecule(self.reference.symbols, positions[begin], self.reference.charge, name)
+            told = told or self._tell_another_unit(geometry)
             matching = self.match(geometry)
             if not matching.identity:
                 found[begin] = matching
             begin += 1
             k = first_misfit(positions[begin:], self.arrays)
         return found
+
+    def _tell_another_unit(self, geometry: Molecule) -> bool:
+        """Warn of a geometry all of whose bonds are as short as if its positions were in angstrom; whether they are."""
+        labels = Labels(self.reference)
+        ratios = np.linalg.norm(np.diff(geometry.positions[labels.bonds], axis=1)[:, 0], axis=1) / labels.lengths
+        if not len(ratios) or not (np.abs(ratios / ANGSTROM - 1.0) < _AS_IN_ANGSTROM).all():
+            return False
+        text = "times as long as in the model, as if positions were in angstrom; they are taken as bohr"
+        warnings.warn(f"{geometry.name}: bonds are {np.median(ratios):.2f} {text}", InputWarning, stacklevel=5)
+        return True
 
     def _strangeness(self, positions: FloatArray) -> FloatArray:
         """How far geometries, ``(k, n_atoms, 3)``, are from what the model knows, ``(k,)``; zero inside.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fflux_py.errors import FileFormatError, GeometryError, InputError
 from fflux_py.files import read_text, stem, write_atomically
-from fflux_py.molecules.frame_meaning import interpret, isotope_remedy, read_plain_comment, tell
+from fflux_py.molecules.frame_meaning import UNNAMED_COLUMNS, interpret, isotope_remedy, read_plain_comment, tell
 from fflux_py.molecules.molecule import Molecule, check_positions, is_element
 from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM
@@ -210,6 +210,8 @@ def _read_frame(lines: list[str], start: int, path: str) -> tuple[Frame, int]:
             raise FileFormatError(
                 f"{path}:{start + 3 + k}", f"{n_fields} columns", f"{len(row)}", "is the number of atoms right?"
             )
+    if (unnamed := max(len(row) for row in rows) - n_fields) > 0:
+        info[UNNAMED_COLUMNS] = unnamed
     columns: dict[str, NDArray[np.generic]] = {}
     first = 0
     for name, letter, n in layout:

@@ -40,7 +40,11 @@ _UNITS: Final = frozenset(
     "coordinateunit coordinateunits coordinatesunit coordsunit coordunit".split()
 )
 _CONSTRAINTS: Final = frozenset("constraint constraints fixedatoms frozenatoms fixatoms frozen fixed".split())
-_KEYS: Final = _CHARGE | _MULTIPLICITY | _SPIN | _UNPAIRED | _PERIODICITY | _CELL | _UNITS | _CONSTRAINTS
+UNNAMED_COLUMNS: Final = "unnamed_columns"
+"""Key of a frame's ``info``: how many columns without a name its file has after the coordinates."""
+_KEYS: Final = (
+    _CHARGE | _MULTIPLICITY | _SPIN | _UNPAIRED | _PERIODICITY | _CELL | _UNITS | _CONSTRAINTS | {"unnamedcolumns"}
+)
 
 _CHARGE_COLUMNS: Final = frozenset("initialcharges initialcharge charges charge formalcharges formalcharge".split())
 _MOMENT_COLUMNS: Final = frozenset("initialmagmoms initialmagmom magmoms magmom spins spin".split())
@@ -177,6 +181,11 @@ def interpret(
     stated = _charge(symbols, info, columns, where, notes) if charge is None else charge
     if charge is None and info.get(_BARE_CHARGE):
         notes.append(f"the comment line is read as charge {stated} and multiplicity {info['multiplicity']}")
+    if info.get(UNNAMED_COLUMNS):
+        notes.append(
+            f"what stands after the coordinates ({info[UNNAMED_COLUMNS]} columns without a name) is not used: masses, "
+            "charges and velocities are known by their names in Properties=..."
+        )
     electrons = sum(atomic_numbers.get(s, 0) for s in symbols) - (default_charge if stated is None else stated)
     notes += _check_spin(info, columns, electrons, where)
     velocities = [k for k, column in columns.items() if _plain_name(k) in _MOTION_COLUMNS and _is_nonzero(column)]

@@ -267,9 +267,7 @@ def _difference(labels: Labels, geometry: Molecule) -> tuple[str, str, str]:
     reference = labels.reference
     pieces = connected_pieces(geometry)
     if len(pieces) > len(connected_pieces(reference)):
-        sizes = ", ".join(str(len(piece)) for piece in pieces)
-        remedy = "unwrap a molecule that a periodic cell cut, take out others, or bring back a bond that is too long"
-        return "one molecule in one piece", f"{len(pieces)} pieces of {sizes} atoms", remedy
+        return in_pieces(pieces)
     if reference.symbols == geometry.symbols and labels.keep_bonds(geometry.positions):
         if not labels.keep_sides(geometry.positions, double=True):
             return "the sides (cis, trans) of the double bonds", "others", _ANOTHER.format("a stereoisomer")
@@ -292,6 +290,16 @@ def connected_pieces(molecule: Molecule) -> list[set[int]]:
         near = [piece for piece in pieces if piece & set(molecule.neighbours[atom])]
         pieces = [piece for piece in pieces if piece not in near] + [{atom}.union(*near)]
     return pieces
+
+
+def in_pieces(pieces: list[set[int]]) -> tuple[str, str, str]:
+    """What was expected, what was found, and a remedy, for a molecule in several pieces."""
+    if all(len(piece) == 1 for piece in pieces):
+        remedy = "are the coordinates in another unit, such as bohr in a file of angstrom?"
+        return "one molecule in one piece", f"{len(pieces)} atoms without a bond", remedy
+    sizes = ", ".join(str(len(piece)) for piece in pieces)
+    remedy = "unwrap a molecule that a periodic cell cut, take out others, or bring back a bond that is too long"
+    return "one molecule in one piece", f"{len(pieces)} pieces of {sizes} atoms", remedy
 
 
 def _bond_kinds(molecule: Molecule) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from fflux_py.errors import GeometryError, InputError
 from fflux_py.molecules.local_frame import cip_local_frames, describe
-from fflux_py.molecules.matching import connected_pieces
+from fflux_py.molecules.matching import connected_pieces, in_pieces
 from fflux_py.molecules.molecule import Molecule, covalent_radius
 from fflux_py.molecules.symmetry import find_symmetry, symmetric_local_frames
 
@@ -62,11 +62,7 @@ def check_one_piece(molecule: Molecule) -> str:
     """
     pieces = connected_pieces(molecule)
     if len(pieces) > 1:
-        sizes = ", ".join(str(len(piece)) for piece in pieces)
-        raise GeometryError(
-            f"bonds of {molecule.name!r}", "one molecule in one piece", f"{len(pieces)} pieces of {sizes} atoms",
-            "unwrap a molecule that a periodic cell cut, take out others, or bring back a bond that is too long",
-        )  # fmt: skip
+        raise GeometryError(f"bonds of {molecule.name!r}", *in_pieces(pieces))
     return f"one molecule, {len(molecule.bonds)} bonds"
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from fflux_py.dynamics import CompiledPotential, MDConfig
 from fflux_py.dynamics.engine import Engine
 from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError, SimulationStopped
-from fflux_py.files import arrays_sha256, json_array, parse_npz, read_bytes, read_json_object, write_atomically
+from fflux_py.files import arrays_sha256, json_array, read_json_object, read_sealed, write_atomically
 from fflux_py.forcefield import ForceField
 from fflux_py.molecules import mechanics
 from fflux_py.molecules.molecule import Molecule, read_only
@@ -240,20 +240,9 @@ class TrajectorySet:
             Another kind of file, a truncated or altered one, or one of a newer schema.
         """
         where, expected = str(path), "trajectories written by 'fflux trajectories'"
-        try:
-            arrays = parse_npz(read_bytes(path))
-            header = read_json_object(arrays.pop("header"))
-            stored = str(arrays.pop("sha256"))
-        except OSError as error:
-            raise FileFormatError(where, "a readable file", error.strerror or str(error), "check the path") from error
-        except (ValueError, KeyError) as error:
-            raise FileFormatError(where, expected, "another kind of file, or a truncated one") from error
+        header, arrays, _ = read_sealed(path, expected, "make or copy them again", _checksum)
         if header.get("format") != FORMAT or header.get("schema") != SCHEMA or set(arrays) != set(_ARRAYS):
             raise FileFormatError(where, f"{expected}, schema {SCHEMA}", f"{header.get('format')!r}, another content")
-        if stored != _digest(header, arrays):
-            raise FileFormatError(
-                where, f"the checksum {stored[:12]}...", "another", "the file was altered: copy it again"
-            )
         try:
             symbols, charge, name = tuple(header["symbols"]), int(header["charge"]), str(header["name"])
             molecule = Molecule(symbols, arrays.pop("start"), charge, name)
@@ -266,6 +255,11 @@ class TrajectorySet:
 
 def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     return arrays_sha256(arrays, json.dumps(header, sort_keys=True).encode())
+
+
+def _checksum(entries: dict[str, np.ndarray]) -> str:
+    """The digest of all entries of a file, its header among them."""
+    return _digest(read_json_object(entries["header"]), {k: v for k, v in entries.items() if k != "header"})
 
 
 def make_trajectories(

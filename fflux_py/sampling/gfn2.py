@@ -62,11 +62,17 @@ class GFN2:
         Raises
         ------
         ConvergenceError
-            If the self-consistent charges do not converge, neither from the previous ones nor from a fresh guess.
+            If the self-consistent charges do not converge, neither from the previous ones nor from a fresh guess; if
+            two atoms are too close.
         """
         if positions.shape != self.molecule.positions.shape:
             raise InputError("positions", f"shape {self.molecule.positions.shape}", f"shape {positions.shape}")
-        self._calculator.update(np.ascontiguousarray(positions, dtype=np.float64))
+        try:
+            self._calculator.update(np.ascontiguousarray(positions, dtype=np.float64))
+        except TBLiteRuntimeError as error:
+            self._previous = None
+            where = f"GFN2-xTB of {self.molecule.name!r}"
+            raise ConvergenceError(where, "a geometry that it takes", str(error), "check the geometry") from error
         result = self._single_point()
         energy, gradient = float(result.get("energy")), np.asarray(result.get("gradient"))
         if not (np.isfinite(energy) and np.isfinite(gradient).all()):

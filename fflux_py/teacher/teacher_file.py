@@ -11,13 +11,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.errors import FFLUXError, FileFormatError, ModelMismatchError
-from fflux_py.files import arrays_sha256, json_array, parse_npz, read_json_object, sealed_npz, write_atomically
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, ModelMismatchError
+from fflux_py.files import check_numbers, json_array, read_sealed, sealed_npz, write_atomically
 from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.molecules.molecule import Molecule, check_same_molecule
 
@@ -40,11 +39,20 @@ class Teacher:
         The mean.
     metadata
         Where it comes from: level of theory, numbers of labels, errors on frames of its own dynamics, seed, versions.
+
+    Raises
+    ------
+    InputError
+        A mean of another number of atoms.
     """
 
     molecule: Molecule
     mean: TaughtMean
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mean.n_atoms != self.molecule.n_atoms:
+            raise InputError("mean", f"a mean of {self.molecule.n_atoms} atoms", f"one of {self.mean.n_atoms}")
 
     def check(self, molecule: Molecule) -> None:
         """Refuse another molecule, another order of atoms, or other bonds.
@@ -92,29 +100,18 @@ def load_teacher(path: str | os.PathLike[str]) -> Teacher:
     FileFormatError
         Not such a file, truncated, altered (checksum), or of a newer schema.
     """
-    where = str(path)
+    where, expected, remedy = str(path), "a teacher written by 'fflux teach' (.npz)", "teach or copy it again"
+    header, arrays, _ = read_sealed(path, expected, remedy)
+    if header.get("format") != _FORMAT:
+        raise FileFormatError(where, expected, repr(header.get("format")), remedy)
+    if header.get("schema") != SCHEMA:
+        raise FileFormatError(where, f"schema {SCHEMA}", str(header.get("schema")), "use a matching fflux_py")
+    check_numbers(arrays, where, remedy)
     try:
-        arrays = parse_npz(Path(path).read_bytes())
-    except OSError as error:
-        raise FileFormatError(where, "a readable file of a teacher", error.strerror or str(error)) from error
-    except ValueError as error:
-        found = f"a truncated or altered file, or another kind of file ({error})"
-        raise FileFormatError(where, "a teacher (.npz)", found, "teach or copy it again") from error
-    stored = str(arrays.pop("sha256")) if "sha256" in arrays else ""
-    if "header" not in arrays or stored != arrays_sha256(arrays):
-        raise FileFormatError(where, "a teacher of 'fflux teach' with its checksum", "another file, or an altered one")
-    try:
-        header = read_json_object(arrays["header"])
-        if header.get("format") != _FORMAT:
-            raise FileFormatError(where, "a teacher of 'fflux teach'", repr(header.get("format")))
-        if header.get("schema") != SCHEMA:
-            raise FileFormatError(where, f"schema {SCHEMA}", str(header.get("schema")), "use a matching fflux_py")
         molecule = Molecule(tuple(header["symbols"]), arrays["positions"], int(header["charge"]), str(header["name"]))
         entries = {name.removeprefix(_MEAN): a for name, a in arrays.items() if name.startswith(_MEAN)}
         return Teacher(molecule, TaughtMean.from_entries(entries, str(header["level"])), dict(header["metadata"]))
-    except FileFormatError:
-        raise
     except FFLUXError as error:
         raise FileFormatError(f"{where}, {error.where}", error.expected, error.found, error.remedy) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise FileFormatError(where, "the entries of a teacher", f"others ({error})", "teach again") from error

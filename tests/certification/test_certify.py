@@ -369,6 +369,17 @@ def test_reference_lengths_are_the_models(good):
     assert figures.largest_bond_deviation_angstrom == pytest.approx(0.1 * max(lengths) * ANGSTROM)
 
 
+def test_progress_counts_labels_also_those_that_fail() -> None:
+    molecule = Molecule(("H", "H"), np.diag([0.0, 0.0, 1.4])[[0, 2]])
+    positions = np.array([molecule.positions, np.zeros((2, 3)), 1.1 * molecule.positions])
+    frames = GeometrySet(molecule, positions, ("a",) * 3, np.full(3, np.nan), ("test",) * 3)
+    told: list[tuple[int, int]] = []
+    labels = GFN2Labeller().label(frames, Path(), lambda *done: told.append(done))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert labels is not None
+    assert len(labels) == 2
+
+
 @pytest.mark.parametrize(("seeds", "frames", "full"), [(3, 100, True), (2, 100, False), (3, 99, False)])
 def test_the_full_protocol_has_three_seeds_and_a_hundred_frames(seeds: int, frames: int, full: bool) -> None:
     assert CertificationConfig().is_full

@@ -204,10 +204,13 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut": (lambda data: data[: len(data) // 2], "an archive of labels, found Compressed data ended"),
     "empty": (lambda data: b"", "an archive of labels"),
     "a bit": (lambda data: data[:900] + bytes([data[900] ^ 4]) + data[901:], "an archive of labels, found Corrupt"),
-    "a number": (_change_a_number, "contents with the checksum that the archive names"),
+    "a number": (_change_a_number, r"the checksum \w{12}\.\.\., found another: the file was altered, restore"),
     "text": (lambda data: b"energies\n", "an archive of labels, found Input format not supported"),
     "not npz": (lambda data: lzma.compress(b"energies"), "an archive of labels"),
-    "another npz": (lambda data: lzma.compress(_npz(a=np.ones(2))), "an archive of labels, found 'sha256"),
+    "another npz": (
+        lambda data: lzma.compress(_npz(a=np.ones(2))),
+        "an archive without header and checksum",
+    ),
     "later schema": (_change_the_schema, "schema 'fflux-label-archive-1', found 'fflux-label-archive-9'"),
     "pickle": (lambda data: lzma.compress(_npz(sha256=np.array([{}], dtype=object))), "an archive of labels"),
 }

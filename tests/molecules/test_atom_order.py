@@ -10,12 +10,13 @@ import pytest
 
 from fflux_py import ForceField
 from fflux_py._compiled.atom_labels import first_misfit
-from fflux_py.errors import ModelMismatchError, ReorderedAtomsWarning
+from fflux_py.errors import InputWarning, ModelMismatchError, ReorderedAtomsWarning
 from fflux_py.molecules.atom_order import AtomOrder
 from fflux_py.molecules.matching import Labels
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.molecules.symmetry import find_symmetry
 from fflux_py.typing import FloatArray
+from fflux_py.units import ANGSTROM
 from tests.support.synthetic import fitted, methanol, sample
 
 
@@ -97,6 +98,21 @@ def test_a_known_order_has_the_same_bits_without_the_look_and_no_word() -> None:
             assert one.tobytes() == other.tobytes()
     assert field.unmatched.unmatched is field.unmatched
     assert field.unmatched.kernel_arrays() is field.kernel_arrays()
+
+
+def test_positions_in_angstrom_are_told() -> None:
+    """All bonds have 0.53 of their length; a single short bond, or a molecule shrunk by a third, is believed."""
+    model, x = fitted(), sample(3)
+    for function in (model.compute, model.atomic_energies, model.deviations):
+        with pytest.warns(InputWarning, match=r"0\.5\d times as long .*, as if positions were in angstrom") as told:
+            function(x * ANGSTROM)
+        assert len(told) == 1
+    short = x[0].copy()
+    hydrogen = methanol().n_atoms - 1
+    oxygen = methanol().neighbours[hydrogen][0]
+    short[hydrogen] = short[oxygen] + 0.53 * (short[hydrogen] - short[oxygen])
+    for other in (x, x[0] * 0.75, short):  # warnings are errors in tests
+        model.compute(other)
 
 
 def test_other_bonds_are_refused_unless_nobody_is_to_look() -> None:

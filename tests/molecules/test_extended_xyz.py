@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fflux_py.errors import FFLUXError, FileFormatError, InputError
+from fflux_py.errors import FFLUXError, FileFormatError, InputError, InputWarning
 from fflux_py.molecules.extended_xyz import (
     Frame,
     format_frame,
@@ -147,7 +147,8 @@ def test_we_read_what_ase_writes(tmp_path: Path) -> None:
 def test_plain_xyz_with_any_comment_and_spare_columns(tmp_path: Path) -> None:
     path = tmp_path / "plain.xyz"
     path.write_text('3\nwater = "good\nO 0 0 0.119 8\nH 0 0.763 -0.477 1\nH 0 -0.763 -0.477 1\n\n')
-    molecule = read_molecule(path)
+    with pytest.warns(InputWarning, match=r"after the coordinates \(1 columns without a name\)"):
+        molecule = read_molecule(path)
     assert molecule.symbols == ("O", "H", "H")
     assert (molecule.name, molecule.charge) == ("plain", 0)
     assert molecule.positions[1, 1] == pytest.approx(0.763 / 0.529177210903)

@@ -216,6 +216,21 @@ def test_velocities_a_cell_and_light_masses_are_told_in_one_line_each(tmp_path: 
         read_molecule(_file(tmp_path, PROPERTIES + "reference_charge_model=resp"))
 
 
+@pytest.mark.parametrize("comment", ["a step of a run", PROPERTIES.strip()])
+def test_columns_without_a_name_are_told_once_and_not_kept(tmp_path: Path, comment: str) -> None:
+    """Velocities, masses or charges, as many programs write them behind the coordinates."""
+    path = _file(tmp_path, comment, WATER.replace("\n", " 0.1 0.2 -0.3\n"))
+    path.write_text(path.read_text() * 3)
+    for read in (read_molecule, GeometrySet.read):
+        with pytest.warns(InputWarning, match=r"\(3 columns without a name\) is not used") as told:
+            read(path)
+        assert len(told) == 1
+    with pytest.warns(InputWarning):
+        GeometrySet.read(path).write(tmp_path / "again.xyz")
+    assert "unnamed" not in (tmp_path / "again.xyz").read_text()
+    assert GeometrySet.read(tmp_path / "again.xyz").molecule.symbols == ("O", "H", "H")
+
+
 def test_a_word_is_said_once_for_a_file_of_many_frames(tmp_path: Path) -> None:
     path = _water(tmp_path, "masses:R:1", "15.995 1.008 1.008")
     path.write_text(path.read_text() * 5)

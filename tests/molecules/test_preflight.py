@@ -22,6 +22,9 @@ DIMER = molecule(
     [[-1.551007, -0.11452, 0.0], [-1.934259, 0.762503, 0.0], [-0.599677, 0.040712, 0.0],
      [1.350625, 0.111469, 0.0], [1.680398, -0.373741, -0.758561], [1.680398, -0.373741, 0.758561]],
 )  # fmt: skip
+METHANE_IN_BOHR = molecule(
+    "C H H H H", [[0, 0, 0], [1.19, 1.19, 1.19], [-1.19, -1.19, 1.19], [-1.19, 1.19, -1.19], [1.19, -1.19, -1.19]]
+)
 METHYL = molecule("C H H H", [[0, 0, 0], [1.08, 0, 0], [-0.54, 0.935307, 0], [-0.54, -0.935307, 0]])
 OXYGEN = molecule("O O", [[0, 0, 0], [0, 0, 1.208]])
 ACETYLENE = molecule("C C H H", [[0, 0, 0.6], [0, 0, -0.6], [0, 0, 1.66], [0, 0, -1.66]])
@@ -32,6 +35,7 @@ XENON = molecule("Xe F F", [[0, 0, 0], [0, 0, 1.98], [0, 0, -1.98]])
 @pytest.mark.parametrize(
     ("start", "message"),
     [
+        (METHANE_IN_BOHR, "found 5 atoms without a bond; are the coordinates in another unit, such as bohr"),
         (DIMER, "expected one molecule in one piece, found 2 pieces of 3, 3 atoms"),
         (METHYL, r"expected an even number of electrons \(closed shell\), found 9 electrons at charge 0"),
         (OXYGEN, "O2, a triplet"),

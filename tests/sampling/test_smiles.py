@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rdkit", reason="RDKit is not installed")
 
-from fflux_py.errors import InputError
+from fflux_py.errors import ConvergenceError, InputError, InputWarning
 from fflux_py.sampling.plan import SamplingConfig
 from fflux_py.sampling.smiles import molecule_from_smiles
 from fflux_py.units import ANGSTROM
@@ -44,6 +44,37 @@ def test_seed_decides_the_geometry() -> None:
     first, again, other = (molecule_from_smiles("CCCO", seed=s).positions for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("smiles", "isomers"),
+    [
+        ("CC=CC", ("C/C=C/C", r"C/C=C\C")),
+        ("CC(F)Cl", ("C[C@H](F)Cl", "C[C@@H](F)Cl")),
+    ],
+)
+def test_stereochemistry_that_is_open_is_told(smiles: str, isomers: tuple[str, str]) -> None:
+    """The seed decides, and both isomers come."""
+    taken = set()
+    for seed in range(8):
+        with pytest.warns(InputWarning, match="leaves the stereochemistry open: it is taken as") as told:
+            molecule_from_smiles(smiles, seed)
+        assert len(told) == 1
+        taken.update(isomer for isomer in isomers if repr(isomer) in str(told[0].message))
+    assert taken == set(isomers)
+    for isomer in isomers:  # told in full, nothing is open
+        molecule_from_smiles(isomer)
+
+
+@pytest.mark.parametrize("smiles", ["CN=[N+]=[N-]", "C[SiH3]", "CN", "C[C@H](N)C(=O)O", r"C/C=C\C", "N=C=N", "[H][H]"])
+def test_stereochemistry_that_is_not_open_needs_no_word(smiles: str) -> None:
+    molecule_from_smiles(smiles)
+
+
+def test_a_geometry_with_other_bonds_than_the_string_is_refused() -> None:
+    """Distance geometry alone, where MMFF94 has no parameters, brings two fluorines of PF5 together."""
+    with pytest.raises(ConvergenceError, match="bonds of the string, found a bond between F1 and F3; try another seed"):
+        molecule_from_smiles("FP(F)(F)(F)F")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from fflux_py.exchange.ferebus.tables import FeatureTable, read_training_csv, wr
 from fflux_py.exchange.labelled_xyz import read_labelled_xyz
 from fflux_py.exchange.npz_archive import ArchiveOrigin, read_npz
 from fflux_py.files import arrays_sha256, parse_npz, read_text
+from fflux_py.gp.taught_mean import TaughtMean
 from fflux_py.interfaces.executor import read_settings
 from fflux_py.iqa.result_archive import read_archive, write_archive
 from fflux_py.iqa.result_folder import ResultFolder
@@ -48,7 +49,9 @@ from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.iqa.scf.orbitals import OrbitalFile
 from fflux_py.molecules.dataset import Dataset, GeometrySet
 from fflux_py.molecules.extended_xyz import Frame, read_frames, read_molecule, write_frames, write_molecule
+from fflux_py.molecules.normal_modes import NormalModes, read_modes, write_modes
 from fflux_py.propagators.trajectories import TrajectorySet
+from fflux_py.teacher.teacher_file import Teacher, load_teacher, save_teacher
 from fflux_py.training import _checkpoint as training_checkpoint
 from tests.exchange import test_aimall as aimall
 from tests.support import ferebus_data
@@ -56,6 +59,7 @@ from tests.support.cli_support import methanol_data
 from tests.support.compiled_potentials import ammonia, ammonia_morse
 from tests.support.paths import TEST_DATA
 from tests.support.synthetic import fit, label, methanol, sample
+from tests.support.taught_means import METHANOL, random_mean
 
 WORDS: Final = (b"", b"nan", b"-1", b"1e999", b"99999999999999999999", b"0", b"=", b'"', b"\n", b" ", b"\x00", b"\xff",
          b"{", b"\xc2\xb2", b"#! FIELDS", b"-", b",", b"()", b"1.5", b"F", b"%s", b"inf", b"[" * 3000,
@@ -189,6 +193,8 @@ def make_files(folder: Path) -> None:
     write_archive(folder / "labels.npz.xz", {name: {"energies": [1.5, 2.5], "n": 3} for name in "ab"})
     write_dl_fflux(folder / "dl_fflux", fit(label(sample(12)), "spherical", noise=1e-8, inverse_width=0.02))
     _trajectories().save(folder / "trajectories.npz")
+    save_teacher(Teacher(METHANOL, TaughtMean(random_mean(), "GFN2-xTB")), folder / "teacher.npz")
+    write_modes(folder / "normal_modes.npz", NormalModes(METHANOL.positions, np.arange(12.0), np.eye(18)[:, :12]))
     training_checkpoint.Checkpoint(folder / "training.partial", _TRAINING_KEY).update(length=np.arange(3.0))
     file = OrbitalFile(methanol(), _WATER_LEVEL, folder)
     file.write(OccupiedOrbitals(np.eye(4), np.arange(4.0)))
@@ -226,6 +232,8 @@ KINDS: Final[dict[str, Kind]] = {
     "wavefunction": Kind("atoms/W.wfn", lambda path: read_int(path.parent, path)),
     "labels": Kind("labels.npz.xz", _read_labels, seal_arrays),
     "trajectories": Kind("trajectories.npz", TrajectorySet.load, seal_trajectories),
+    "teacher": Kind("teacher.npz", load_teacher, seal_arrays),
+    "modes": Kind("normal_modes.npz", read_modes, no_seal),
     "training": Kind("training.partial", _read_training, no_seal),
     "orbitals": Kind("orbitals.npz", _read_orbitals, seal_arrays),
     "improvement": Kind("improve/improve.json", lambda path: read_state(path.parent, {"model": "a"})),

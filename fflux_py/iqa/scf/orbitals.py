@@ -15,16 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from fflux_py.errors import InputError
-from fflux_py.files import (
-    arrays_sha256,
-    json_array,
-    parse_npz,
-    read_bytes,
-    read_json_object,
-    sealed_npz,
-    write_atomically,
-)
+from fflux_py.errors import FileFormatError, InputError
+from fflux_py.files import json_array, read_bytes, sealed_npz, unseal, write_atomically
 from fflux_py.iqa.scf.electronic_structure import OccupiedOrbitals, program_versions
 from fflux_py.iqa.scf.level_of_theory import LevelOfTheory
 from fflux_py.molecules.molecule import Molecule
@@ -101,14 +93,10 @@ class OrbitalFile:
         except OSError as error:
             raise InputError(str(self.path), "a readable file", error.strerror or str(error)) from error
         try:
-            entries = parse_npz(data)
-            arrays = {name: entries[name] for name in ("header", *_ARRAYS)}
-            whole = str(entries["sha256"]) == arrays_sha256(arrays) and all(
-                arrays[name].dtype.kind == "f" for name in _ARRAYS
-            )
-            fits = read_json_object(arrays["header"]) == self._content()
-        except (ValueError, KeyError):
+            header, arrays, _ = unseal(data, str(self.path), "orbitals", "")
+        except FileFormatError:
             return None
-        if not (whole and fits):
+        whole = set(arrays) == set(_ARRAYS) and all(array.dtype.kind == "f" for array in arrays.values())
+        if not (whole and header == self._content()):
             return None
         return OccupiedOrbitals(arrays["coefficients"], arrays["energies"])
