@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from fflux_py.molecules.molecule import Molecule, check_positions, check_same_mo
 from fflux_py.molecules.symmetry import Symmetry
 from fflux_py.threads import get_threads
 from fflux_py.typing import FloatArray
+
+if TYPE_CHECKING:
+    from fflux_py import FFLUXCalculator
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,24 @@ class ForceField:
             raise InputError("taught_mean", f"a mean of {self.molecule.n_atoms} atoms", found)
         if self.precision not in get_args(Precision):
             raise InputError("precision", " or ".join(get_args(Precision)), repr(self.precision))
+
+    def __repr__(self) -> str:
+        level = f"{self.metadata['method']}/{self.metadata['basis']}, " if "method" in self.metadata else ""
+        points = len(self.atoms[0].points) if self.joint is None else len(self.joint.positions)
+        fit = "energies only" if self.joint is None else "energies and forces"
+        return f"ForceField({self.molecule.name}, {self.molecule.formula}, {level}{points} geometries, {fit})"
+
+    def calculator(self) -> FFLUXCalculator:
+        """A new calculator of ASE (:class:`~fflux_py.interfaces.ase_calculator.FFLUXCalculator`)."""
+        import fflux_py  # the front door: interfaces are above
+
+        return fflux_py.FFLUXCalculator(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one ``.npz`` file (:func:`fflux_py.model_file.save`)."""
+        from fflux_py import model_file
+
+        model_file.save(self, path)
 
     def match(self, molecule: Molecule) -> Matching:
         """How the atoms of a molecule must be reordered, and whether inverted, to be those of the model.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from ase import Atoms
@@ -100,13 +101,39 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.times_fs)
 
+    def __repr__(self) -> str:
+        name, end = self.molecule.name, self.times_fs[-1] / 1000.0 if len(self) else 0.0
+        return (
+            f"Trajectory({name}, {len(self)} reports to {end:g} ps, mean temperature {self.temperature.mean():.0f} K)"
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> Molecule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Trajectory: ...
+
+    def __getitem__(self, index: int | slice) -> Molecule | Trajectory:
+        """The geometry at one report as a molecule; or a part, by a slice."""
+        if isinstance(index, int | np.integer):
+            return self.molecule.with_positions(self.positions[index])
+        names = ("times_fs", "positions", "potential", "kinetic", "conserved", "temperature")
+        part = {name: getattr(self, name)[index] for name in names}
+        return replace(self, **part, velocities=None if self.velocities is None else self.velocities[index])
+
+    def to_ase(self) -> list[Atoms]:
+        """The reports as atoms of ASE: positions and potential energies (angstrom, eV), ``time_fs`` in ``info``."""
+        info = {"name": self.molecule.name, "total_charge": self.molecule.charge, "seed": self.seed}
+        images = []
+        for time, positions, energy in zip(self.times_fs, self.positions, self.potential, strict=True):
+            atoms = Atoms(self.molecule.symbols, positions * ANGSTROM, info={**info, "time_fs": float(time)})
+            atoms.calc = SinglePointCalculator(atoms, energy=float(energy) * EV)  # type: ignore[no-untyped-call]
+            images.append(atoms)
+        return images
+
     def write_ase(self, path: str | os.PathLike[str]) -> None:
         """Write a trajectory of the Atomic Simulation Environment: positions and potential energies (angstrom, eV)."""
-        info = {"name": self.molecule.name, "total_charge": self.molecule.charge, "seed": self.seed}
         with AseTrajectory(os.fspath(path), "w") as stream:  # type: ignore[no-untyped-call]
-            for time, positions, energy in zip(self.times_fs, self.positions, self.potential, strict=True):
-                atoms = Atoms(self.molecule.symbols, positions * ANGSTROM, info={**info, "time_fs": float(time)})
-                atoms.calc = SinglePointCalculator(atoms, energy=float(energy) * EV)  # type: ignore[no-untyped-call]
+            for atoms in self.to_ase():
                 stream.write(atoms)
 
     @classmethod

@@ -8,34 +8,37 @@ same bytes (:mod:`fflux_py.molecules.extended_xyz`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple, overload
 
 import numpy as np
 
 from fflux_py.errors import FileFormatError, GeometryError, InputError
 from fflux_py.files import sha256, stem, write_atomically
-from fflux_py.molecules.extended_xyz import (
-    Frame,
-    Value,
-    format_frame,
-    read_frames,
-    real_number,
-    write_frames,
+from fflux_py.molecules._dataset_frames import (
+    FRAME_KEYS,
+    Indices,
+    as_indices,
+    common_header,
+    expect,
+    interpreted,
+    real_column,
 )
-from fflux_py.molecules.frame_meaning import FrameMeaning, bears_meaning, interpret_all, tell
-from fflux_py.molecules.frame_order import in_one_order
+from fflux_py.molecules.extended_xyz import Frame, Value, format_frame, read_frames, real_number, write_frames
+from fflux_py.molecules.frame_meaning import bears_meaning
 from fflux_py.molecules.label_checks import check_labels
 from fflux_py.molecules.molecule import Molecule, check_positions, read_only
-from fflux_py.typing import BoolArray, FloatArray, IntArray
+from fflux_py.typing import FloatArray
 from fflux_py.units import ANGSTROM, EV, EV_ANGSTROM
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 GEOMETRIES_SCHEMA: Final = "fflux-geometries-1"
 DATASET_SCHEMA: Final = "fflux-dataset-1"
 _GEOMETRY_UNITS: Final = "angstrom, K"
 _DATASET_UNITS: Final = "eV, angstrom, e, K"
-_FRAME_KEYS: Final = ("source", "temperature", "split", "REF_energy")
 _LABEL_KEYS: Final = ("method", "basis", "partition")
 _SPLITS: Final = ("train", "test")
 _ISOLATED: Final = "isolated_energy_"
@@ -44,8 +47,7 @@ _TAKEN_BY_ASE: Final = (
     "Properties", "Lattice", "pbc", "energy", "free_energy", "stress", "dipole", "magmom", "dielectric_tensor",
     "polarization", "born_effective_charges",
 )  # fmt: skip
-_FOREIGN: Final = "is this a data set written by 'fflux label'? 'fflux convert' makes one of labels of other programs"
-_RESERVED: Final = frozenset({*_FRAME_KEYS, *_MOLECULE_KEYS, *_TAKEN_BY_ASE})
+_RESERVED: Final = frozenset({*FRAME_KEYS, *_MOLECULE_KEYS, *_TAKEN_BY_ASE})
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,29 @@ class GeometrySet:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def select(self, indices: Sequence[int] | Sequence[bool] | IntArray | BoolArray) -> GeometrySet:
+    def __repr__(self) -> str:
+        return f"GeometrySet({_in_short(self)})"
+
+    @overload
+    def __getitem__(self, index: int) -> Molecule: ...
+    @overload
+    def __getitem__(self, index: slice | Indices) -> GeometrySet: ...
+
+    def __getitem__(self, index: int | slice | Indices) -> Molecule | GeometrySet:
+        """One geometry as a molecule; or a part, by a slice, indices or a mask."""
+        if isinstance(index, int | np.integer):
+            return self.molecule.with_positions(self.positions[index])
+        return self.select(np.arange(len(self))[index] if isinstance(index, slice) else index)
+
+    def to_ase(self) -> list[Atoms]:
+        """The geometries as atoms of ASE (angstrom), with their marks in ``info``."""
+        from fflux_py.molecules.ase_atoms import atoms_of_geometries
+
+        return atoms_of_geometries(self)
+
+    def select(self, indices: Indices) -> GeometrySet:
         """The geometries with these indices, in this order; or those that a mask of all of them marks."""
-        chosen = _indices(indices, len(self))
+        chosen = as_indices(indices, len(self))
         return replace(
             self,
             positions=self.positions[chosen],
@@ -141,12 +163,12 @@ class GeometrySet:
         InputWarning
             Of what stands in the file and is not used, such as velocities.
         """
-        frames, meaning = _interpreted(read_frames(path), str(path), charge)
+        frames, meaning = interpreted(read_frames(path), str(path), charge)
         where = f"{path}:{frames[0].line}"
         if "schema" not in frames[0].info:  # somebody else's file: its other keys mean nothing to us
-            known = (*_FRAME_KEYS, *_MOLECULE_KEYS)
+            known = (*FRAME_KEYS, *_MOLECULE_KEYS)
             frames = [replace(f, info={k: v for k, v in f.info.items() if k in known}) for f in frames]
-        header = _common_header(frames, str(path))
+        header = common_header(frames, str(path))
         schema = header.pop("schema", GEOMETRIES_SCHEMA)
         if schema not in (GEOMETRIES_SCHEMA, DATASET_SCHEMA):
             raise FileFormatError(where, f"schema={GEOMETRIES_SCHEMA!r} or {DATASET_SCHEMA!r}", f"schema={schema!r}")
@@ -154,6 +176,15 @@ class GeometrySet:
         for key in [k for k in header if k.startswith(_ISOLATED)]:
             del header[key]
         return _geometries(frames, header, str(path), meaning.charge or 0)
+
+
+class LabelledGeometry(NamedTuple):
+    """One entry of a :class:`Dataset`: hartree and hartree/bohr, NaN for what is not known."""
+
+    molecule: Molecule
+    energy: float
+    forces: FloatArray
+    atomic_energies: FloatArray
 
 
 @dataclass(frozen=True)
@@ -215,6 +246,28 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.geometries)
 
+    def __repr__(self) -> str:
+        level = f"{self.metadata['method']}/{self.metadata['basis']}, partition {self.metadata['partition']}"
+        return f"Dataset({_in_short(self.geometries)}, {level}{'' if self.has_forces else ', no forces'})"
+
+    @overload
+    def __getitem__(self, index: int) -> LabelledGeometry: ...
+    @overload
+    def __getitem__(self, index: slice | Indices) -> Dataset: ...
+
+    def __getitem__(self, index: int | slice | Indices) -> LabelledGeometry | Dataset:
+        """One labelled geometry; or a part, by a slice, indices or a mask."""
+        if isinstance(index, int | np.integer):
+            energy, forces, atomic = (x[index] for x in (self.energies, self.forces, self.atomic_energies))
+            return LabelledGeometry(self.geometries[index], float(energy), forces, atomic)
+        return self.select(np.arange(len(self))[index] if isinstance(index, slice) else index)
+
+    def to_ase(self) -> list[Atoms]:
+        """The geometries as atoms of ASE (angstrom) with energies and forces (eV, eV/angstrom) of the labels."""
+        from fflux_py.molecules.ase_atoms import atoms_of_dataset
+
+        return atoms_of_dataset(self)
+
     @property
     def molecule(self) -> Molecule:
         """The molecule, at the reference geometry."""
@@ -235,9 +288,9 @@ class Dataset:
         """Which geometries carry atomic energies, shape ``(m,)``, bool."""
         return np.asarray(~np.isnan(self.atomic_energies).any(axis=1))
 
-    def select(self, indices: Sequence[int] | Sequence[bool] | IntArray | BoolArray) -> Dataset:
+    def select(self, indices: Indices) -> Dataset:
         """The labelled geometries with these indices, in this order; or those that a mask of all of them marks."""
-        chosen = _indices(indices, len(self))
+        chosen = as_indices(indices, len(self))
         return replace(
             self,
             geometries=self.geometries.select(chosen),
@@ -275,11 +328,11 @@ class Dataset:
     def read(cls, path: str | os.PathLike[str]) -> Dataset:
         """Read a data set, whole, whose labels agree (:func:`fflux_py.molecules.label_checks.check_labels`)."""
         frames = read_frames(path)
-        _expect(dict(frames[0].info), "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
-        frames, meaning = _interpreted(frames, str(path))
-        header = _common_header(frames, str(path))
-        _expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
-        _expect(header, "units", _DATASET_UNITS, f"{path}:{frames[0].line}")
+        expect(dict(frames[0].info), "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
+        frames, meaning = interpreted(frames, str(path))
+        header = common_header(frames, str(path))
+        expect(header, "schema", DATASET_SCHEMA, f"{path}:{frames[0].line}")
+        expect(header, "units", _DATASET_UNITS, f"{path}:{frames[0].line}")
         for key in _LABEL_KEYS:
             if key not in header:
                 raise FileFormatError(f"{path}:{frames[0].line}", f"the key {key}", "none", "label again")
@@ -298,10 +351,10 @@ class Dataset:
             if not np.isfinite(energies[-1]):
                 raise FileFormatError(f"{where}, key REF_energy", "a finite number", str(energies[-1]))
             missing = np.full((n_atoms, 3), np.nan)
-            forces.append(_real_column(frame, "REF_forces", (n_atoms, 3), where) if has_forces else missing)
+            forces.append(real_column(frame, "REF_forces", (n_atoms, 3), where) if has_forces else missing)
             for name, (column, unit) in _ATOMIC_COLUMNS.items():
                 present = column in frame.columns
-                values = _real_column(frame, column, (n_atoms,), where) if present else np.full(n_atoms, np.nan)
+                values = real_column(frame, column, (n_atoms,), where) if present else np.full(n_atoms, np.nan)
                 atomic[name].append(values / unit)
         try:
             data = cls(
@@ -335,35 +388,9 @@ def _check_keys(metadata: Mapping[str, Value]) -> None:
             raise InputError(f"metadata key {key!r}", "a number or text", "NaN")
 
 
-def _real_column(frame: Frame, name: str, shape: tuple[int, ...], where: str) -> FloatArray:
-    """A column of finite real numbers of this shape."""
-    if name not in frame.columns:
-        raise FileFormatError(f"{where}, column {name}", "this column", f"the columns {sorted(frame.columns)}")
-    column = frame.columns[name]
-    if column.dtype.kind != "f" or column.shape != shape:
-        expected = f"real numbers of shape {shape}"
-        raise FileFormatError(f"{where}, column {name}", expected, f"{column.dtype.name} of shape {column.shape}")
-    values = np.asarray(column, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise FileFormatError(f"{where}, column {name}", "finite numbers", "NaN or infinity")
-    return values
-
-
-def _expect(header: dict[str, Value], key: str, value: str, where: str) -> None:
-    entry = header.pop(key, None)
-    if entry != value:
-        what = f"{key}={entry!r}" if entry is not None else f"no key {key!r}"
-        raise FileFormatError(where, f'{key}="{value}"', what, _FOREIGN)
-
-
-def _indices(chosen: Sequence[int] | Sequence[bool] | IntArray | BoolArray, n: int) -> IntArray:
-    """Indices, from themselves or from a mask."""
-    array = np.asarray(chosen)
-    if array.dtype != np.bool_:
-        return array.astype(np.int64)
-    if array.shape != (n,):
-        raise InputError("indices", f"a mask of all {n} geometries", f"one of shape {array.shape}")
-    return np.flatnonzero(array)
+def _in_short(geometries: GeometrySet) -> str:
+    molecule, n_test = geometries.molecule, geometries.split.count("test")
+    return f"{molecule.name}, {molecule.formula}, {len(geometries)} geometries, {n_test} of them for testing"
 
 
 def _molecule_header(geometries: GeometrySet) -> dict[str, Value]:
@@ -385,36 +412,6 @@ def _geometry_frame(
     if energy is not None:
         info["REF_energy"] = float(energy)
     return Frame(geometries.molecule.symbols, geometries.positions[k] * ANGSTROM, columns, {**info, **header})
-
-
-def _interpreted(frames: list[Frame], path: str, charge: int | None = None) -> tuple[list[Frame], FrameMeaning]:
-    """The frames without the keys whose meaning was read (but ``units``), and that meaning, told."""
-    meaning = interpret_all(((f.symbols, f.info, f.columns, f.line) for f in frames), path, charge)
-    tell(path, meaning)
-    info = [{k: v for k, v in f.info.items() if k == "units" or not bears_meaning(k)} for f in frames]
-    return in_one_order([replace(f, info=i) for f, i in zip(frames, info, strict=True)], path), meaning
-
-
-def _common_header(frames: list[Frame], path: str) -> dict[str, Value]:
-    """Keys of the whole set; they and the elements must agree in all frames."""
-    first = frames[0]
-    header = {k: v for k, v in first.info.items() if k not in _FRAME_KEYS}
-    for frame in frames[1:]:
-        where = f"{path}:{frame.line}"
-        if len(frame.symbols) != len(first.symbols):
-            raise FileFormatError(where, f"{len(first.symbols)} atoms as in the first frame", str(len(frame.symbols)))
-        if frame.symbols != first.symbols:
-            k = next(i for i, (a, b) in enumerate(zip(frame.symbols, first.symbols, strict=True)) if a != b)
-            raise FileFormatError(
-                f"{where}, atom {k + 1}", f"{first.symbols[k]} as in the first frame", frame.symbols[k]
-            )
-        other = {k: v for k, v in frame.info.items() if k not in _FRAME_KEYS}
-        if other != header:
-            key = sorted(k for k in {*header, *other} if header.get(k) != other.get(k))[0]
-            raise FileFormatError(
-                where, f"{key}={header.get(key)!r} as in the first frame", repr(other.get(key)), "do not mix data sets"
-            )
-    return header
 
 
 def _geometries(frames: list[Frame], header: dict[str, Value], path: str, charge: int) -> GeometrySet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from fflux_py.errors import GeometryError, InputError, ModelMismatchError
 from fflux_py.typing import FloatArray, IntArray
 from fflux_py.units import ANGSTROM, DALTON
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 # Covalent radii (angstrom) and valences of the connectivity rule behind the CIP-like frames; H, C, N, O, F and S are
 # those of ICHOR (reference: FORMATS, section a), the others are single-bond radii of the same series.
@@ -104,6 +107,26 @@ class Molecule:
             raise InputError("positions", f"shape ({len(self.symbols)}, 3)", f"shape {self.positions.shape}")
         check_elements(self.symbols, f"molecule {self.name!r}")
         check_positions(self.positions, f"molecule {self.name!r}")
+
+    def __repr__(self) -> str:
+        charge = f", charge {self.charge:+d}" if self.charge else ""
+        return f"Molecule({self.name}, {self.formula}, {self.n_atoms} atoms{charge})"
+
+    def __len__(self) -> int:
+        return self.n_atoms
+
+    def to_ase(self) -> Atoms:
+        """The molecule as atoms of ASE (angstrom), its name and charge in ``info``."""
+        from fflux_py.molecules.ase_atoms import atoms_of_molecule
+
+        return atoms_of_molecule(self)
+
+    @classmethod
+    def from_ase(cls, atoms: Atoms, charge: int | None = None, name: str | None = None) -> Molecule:
+        """A molecule of atoms of ASE; see :func:`fflux_py.molecules.ase_atoms.molecule_of_atoms`."""
+        from fflux_py.molecules.ase_atoms import molecule_of_atoms
+
+        return molecule_of_atoms(atoms, charge, name)
 
     @property
     def n_atoms(self) -> int:
