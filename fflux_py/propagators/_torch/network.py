@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fflux_py.errors import FFLUXError, FileFormatError, InputError
-from fflux_py.files import arrays_sha256, read_bytes, write_atomically
+from fflux_py.files import COMPRESSED, arrays_sha256, decompress, read_bytes, stored_path, write_atomically
 from fflux_py.molecules.local_frame import cip_local_frames
 from fflux_py.molecules.molecule import Molecule
 from fflux_py.propagators._torch.action import ActionNet, ActionSolver
@@ -200,7 +200,8 @@ def unpack(path: str | os.PathLike[str]) -> tuple[Header, dict[str, Tensor], dic
     where = str(path)
     another = "another kind of file, or a truncated one"
     try:
-        data = read_bytes(path)
+        source = stored_path(path)
+        data = decompress(read_bytes(source)) if source.suffix == COMPRESSED else read_bytes(source)
         tensors = safetensors.torch.load(data)
         size = int.from_bytes(data[:8], "little")
         content = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["fflux_py"])
