@@ -24,9 +24,6 @@ echo "end of $call"
 def run(folder: Path, fails: str = "") -> subprocess.CompletedProcess[str]:
     (folder / ".ci").mkdir()
     (folder / ".ci" / "check").write_bytes((REPOSITORY / ".ci" / "check").read_bytes())
-    (folder / "tests" / "gp").mkdir(parents=True)
-    (folder / "tests" / "gp" / "test_features.py").write_text("pytestmark = pytest.mark.core", encoding="utf-8")
-    (folder / "tests" / "test_others.py").write_text("", encoding="utf-8")
     (folder / "environment" / "bin").mkdir(parents=True)
     for tool in TOOLS:
         path = folder / "environment" / "bin" / tool
@@ -55,7 +52,6 @@ def test_all_checks_run_and_their_outputs_are_whole_and_the_tests_are_last(tmp_p
     without = [line for line in lines if line.endswith("jit 1")]
     assert len(without) == 1
     assert "core and not slow" in without[0]
-    assert without[0].endswith("tests/gp/test_features.py, jit 1")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_to_twelve_digits_as_plain_numpy(kernel: str, basis: str, kind: FeatureK
     assert np.abs(forcefield.compute(positions)[1] + gradient).max() < 1e-12 * np.abs(gradient).max()
 
 
+@pytest.mark.exhaustive  # it compiles everything once more, in a precision that no command asks for
 @pytest.mark.parametrize("basis", ["plain", "derivative"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_single_precision(kernel: str, basis: str) -> None:

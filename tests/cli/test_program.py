@@ -127,9 +127,9 @@ def test_usage_error_with_json_is_one_object_too() -> None:
 def test_program_ends_with_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = program("validate", "nothing.npz", "nothing.extxyz", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
-    assert (
-        result.stderr
-        == "fflux validate: nothing.npz: expected a readable model file, found No such file or directory\n"
+    assert result.stderr == (
+        "fflux validate: nothing.npz: expected a model written by 'fflux train' (.npz), found No such file or "
+        "directory; check the path\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -139,7 +139,7 @@ def test_bad_input_with_json_is_one_object_on_standard_output(tmp_path: Path) ->
     assert result.returncode == 2
     content = json.loads(result.stdout)
     assert content["where"] == "nothing.npz"
-    assert content["expected"] == "a readable model file"
+    assert content["expected"] == "a model written by 'fflux train' (.npz)"
     assert content["exit_code"] == 2
     assert result.stderr.count("\n") == 1
 

@@ -204,7 +204,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut": (lambda data: data[: len(data) // 2], "an archive of labels, found Compressed data ended"),
     "empty": (lambda data: b"", "an archive of labels"),
     "a bit": (lambda data: data[:900] + bytes([data[900] ^ 4]) + data[901:], "an archive of labels, found Corrupt"),
-    "a number": (_change_a_number, r"the checksum \w{12}\.\.\., found another: the file was altered, restore"),
+    "a number": (_change_a_number, r"the checksum \w{12}\.\.\., found another: the file was altered; restore"),
     "text": (lambda data: b"energies\n", "an archive of labels, found Input format not supported"),
     "not npz": (lambda data: lzma.compress(b"energies"), "an archive of labels"),
     "another npz": (

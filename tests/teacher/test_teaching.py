@@ -141,9 +141,11 @@ def test_training_learns_the_difference_and_the_model_adds_the_mean() -> None:
 
 def test_a_teacher_that_does_not_fit_is_refused() -> None:
     data, config = labelled(), TrainingConfig(max_iterations=1, subset=4, symmetry="none")
-    methanol = replace(teacher(), molecule=METHANOL)
+    with pytest.raises(InputError, match="a mean of 6 atoms, found one of 3"):
+        replace(teacher(), molecule=METHANOL)
+    sulfide = replace(teacher(), molecule=replace(teacher().molecule, symbols=("S", "H", "H")))
     with pytest.raises(ModelMismatchError):
-        train(data, config, teacher=methanol)
+        train(data, config, teacher=sulfide)
     with pytest.raises(InputError, match="energies and forces"):
         train(data, replace(config, forces=False), teacher=teacher())
     with pytest.raises(InputError, match="MF5"):
