@@ -54,7 +54,7 @@ def test_every_way_gives_the_same_bits() -> None:
     assert one == pytest.approx(energies[3], rel=1e-15)
 
 
-@pytest.mark.parametrize("precision", ["fixed", "single"])
+@pytest.mark.parametrize("precision", ["fixed", pytest.param("single", marks=pytest.mark.exhaustive)])
 def test_other_precisions_add_it_too(precision: str) -> None:
     x = positions(3)
     energies, _ = taught().with_precision(precision).compute(x)  # type: ignore[arg-type]

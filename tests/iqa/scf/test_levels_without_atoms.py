@@ -118,7 +118,10 @@ def test_dispersion_is_added_to_energy_and_forces(kind: str, package: str) -> No
     check_level(water(), level)
     with pytest.raises(InputError, match="has parameters, found 'svwn'"):
         check_level(water(), LevelOfTheory(method=f"svwn-{kind}", basis="sto-3g"))
-    assert compute_isolated_atoms(["H"], level) == compute_isolated_atoms(["H"], LevelOfTheory(basis="sto-3g"))
+    (atom,), (plain_atom,) = (
+        compute_isolated_atoms(["H"], each).values() for each in (level, LevelOfTheory(basis="sto-3g"))
+    )
+    assert atom == pytest.approx(plain_atom, abs=1e-10)  # last bits change with the number of threads
 
 
 def test_gfn2_for_dry_runs(tmp_path: Path) -> None:
