@@ -61,6 +61,8 @@ def test_failed_labels_are_missing(tmp_path: Path) -> None:
     check = check_minima(minima(), Springs(failing=(1,)), tmp_path)
     np.testing.assert_allclose(check.reference, [0.005, np.nan, 0.045], rtol=1e-12)
     assert check.kendall_tau == 1.0
+    check = check_minima(minima(), Springs(failing=(0,)), tmp_path)
+    np.testing.assert_allclose(check.reference, [np.nan, 0.02, 0.045], rtol=1e-12)
     assert np.isnan(check_minima(minima(), Springs(failing=(0, 1)), tmp_path).kendall_tau)
     with pytest.raises(InputError, match="springs at 3 minima: expected labels, found all failed"):
         check_minima(minima(), Springs(failing=(0, 1, 2)), tmp_path)
