@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fflux_py.exchange.labels import LeftOut
     from fflux_py.exchange.npz_archive import ArchiveOrigin
     from fflux_py.molecules.dataset import Dataset
+    from fflux_py.molecules.extended_xyz import Frame
     from fflux_py.molecules.label_checks import LabelChecks
 
     Labels: TypeAlias = tuple[Dataset, Sequence[LeftOut]]
@@ -66,26 +67,24 @@ def to_dataset(source: Path, output: Path, options: LabelOptions) -> Outcome:
 def read_labels_of(path: Path, options: LabelOptions) -> Dataset:
     """A data set of this package, or labels of other programs, whose level of theory need not be stated."""
     from fflux_py.molecules.dataset import Dataset
-    from fflux_py.molecules.extended_xyz import read_frames
+    from fflux_py.molecules.extended_xyz import read_first_frame
     from fflux_py.molecules.label_checks import check_labels
 
-    is_text = path.name.removesuffix(".xz").endswith((".xyz", ".extxyz"))
-    if path.is_dir() or path.name.removesuffix(".xz").endswith((".npz", *_ase_suffixes())):
-        foreign = True
-    else:
-        first = read_frames(path)[0] if is_text else None
-        # Atomic energies are this package's: without its schema such a file is damaged, not another program's.
-        foreign = first is not None and "schema" not in first.info and "iqa_energies" not in first.columns
-    if not foreign:
+    read = next((reader for accepts, reader in READERS if accepts(path)), None)
+    if read is None or (read is _read_xyz and not _is_foreign(read_first_frame(path))):
         _refuse(options, "a data set of this package", *LabelOptions.__dataclass_fields__)
         return Dataset.read(path)
     stated = replace(options, method=options.method or NOT_STATED, basis=options.basis or NOT_STATED)
-    read = next((reader for accepts, reader in READERS if accepts(path)), _read_xyz)
     if read in (_read_campaign, _read_aimall):
         stated = options
     data, _ = read(path, stated)
     check_labels(data, str(path), _FORCE_UNIT_REMEDY if read in (_read_npz, _read_xyz) else "")
     return data
+
+
+def _is_foreign(first: Frame) -> bool:
+    """Whether a file of this first frame is another program's: atomic energies without a schema are a damaged one."""
+    return "schema" not in first.info and "iqa_energies" not in first.columns
 
 
 def _is_campaign(source: Path) -> bool:

@@ -170,6 +170,22 @@ def read_frames(path: str | os.PathLike[str]) -> list[Frame]:
         With ``file:line``: an empty file, a count that does not match, a missing column, a number that is none, NaN, an
         unknown element, two atoms on one spot.
     """
+    lines = _lines_of(path)
+    frames = []
+    start = 0
+    while start < len(lines):
+        frame, start = _read_frame(lines, start, str(path))
+        frames.append(frame)
+    return frames
+
+
+def read_first_frame(path: str | os.PathLike[str]) -> Frame:
+    """Read the first frame alone, to see what a file is; errors as in :func:`read_frames`."""
+    return _read_frame(_lines_of(path), 0, str(path))[0]
+
+
+def _lines_of(path: str | os.PathLike[str]) -> list[str]:
+    """Lines of an XYZ file, without empty ones at the end."""
     if str(path).endswith(".npz"):
         remedy = "'fflux convert ARCHIVE.npz data.extxyz' makes a data set of an archive of labels"
         raise FileFormatError(str(path), "an XYZ file", "a NumPy archive", remedy)
@@ -178,12 +194,7 @@ def read_frames(path: str | os.PathLike[str]) -> list[Frame]:
         lines.pop()
     if not lines:
         raise FileFormatError(str(path), "at least one XYZ frame", "an empty file", "check the path")
-    frames = []
-    start = 0
-    while start < len(lines):
-        frame, start = _read_frame(lines, start, str(path))
-        frames.append(frame)
-    return frames
+    return lines
 
 
 def _read_frame(lines: list[str], start: int, path: str) -> tuple[Frame, int]:
